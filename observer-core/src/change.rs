@@ -1,0 +1,155 @@
+//! What the core concludes: the lines of `events`, what sinks act on, and what a replay must
+//! reproduce.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cause::SpeakerEnd,
+    event::{LossStage, NetnsId, Process, SocketId},
+    peer::{Flap, KnownBy, SessionState},
+    time::Timestamp,
+};
+
+/// What `apply` gives back, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Something changed.
+    Change(ChangeRecord),
+    /// The core would like to know something; the answer comes as an event, or does not.
+    Request(Request),
+}
+
+/// A question of the core to the edges.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Request {
+    /// Ask sock_diag about one socket: [`Fact::SocketInfo`](crate::event::Fact::SocketInfo) or
+    /// [`Fact::SocketGone`](crate::event::Fact::SocketGone) answers.
+    Inspect {
+        /// Its namespace.
+        netns: NetnsId,
+        /// Its identity.
+        id: SocketId,
+        /// Our end.
+        local: std::net::SocketAddr,
+        /// The other end.
+        remote: std::net::SocketAddr,
+    },
+    /// Let the kernel send this peer's events through the main ring.
+    Trust {
+        /// The namespace.
+        netns: NetnsId,
+        /// The peer's address.
+        address: std::net::IpAddr,
+    },
+    /// The peer is forgotten: back among the strangers.
+    Distrust {
+        /// The namespace.
+        netns: NetnsId,
+        /// The peer's address.
+        address: std::net::IpAddr,
+    },
+}
+
+/// One change, when, and at which node.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ChangeRecord {
+    /// 1, 2, 3 … within a run.
+    pub seq: u64,
+    /// When it took effect, nanoseconds since boot.
+    pub at: Timestamp,
+    /// The same in wall time.
+    pub time: jiff::Timestamp,
+    /// The observed node; empty when it concerns the agent as a whole.
+    pub node: String,
+    /// What.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// What changed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum Change {
+    /// A peer is known from now on.
+    PeerKnown {
+        /// Its address.
+        peer: String,
+        /// How it came to be known.
+        known_by: KnownBy,
+    },
+    /// A peer is forgotten.
+    PeerForgotten {
+        /// Its address.
+        peer: String,
+        /// Why.
+        reason: String,
+    },
+    /// The session's state went from one to another.
+    SessionState {
+        /// The peer.
+        peer: String,
+        /// Before.
+        from: SessionState,
+        /// After.
+        to: SessionState,
+    },
+    /// The session is Established.
+    SessionUp {
+        /// The peer.
+        peer: String,
+        /// It already was when the agent first saw it.
+        inherited: bool,
+        /// Seconds from SYN to TCP's ESTABLISHED, where both were seen.
+        establish_seconds: Option<f64>,
+        /// Seconds it was down, where its end was seen.
+        down_seconds: Option<f64>,
+    },
+    /// The session is no longer Established; a [`Change::Flap`] with the cause follows within
+    /// 250 ms.
+    SessionDown {
+        /// The peer.
+        peer: String,
+    },
+    /// A flap is counted: its cause is final.
+    Flap {
+        /// The record.
+        #[serde(flatten)]
+        flap: Flap,
+    },
+    /// An attempt to connect failed.
+    ConnectFailed {
+        /// The peer.
+        peer: String,
+        /// Who dialled.
+        outbound: bool,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Data to the peer goes unanswered; told once per doubling.
+    Unanswered {
+        /// The peer.
+        peer: String,
+        /// Retransmissions of the oldest segment so far.
+        retransmits: u8,
+    },
+    /// A local BGP speaker ended.
+    SpeakerEnded {
+        /// Which.
+        speaker: Process,
+        /// How.
+        #[serde(flatten)]
+        end: SpeakerEnd,
+    },
+    /// A local BGP speaker was seen for the first time.
+    SpeakerSeen {
+        /// Which.
+        speaker: Process,
+    },
+    /// Something was lost on the way to the core.
+    Lost {
+        /// Where.
+        stage: LossStage,
+        /// How many events.
+        count: u64,
+    },
+}

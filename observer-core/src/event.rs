@@ -1,0 +1,358 @@
+//! What the core is told. Every event is serializable: a recorded file is a bug report, a replay
+//! and a test.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::{Occurred, Timestamp, WallOffset};
+
+/// The agent's number for an observed network namespace; one per (inode, generation), never used
+/// again within a run, because the kernel does reuse inodes.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(transparent)]
+pub struct NetnsId(pub u32);
+
+/// A socket within a boot: its kernel cookie, or, on kernels without one, the agent's own number
+/// for (address, birth).
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(transparent)]
+pub struct SocketId(pub u64);
+
+/// One thing that happened, and when.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Event {
+    /// When.
+    pub occurred: Occurred,
+    /// What.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// What happened. The kernel's words for the kernel's facts; nothing is concluded yet.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// Time went by; deadlines that were due have run.
+    Tick,
+    /// Wall time was sampled.
+    WallClock {
+        /// CLOCK_REALTIME minus CLOCK_BOOTTIME.
+        offset: WallOffset,
+    },
+    /// A namespace is observed from now on.
+    NodeObserved {
+        /// Its number.
+        netns: NetnsId,
+        /// Its node's name, as `node` in metrics.
+        node: String,
+    },
+    /// A namespace is gone: its sockets and its speaker with it.
+    NodeGone {
+        /// Its number.
+        netns: NetnsId,
+    },
+    /// What the state directory remembered of a node's peers.
+    PeersRestored {
+        /// The node.
+        node: String,
+        /// Its peers as saved.
+        peers: Vec<crate::peer::SavedPeer>,
+    },
+    /// The inventory as it is now; it replaces what the same source said before.
+    Inventory {
+        /// Every peer that ought to be there.
+        peers: Vec<InventoryPeer>,
+    },
+    /// An operator said to forget a peer.
+    PeerForget {
+        /// Node, or all nodes.
+        node: Option<String>,
+        /// The peer's address.
+        peer: IpAddr,
+    },
+    /// A TCP socket changed state.
+    TcpState {
+        /// Which socket.
+        #[serde(flatten)]
+        socket: Socket,
+        /// State before.
+        from: TcpState,
+        /// State after.
+        to: TcpState,
+        /// The process whose system call did it, where one did.
+        process: Option<Process>,
+    },
+    /// The kernel reported an error to a socket's owner.
+    TcpError {
+        /// Which socket.
+        #[serde(flatten)]
+        socket: Socket,
+        /// A positive errno.
+        errno: i32,
+    },
+    /// A valid RST arrived for a socket.
+    ResetReceived {
+        /// Which socket.
+        #[serde(flatten)]
+        socket: Socket,
+    },
+    /// The kernel sent a RST for a socket.
+    ResetSent {
+        /// Which socket.
+        #[serde(flatten)]
+        socket: Socket,
+    },
+    /// A segment was sent again.
+    Retransmit {
+        /// Which socket.
+        #[serde(flatten)]
+        socket: Socket,
+    },
+    /// sock_diag's answer about one socket.
+    SocketInfo {
+        /// Which socket; its counters are those of the answer.
+        #[serde(flatten)]
+        socket: Socket,
+        /// State at that moment.
+        state: TcpState,
+        /// Milliseconds since the last payload arrived (`tcpi_last_data_recv`).
+        last_data_received_millis: Option<u32>,
+        /// Bytes in the send queue, not yet acknowledged (`idiag_wqueue`).
+        send_queue: u32,
+        /// Bytes in the receive queue, not yet read (`idiag_rqueue`).
+        receive_queue: u32,
+        /// The process that owns it, where /proc told.
+        process: Option<Process>,
+    },
+    /// sock_diag was asked for this socket and knows no such socket.
+    SocketGone {
+        /// Its namespace.
+        netns: NetnsId,
+        /// Its identity.
+        id: SocketId,
+    },
+    /// A dump of a namespace's sockets is complete; [`Fact::SocketInfo`] came before for each. What
+    /// was not in it does not exist.
+    SocketsDumped {
+        /// The namespace.
+        netns: NetnsId,
+        /// When the dump was begun; sockets younger than this may be missing from it.
+        begun: Timestamp,
+    },
+    /// A BGP speaker of this host ended.
+    SpeakerExited {
+        /// The namespace it spoke in.
+        netns: NetnsId,
+        /// The speaker.
+        speaker: Process,
+        /// Exit status, if it ended by itself.
+        status: Option<i32>,
+        /// Number of the signal that ended it, if one did.
+        signal: Option<i32>,
+    },
+    /// A signal was sent to a BGP speaker.
+    SpeakerSignalled {
+        /// The namespace it speaks in.
+        netns: NetnsId,
+        /// The speaker.
+        speaker: Process,
+        /// The signal's number.
+        signal: i32,
+        /// Who sent it; none when the kernel itself did.
+        sender: Option<Process>,
+    },
+    /// The OOM killer chose a BGP speaker.
+    SpeakerOom {
+        /// The namespace it speaks in.
+        netns: NetnsId,
+        /// The speaker.
+        speaker: Process,
+    },
+    /// Completed inbound connections of strangers, counted by the kernel since the last such event.
+    Strangers {
+        /// How many.
+        connections: u64,
+    },
+    /// Something was lost on the way to the core.
+    Lost {
+        /// Where.
+        stage: LossStage,
+        /// How many events.
+        count: u64,
+    },
+}
+
+/// A socket as an event shows it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Socket {
+    /// Its namespace.
+    pub netns: NetnsId,
+    /// Its identity.
+    pub id: SocketId,
+    /// Our end. Port 0 while the kernel has not chosen one (CLOSE→SYN_SENT).
+    pub local: SocketAddr,
+    /// The other end; the scope of a link-local address is its interface's index.
+    pub remote: SocketAddr,
+    /// Payload bytes received so far.
+    #[serde(default)]
+    pub bytes_received: u64,
+    /// Payload bytes acknowledged by the peer so far.
+    #[serde(default)]
+    pub bytes_acked: u64,
+    /// Smoothed round-trip time in microseconds; 0 while none was measured.
+    #[serde(default)]
+    pub srtt_micros: u32,
+    /// Segments retransmitted over its life.
+    #[serde(default)]
+    pub total_retransmits: u32,
+    /// Times the oldest unacknowledged segment was retransmitted without answer.
+    #[serde(default)]
+    pub unanswered_retransmits: u8,
+}
+
+/// A process as seen at one moment.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Process {
+    /// Thread group id in the host's pid namespace.
+    pub pid: u32,
+    /// Command name, at most 15 bytes; not UTF-8 is replaced.
+    pub comm: String,
+}
+
+/// Linux's TCP states, `include/net/tcp_states.h`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(
+    missing_docs,
+    reason = "the kernel's names, explained by RFC 9293 section 3.3.2"
+)]
+pub enum TcpState {
+    Established,
+    SynSent,
+    SynRecv,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+    NewSynRecv,
+}
+
+impl TcpState {
+    /// From the kernel's number; none for numbers it does not have (as of Linux 6.18).
+    pub const fn from_linux(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynRecv,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            7 => Self::Close,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            12 => Self::NewSynRecv,
+            _ => return None,
+        })
+    }
+}
+
+/// A peer that an inventory says ought to exist.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct InventoryPeer {
+    /// The observed node this is a peer of; none for every observed node except the peer itself.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Its address.
+    pub address: IpAddr,
+    /// The name of the peer's node.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its kind, as calicoctl names it.
+    #[serde(default)]
+    pub peer_type: Option<PeerType>,
+    /// Its AS number.
+    #[serde(default)]
+    pub asn: Option<u32>,
+}
+
+/// calicoctl's peer types.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum PeerType {
+    /// Part of the full mesh.
+    #[serde(rename = "node-to-node mesh")]
+    Mesh,
+    /// A BGPPeer for one node.
+    #[serde(rename = "node specific")]
+    NodeSpecific,
+    /// A BGPPeer for all nodes.
+    #[serde(rename = "global")]
+    Global,
+}
+
+impl PeerType {
+    /// As calicoctl prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mesh => "node-to-node mesh",
+            Self::NodeSpecific => "node specific",
+            Self::Global => "global",
+        }
+    }
+}
+
+/// Where something was lost.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossStage {
+    /// The main ring was full.
+    Ring,
+    /// The strangers' ring was full: expected in a flood, and harmless.
+    StrangerRing,
+    /// A kernel map was full.
+    Map,
+    /// The queue between a source and the core was full.
+    Queue,
+    /// A record's bytes made no sense.
+    Decode,
+    /// sock_diag's answers were cut short.
+    SockDiag,
+    /// The recorder could not write.
+    Recorder,
+}
+
+impl LossStage {
+    /// Every stage: their counters exist from the start.
+    pub const ALL: [Self; 7] = [
+        Self::Ring,
+        Self::StrangerRing,
+        Self::Map,
+        Self::Queue,
+        Self::Decode,
+        Self::SockDiag,
+        Self::Recorder,
+    ];
+
+    /// The `stage` label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::StrangerRing => "stranger_ring",
+            Self::Map => "map",
+            Self::Queue => "queue",
+            Self::Decode => "decode",
+            Self::SockDiag => "sock_diag",
+            Self::Recorder => "recorder",
+        }
+    }
+}
