@@ -1,1 +1,2 @@
 //! The edges.
+pub mod source;
