@@ -17,8 +17,6 @@ use std::{
         Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -153,7 +151,9 @@ fn clear(id: &str) {
 
 fn clear_all() {
     let ids: Vec<String> = living().keys().cloned().collect();
-    ids.iter().for_each(|id| clear(id));
+    for id in &ids {
+        clear(id);
+    }
 }
 
 fn send_kill(pid: u32) {
@@ -209,9 +209,4 @@ fn identity(pid: u32) -> Option<String> {
     let mut text = String::new();
     write!(text, "{pid} {}", fields.split_whitespace().nth(19)?).ok()?;
     Some(text)
-}
-
-/// Waits a moment: some clearing (namespaces) ends in the kernel's own time.
-pub fn settle() {
-    thread::sleep(Duration::from_millis(20));
 }

@@ -1,7 +1,8 @@
 //! A mesh of nodes: namespaces, links, pods, speakers.
 
 use std::{
-    net::Ipv4Addr,
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -335,6 +336,20 @@ impl Lab {
     /// Waits for [`Lab::established`].
     pub fn await_established(&self, limit: Duration) -> Result<()> {
         wait::soon("every session Established", limit, || self.established())
+    }
+
+    /// Whether the pod behind `from` reaches the pod behind `to`: a connection to a closed port is
+    /// answered.
+    pub fn pod_reaches(&self, from: &Node, to: &Node) -> Result<()> {
+        let address = SocketAddr::from((to.pod, 9));
+        let answer = netns::inside(&from.pod_namespace, || {
+            TcpStream::connect_timeout(&address, Duration::from_secs(1))
+        })?;
+        match answer {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("pod of {} to {}", from.name, to.pod)),
+            Ok(_) => bail!("somebody listens on {address}"),
+        }
     }
 
     /// Leaves everything running: speakers, namespaces, folder.

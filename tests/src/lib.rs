@@ -5,11 +5,17 @@
 //! with it: on drop, on panic, on SIGINT and SIGTERM; what a `kill -9` left behind, the next lab
 //! clears away. Nothing is made in the namespace the lab is started from.
 
+pub mod agent;
 pub mod birdc;
 pub mod estate;
+pub mod gate;
+pub mod http;
 pub mod lab;
+pub mod metrics;
 pub mod netns;
 pub mod process;
 pub mod programs;
+pub mod scenario;
 pub mod speaker;
+pub mod story;
 pub mod wait;

@@ -30,7 +30,7 @@ pub enum Speaker {
     Bird2,
     /// FRR's bgpd, without zebra.
     Frr,
-    /// GoBGP.
+    /// `GoBGP`.
     Gobgp,
 }
 

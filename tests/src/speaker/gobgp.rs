@@ -1,4 +1,4 @@
-//! GoBGP, which leaves the kernel's routes alone.
+//! `GoBGP`, which leaves the kernel's routes alone.
 
 use std::fmt::Write as _;
 
