@@ -51,6 +51,11 @@ pub fn program() -> Result<PathBuf> {
         .context("no agent: `cargo build -p observer`, or set BGP_OBSERVER_BIN")
 }
 
+/// An address on loopback whose port nobody has at the moment.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
 /// Nanoseconds since boot: the agent's clock.
 pub fn boot_nanos() -> Result<i128> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
@@ -74,6 +79,8 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// Tell it who ought to be there.
     pub inventory: bool,
+    /// Serve metrics here; else on a free port.
+    pub metrics: Option<SocketAddr>,
     /// Further arguments.
     pub more: Vec<String>,
 }
@@ -96,7 +103,10 @@ impl Agent {
         let socket = folder.join("api.sock");
         for attempt in 1.. {
             // Free now; somebody else may take it before the agent does.
-            let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+            let metrics = match options.metrics {
+                Some(address) => address,
+                None => free_address()?,
+            };
             let mut command = Command::new(&program);
             command.arg("run");
             for node in lab.nodes() {

@@ -3,7 +3,7 @@
 //!
 //! A lab's folder `<temp>/bgp-observer-lab/<id>/` holds `owner` (pid and start time of the program
 //! that made it), `processes` (the same for each process started) and, once it is to stay, `keep`.
-//! Its namespaces are those whose names begin with `bo-<id>-`.
+//! Its namespaces and cgroups are those whose names begin with `bo-<id>-`.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::netns;
+use crate::{cgroup, netns};
 
 /// One lab's possessions.
 #[derive(Debug)]
@@ -145,7 +145,9 @@ fn clear(id: &str) {
     for pid in living().remove(id).unwrap_or_default() {
         send_kill(pid);
     }
-    let _ = netns::delete(&format!("bo-{id}-"));
+    let prefix = format!("bo-{id}-");
+    let _ = netns::delete(&prefix);
+    cgroup::delete(&prefix);
     let _ = fs::remove_dir_all(all_folders().join(id));
 }
 
@@ -176,7 +178,9 @@ fn bury(id: &str) {
             send_kill(pid);
         }
     }
-    let _ = netns::delete(&format!("bo-{id}-"));
+    let prefix = format!("bo-{id}-");
+    let _ = netns::delete(&prefix);
+    cgroup::delete(&prefix);
     let _ = fs::remove_dir_all(folder);
 }
 

@@ -290,6 +290,11 @@ impl Lab {
             .with_context(|| format!("the lab has no node n{number}"))
     }
 
+    /// How many sessions a full mesh has, each counted at both its ends.
+    pub fn sessions(&self) -> usize {
+        self.nodes.len() * (self.nodes.len() - 1)
+    }
+
     /// The namespace with the bridge, 10.0.0.254 on the nodes' link.
     pub fn bridge(&self) -> String {
         self.estate.namespace("br")

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod birdc;
+pub mod cgroup;
 pub mod estate;
 pub mod gate;
 pub mod http;
@@ -15,7 +16,10 @@ pub mod metrics;
 pub mod netns;
 pub mod process;
 pub mod programs;
+pub mod prometheus;
 pub mod scenario;
 pub mod speaker;
+pub mod stage;
 pub mod story;
+pub mod strangers;
 pub mod wait;

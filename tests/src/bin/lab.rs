@@ -106,8 +106,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
 
     let waited = Instant::now();
     lab.await_established(CONVERGES)?;
-    let sessions = usize::from(plan.nodes) * (usize::from(plan.nodes) - 1);
-    agent.await_all_up(sessions, Duration::from_secs(10))?;
+    agent.await_all_up(lab.sessions(), Duration::from_secs(10))?;
     writeln!(
         out,
         "Every session is Established after {:.1} s. bgp-observer status:\n\n{}",
