@@ -114,9 +114,8 @@ pub fn has_musl_target() -> Result<bool> {
 }
 
 fn cargo_deny(cache: &Path, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
-    let tools = cache.join("tools");
     let named = format!("cargo-deny {CARGO_DENY}");
-    let program = tools.join("bin/cargo-deny");
+    let program = cache.join("tools/bin/cargo-deny");
     let version = program.is_file().then(|| {
         let mut ask = std::process::Command::new(&program);
         output(ask.arg("--version"))
@@ -127,17 +126,12 @@ fn cargo_deny(cache: &Path, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
     }
     say("building", &format!("{named}; this takes some minutes"));
     let watch = Stopwatch::start();
-    let mut install = cargo()?;
-    install.args([
-        "install",
+    output(&mut shell::install_command(
+        cache,
         "cargo-deny",
-        "--locked",
-        "--version",
         CARGO_DENY,
-        "--force",
-    ]);
-    install.arg("--root").arg(&tools);
-    output(&mut install).context("cannot install cargo-deny")?;
+    )?)
+    .context("cannot install cargo-deny")?;
     say("installed", &format!("{named} ({watch})"));
     Ok(())
 }

@@ -55,6 +55,26 @@ pub fn cargo() -> Result<Command> {
     command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
 }
 
+/// Installs a program from crates.io into the cache. Unoptimized: that halves the time to build it,
+/// and none of these programs computes much itself.
+pub fn install_command(cache: &Path, package: &str, version: &str) -> Result<Command> {
+    let mut install = cargo()?;
+    install.args([
+        "install",
+        package,
+        "--locked",
+        "--force",
+        "--debug",
+        "--version",
+        version,
+    ]);
+    install.arg("--root").arg(cache.join("tools"));
+    install
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        .env_remove("CARGO_TARGET_DIR");
+    Ok(install)
+}
+
 /// A program of rustup's toolchain `toolchain`, whatever toolchain runs this xtask.
 pub fn toolchain_command(toolchain: &str, program: &str) -> Result<Command> {
     let mut command = command("rustup")?;

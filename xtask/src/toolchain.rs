@@ -11,7 +11,7 @@ use clap::ValueEnum;
 
 use crate::{
     debian,
-    shell::{Stopwatch, command, output, succeeds, toolchain_command},
+    shell::{Stopwatch, command, install_command, output, succeeds, toolchain_command},
 };
 
 /// rustc 1.97.0-nightly with LLVM 22, which is what [`BPF_LINKER`] understands. A nightly without
@@ -172,16 +172,7 @@ fn has_sources(toolchain: &str) -> bool {
 }
 
 fn install_linker(cache: &Path, toolchain: &str) -> Result<()> {
-    let mut install = crate::shell::cargo()?;
-    install.args([
-        "install",
-        "bpf-linker",
-        "--locked",
-        "--force",
-        "--version",
-        BPF_LINKER,
-    ]);
-    install.arg("--root").arg(cache.join("tools"));
+    let mut install = install_command(cache, "bpf-linker", BPF_LINKER)?;
     if toolchain == DEBIAN_TOOLCHAIN {
         // By default it opens the libLLVM inside rustup's toolchain; Debian's is a system library.
         install.args(["--no-default-features", "--features", "llvm-22"]);
