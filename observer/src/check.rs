@@ -40,9 +40,16 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
 }
 
 fn sources(config: &Config) -> Vec<SourceStatus> {
-    let (kernel, probes) = KernelSource::start(&kernel_options(config));
-    drop(kernel);
+    // What was attached to find out is detached again at the end of this line.
+    let probes = KernelSource::start(&kernel_options(config)).1;
     let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
+    sources.extend(sock_diags(config));
+    sources
+}
+
+/// Whether `sock_diag` works, for each namespace.
+pub fn sock_diags(config: &Config) -> Vec<SourceStatus> {
+    let mut sources = Vec::new();
     if let Some(node) = &config.node {
         sources.push(sock_diag(node, Netns::own(), config));
     }

@@ -2,7 +2,7 @@
 //! the core's task. It never waits for the core: when the queue is full, events are counted as lost
 //! and a dump repairs what can be.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use observer_core::{
     event::{Event, Fact, LossStage, NetnsId},
@@ -21,6 +21,7 @@ use crate::{
     sockets::{Asker, Question, Reply},
     source::{
         kernel::{KernelSource, boottime_now},
+        netns::Netns,
         speakers,
     },
 };
@@ -223,7 +224,7 @@ impl Reading {
                 }
                 self.find_speakers(netns, &handle);
                 self.asked.insert(netns);
-                let taken = self.asker.ask(Question::Open { netns, handle });
+                let taken = self.asker.ask(Question::Dump { netns, handle });
                 if !taken {
                     warn!(netns = netns.0, "sock_diag is too busy to begin");
                 }
@@ -251,8 +252,8 @@ impl Reading {
     }
 
     /// Reading /proc takes milliseconds, so it is done aside.
-    fn find_speakers(&self, netns: NetnsId, handle: &std::sync::Arc<crate::source::netns::Netns>) {
-        let (handle, ports) = (std::sync::Arc::clone(handle), self.ports.clone());
+    fn find_speakers(&self, netns: NetnsId, handle: &Arc<Netns>) {
+        let (handle, ports) = (Arc::clone(handle), self.ports.clone());
         let tell = self.speakers_found.clone();
         tokio::task::spawn_blocking(move || {
             let pids = speakers::local_speakers(&handle, &ports);
@@ -273,10 +274,10 @@ impl Reading {
     }
 
     fn dump_all(&mut self) {
-        let all: Vec<NetnsId> = self.namespaces.observed().collect();
-        for netns in all {
+        for (netns, handle) in self.namespaces.observed() {
             // A dump that is still under way will do.
-            if self.asked.insert(netns) && !self.asker.ask(Question::Dump(netns)) {
+            let handle = Arc::clone(handle);
+            if self.asked.insert(netns) && !self.asker.ask(Question::Dump { netns, handle }) {
                 self.asked.remove(&netns);
                 self.repair = true;
             }
@@ -307,16 +308,20 @@ impl Reading {
     }
 
     fn tell_sock_diag(&mut self, netns: NetnsId, failure: Option<String>) {
-        if let Some(reason) = &failure {
+        self.repair |= failure.is_some();
+        let Some(node) = self.namespaces.node(netns) else {
+            return;
+        };
+        // A failure that stays is told and counted once.
+        let told = failure.clone();
+        if self.health.set_sock_diag(node, failure)
+            && let Some(reason) = told
+        {
+            warn!(node, "sock_diag: {reason}");
             self.note(Fact::Lost {
                 stage: LossStage::SockDiag,
                 count: 1,
             });
-            self.repair = true;
-            warn!(netns = netns.0, "sock_diag: {reason}");
-        }
-        if let Some(node) = self.namespaces.node(netns) {
-            self.health.set_sock_diag(node, failure);
         }
     }
 

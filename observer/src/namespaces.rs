@@ -96,11 +96,12 @@ impl Namespaces {
         self.wanted.iter().map(|wanted| wanted.node.as_str())
     }
 
-    /// The numbers of those that are there.
-    pub fn observed(&self) -> impl Iterator<Item = NetnsId> {
+    /// Those that are there.
+    pub fn observed(&self) -> impl Iterator<Item = (NetnsId, &Arc<Netns>)> {
         self.wanted
             .iter()
-            .filter_map(|wanted| wanted.observed.as_ref().map(|(netns, _)| *netns))
+            .filter_map(|wanted| wanted.observed.as_ref())
+            .map(|(netns, handle)| (*netns, handle))
     }
 
     /// The node of `netns`, if it is there.
