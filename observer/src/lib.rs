@@ -1,1 +1,3 @@
 //! The edges.
+
+pub mod source;

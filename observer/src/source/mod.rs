@@ -1,0 +1,6 @@
+//! Where events come from: everything that asks the kernel something. Each source says whether it
+//! can run and why not; none concludes anything.
+
+pub mod btf;
+pub mod kernel;
+pub mod netns;
