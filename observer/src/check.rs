@@ -10,7 +10,7 @@ use crate::{
     show,
     source::{
         kernel::{KernelOptions, KernelSource},
-        netns::Netns,
+        netns::{Netns, NetnsError},
         sock_diag::SockDiag,
     },
     terminal::{self, plain},
@@ -67,8 +67,8 @@ pub fn kernel_options(config: &Config) -> KernelOptions {
     }
 }
 
-fn sock_diag(node: &str, netns: Result<Netns>, config: &Config) -> SourceStatus {
-    let looked = netns.and_then(|netns| {
+fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
+    let looked = netns.map_err(Into::into).and_then(|netns| {
         let mut socket = SockDiag::open(&netns, NetnsId(1), &config.ports())?;
         socket.dump()
     });

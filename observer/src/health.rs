@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::source::kernel::ProbeStatus;
 
 /// The probe without which no session is seen as it changes.
-const STATE_PROBE: &str = "inet_sock_set_state";
+const STATE_PROBE: &str = "tcp_state";
 
 /// One probe or source: the JSON of `/api/v1/sources`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

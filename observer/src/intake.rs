@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
+use anyhow::anyhow;
 use observer_core::{
     event::{Event, Fact, LossStage, NetnsId},
     time::{Occurred, Timestamp},
@@ -30,6 +31,8 @@ use crate::{
 const BATCH: usize = 512;
 /// Batches that can wait for the core.
 pub const QUEUE: usize = 64;
+/// Drains of the rings in a row, when they are full of events, before anything else gets a turn.
+const DRAINS: usize = 32;
 /// How often names, graces and repairs are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How often sockets are dumped when the kernel does not tell of changes.
@@ -54,7 +57,6 @@ pub enum Control {
 }
 
 /// What the task is made of.
-#[derive(Debug)]
 pub struct Intake {
     /// The probes, if any run.
     pub kernel: Option<KernelSource>,
@@ -180,7 +182,11 @@ impl Reading {
 
     fn drain(&mut self) {
         if let Some(kernel) = &mut self.kernel {
-            kernel.drain(&mut self.drained);
+            for _ in 0..DRAINS {
+                if !kernel.drain(&mut self.drained) {
+                    break;
+                }
+            }
         }
         self.repair |= self.drained.iter().any(repairable);
         self.reorder.push(boottime_now(), self.drained.drain(..));
@@ -212,12 +218,16 @@ impl Reading {
                 node,
                 handle,
             } => {
-                info!(node, inode = handle.inode, "observing");
+                info!(node, inode = handle.inode(), "observing");
                 self.note(Fact::NodeObserved { netns, node });
                 if let Some(kernel) = &mut self.kernel
-                    && let Err(error) = kernel.observe(handle.inode, netns)
+                    && let Err(error) = kernel.observe(handle.inode(), netns)
                 {
-                    warn!(netns = netns.0, "kernel probes cannot observe: {error:#}");
+                    warn!(
+                        netns = netns.0,
+                        "kernel probes cannot observe: {:#}",
+                        anyhow!(error)
+                    );
                 }
                 if self.first_done.is_none() {
                     self.first.insert(netns);
@@ -268,7 +278,7 @@ impl Reading {
         };
         for pid in pids {
             if let Err(error) = kernel.add_speaker(*pid, netns) {
-                warn!(pid, "cannot watch a BGP speaker: {error:#}");
+                warn!(pid, "cannot watch a BGP speaker: {:#}", anyhow!(error));
             }
         }
     }
@@ -289,7 +299,8 @@ impl Reading {
             Reply::Dumped(netns, answer) => {
                 self.asked.remove(&netns);
                 let failure = match answer {
-                    Ok(events) => {
+                    Ok(mut events) => {
+                        self.reconcile(&mut events);
                         self.reorder.push(boottime_now(), events);
                         None
                     }
@@ -300,10 +311,20 @@ impl Reading {
                 }
                 self.tell_sock_diag(netns, failure);
             }
-            Reply::Inspected(_, Ok(event)) => self.reorder.push(boottime_now(), [event]),
+            Reply::Inspected(_, Ok(event)) => {
+                let mut events = [event];
+                self.reconcile(&mut events);
+                self.reorder.push(boottime_now(), events);
+            }
             Reply::Inspected(netns, Err(error)) => {
                 self.tell_sock_diag(netns, Some(format!("{error:#}")));
             }
+        }
+    }
+
+    fn reconcile(&mut self, events: &mut [Event]) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.reconcile(events);
         }
     }
 
@@ -334,7 +355,7 @@ impl Reading {
             Control::Distrust(netns, address) => kernel.distrust(netns, address),
         };
         if let Err(error) = done {
-            warn!(?wish, "kernel filter: {error:#}");
+            warn!(?wish, "kernel filter: {:#}", anyhow!(error));
             self.note(Fact::Lost {
                 stage: LossStage::Map,
                 count: 1,

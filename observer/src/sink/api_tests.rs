@@ -213,7 +213,7 @@ async fn a_follower_gets_what_is_remembered_and_then_what_comes() {
 
 #[tokio::test]
 async fn a_slow_follower_is_told_how_many_it_missed() {
-    let (changes, next) = tokio::sync::broadcast::channel(2);
+    let (changes, next) = broadcast::channel(2);
     for seq in 1..=5 {
         let record = ChangeRecord {
             seq,
