@@ -10,7 +10,7 @@ use crate::{
     show,
     source::{
         kernel::{KernelOptions, KernelSource},
-        netns::Netns,
+        netns::{Netns, NetnsError},
         sock_diag::SockDiag,
     },
     terminal::{self, plain},
@@ -40,9 +40,16 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
 }
 
 fn sources(config: &Config) -> Vec<SourceStatus> {
-    let (kernel, probes) = KernelSource::start(&kernel_options(config));
-    drop(kernel);
+    // What was attached to find out is detached again at the end of this line.
+    let probes = KernelSource::start(&kernel_options(config)).1;
     let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
+    sources.extend(sock_diags(config));
+    sources
+}
+
+/// Whether `sock_diag` works, for each namespace.
+pub fn sock_diags(config: &Config) -> Vec<SourceStatus> {
+    let mut sources = Vec::new();
     if let Some(node) = &config.node {
         sources.push(sock_diag(node, Netns::own(), config));
     }
@@ -60,8 +67,8 @@ pub fn kernel_options(config: &Config) -> KernelOptions {
     }
 }
 
-fn sock_diag(node: &str, netns: Result<Netns>, config: &Config) -> SourceStatus {
-    let looked = netns.and_then(|netns| {
+fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
+    let looked = netns.map_err(Into::into).and_then(|netns| {
         let mut socket = SockDiag::open(&netns, NetnsId(1), &config.ports())?;
         socket.dump()
     });

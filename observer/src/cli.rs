@@ -42,7 +42,7 @@ enum Command {
     Replay(ReplayArgs),
     /// Say which probes and sources can run here, why not, and what is lost without them; exits 3
     /// when something cannot run, 1 when nothing can be observed at all
-    Check(CheckArgs),
+    Check(Box<CheckArgs>),
     /// Manage the known peers
     #[command(subcommand)]
     Peers(PeersCommand),

@@ -473,3 +473,7 @@ macro_rules! string_in_file {
 }
 
 string_in_file!(NetnsSpec, Listen, Span);
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::source::kernel::ProbeStatus;
 
 /// The probe without which no session is seen as it changes.
-const STATE_PROBE: &str = "inet_sock_set_state";
+const STATE_PROBE: &str = "tcp_state";
 
 /// One probe or source: the JSON of `/api/v1/sources`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -80,10 +80,12 @@ impl Health {
         health
     }
 
-    /// `sock_diag` of `node` works, or does not because of `reason`.
-    pub fn set_sock_diag(&self, node: &str, reason: Option<String>) {
+    /// `sock_diag` of `node` works, or does not because of `reason`. Whether that is new.
+    pub fn set_sock_diag(&self, node: &str, reason: Option<String>) -> bool {
         let status = SourceStatus::sock_diag(node, reason);
-        self.lock().sock_diag.insert(node.to_owned(), status);
+        let mut state = self.lock();
+        let before = state.sock_diag.insert(node.to_owned(), status.clone());
+        before != Some(status)
     }
 
     /// `node` is no longer observed.

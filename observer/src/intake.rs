@@ -2,8 +2,9 @@
 //! the core's task. It never waits for the core: when the queue is full, events are counted as lost
 //! and a dump repairs what can be.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
+use anyhow::anyhow;
 use observer_core::{
     event::{Event, Fact, LossStage, NetnsId},
     time::{Occurred, Timestamp},
@@ -21,6 +22,7 @@ use crate::{
     sockets::{Asker, Question, Reply},
     source::{
         kernel::{KernelSource, boottime_now},
+        netns::Netns,
         speakers,
     },
 };
@@ -29,6 +31,8 @@ use crate::{
 const BATCH: usize = 512;
 /// Batches that can wait for the core.
 pub const QUEUE: usize = 64;
+/// Drains of the rings in a row, when they are full of events, before anything else gets a turn.
+const DRAINS: usize = 32;
 /// How often names, graces and repairs are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How often sockets are dumped when the kernel does not tell of changes.
@@ -53,7 +57,6 @@ pub enum Control {
 }
 
 /// What the task is made of.
-#[derive(Debug)]
 pub struct Intake {
     /// The probes, if any run.
     pub kernel: Option<KernelSource>,
@@ -179,7 +182,11 @@ impl Reading {
 
     fn drain(&mut self) {
         if let Some(kernel) = &mut self.kernel {
-            kernel.drain(&mut self.drained);
+            for _ in 0..DRAINS {
+                if !kernel.drain(&mut self.drained) {
+                    break;
+                }
+            }
         }
         self.repair |= self.drained.iter().any(repairable);
         self.reorder.push(boottime_now(), self.drained.drain(..));
@@ -211,19 +218,23 @@ impl Reading {
                 node,
                 handle,
             } => {
-                info!(node, inode = handle.inode, "observing");
+                info!(node, inode = handle.inode(), "observing");
                 self.note(Fact::NodeObserved { netns, node });
                 if let Some(kernel) = &mut self.kernel
-                    && let Err(error) = kernel.observe(handle.inode, netns)
+                    && let Err(error) = kernel.observe(handle.inode(), netns)
                 {
-                    warn!(netns = netns.0, "kernel probes cannot observe: {error:#}");
+                    warn!(
+                        netns = netns.0,
+                        "kernel probes cannot observe: {:#}",
+                        anyhow!(error)
+                    );
                 }
                 if self.first_done.is_none() {
                     self.first.insert(netns);
                 }
                 self.find_speakers(netns, &handle);
                 self.asked.insert(netns);
-                let taken = self.asker.ask(Question::Open { netns, handle });
+                let taken = self.asker.ask(Question::Dump { netns, handle });
                 if !taken {
                     warn!(netns = netns.0, "sock_diag is too busy to begin");
                 }
@@ -251,8 +262,8 @@ impl Reading {
     }
 
     /// Reading /proc takes milliseconds, so it is done aside.
-    fn find_speakers(&self, netns: NetnsId, handle: &std::sync::Arc<crate::source::netns::Netns>) {
-        let (handle, ports) = (std::sync::Arc::clone(handle), self.ports.clone());
+    fn find_speakers(&self, netns: NetnsId, handle: &Arc<Netns>) {
+        let (handle, ports) = (Arc::clone(handle), self.ports.clone());
         let tell = self.speakers_found.clone();
         tokio::task::spawn_blocking(move || {
             let pids = speakers::local_speakers(&handle, &ports);
@@ -267,16 +278,16 @@ impl Reading {
         };
         for pid in pids {
             if let Err(error) = kernel.add_speaker(*pid, netns) {
-                warn!(pid, "cannot watch a BGP speaker: {error:#}");
+                warn!(pid, "cannot watch a BGP speaker: {:#}", anyhow!(error));
             }
         }
     }
 
     fn dump_all(&mut self) {
-        let all: Vec<NetnsId> = self.namespaces.observed().collect();
-        for netns in all {
+        for (netns, handle) in self.namespaces.observed() {
             // A dump that is still under way will do.
-            if self.asked.insert(netns) && !self.asker.ask(Question::Dump(netns)) {
+            let handle = Arc::clone(handle);
+            if self.asked.insert(netns) && !self.asker.ask(Question::Dump { netns, handle }) {
                 self.asked.remove(&netns);
                 self.repair = true;
             }
@@ -288,7 +299,8 @@ impl Reading {
             Reply::Dumped(netns, answer) => {
                 self.asked.remove(&netns);
                 let failure = match answer {
-                    Ok(events) => {
+                    Ok(mut events) => {
+                        self.reconcile(&mut events);
                         self.reorder.push(boottime_now(), events);
                         None
                     }
@@ -299,24 +311,38 @@ impl Reading {
                 }
                 self.tell_sock_diag(netns, failure);
             }
-            Reply::Inspected(_, Ok(event)) => self.reorder.push(boottime_now(), [event]),
+            Reply::Inspected(_, Ok(event)) => {
+                let mut events = [event];
+                self.reconcile(&mut events);
+                self.reorder.push(boottime_now(), events);
+            }
             Reply::Inspected(netns, Err(error)) => {
                 self.tell_sock_diag(netns, Some(format!("{error:#}")));
             }
         }
     }
 
+    fn reconcile(&mut self, events: &mut [Event]) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.reconcile(events);
+        }
+    }
+
     fn tell_sock_diag(&mut self, netns: NetnsId, failure: Option<String>) {
-        if let Some(reason) = &failure {
+        self.repair |= failure.is_some();
+        let Some(node) = self.namespaces.node(netns) else {
+            return;
+        };
+        // A failure that stays is told and counted once.
+        let told = failure.clone();
+        if self.health.set_sock_diag(node, failure)
+            && let Some(reason) = told
+        {
+            warn!(node, "sock_diag: {reason}");
             self.note(Fact::Lost {
                 stage: LossStage::SockDiag,
                 count: 1,
             });
-            self.repair = true;
-            warn!(netns = netns.0, "sock_diag: {reason}");
-        }
-        if let Some(node) = self.namespaces.node(netns) {
-            self.health.set_sock_diag(node, failure);
         }
     }
 
@@ -329,7 +355,7 @@ impl Reading {
             Control::Distrust(netns, address) => kernel.distrust(netns, address),
         };
         if let Err(error) = done {
-            warn!(?wish, "kernel filter: {error:#}");
+            warn!(?wish, "kernel filter: {:#}", anyhow!(error));
             self.note(Fact::Lost {
                 stage: LossStage::Map,
                 count: 1,

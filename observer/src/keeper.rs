@@ -49,7 +49,7 @@ const WALL_JUMP_NANOS: u64 = 1_000_000;
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 const SAVE_RETRY: Duration = Duration::from_secs(10);
 /// Without changes it is written this often, for "last heard" to be about right.
-const SAVE_IDLE: Duration = Duration::from_secs(60);
+const SAVE_IDLE: Duration = Duration::from_mins(1);
 
 /// A page of changes.
 #[derive(Debug)]
@@ -221,14 +221,14 @@ impl Task {
             let save = self.saver.due();
             tokio::select! {
                 batch = queue.recv() => match batch {
-                    Some(batch) => self.take(batch),
+                    Some(batch) => self.take(&batch),
                     None => break,
                 },
                 Some(ask) = asks.recv() => self.answer(ask),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     // What happened before the deadline goes first.
                     while let Ok(batch) = queue.try_recv() {
-                        self.take(batch);
+                        self.take(&batch);
                     }
                     self.note(Fact::Tick);
                     not_before = Instant::now() + Duration::from_millis(1);
@@ -250,7 +250,7 @@ impl Task {
         }
     }
 
-    fn take(&mut self, batch: Batch) {
+    fn take(&mut self, batch: &Batch) {
         let read = boottime_now();
         for event in &batch.events {
             // Time goes by the events, never ahead of the clock and never back.
@@ -411,12 +411,14 @@ impl Task {
             .iter()
             .rev()
             .take_while(|record| record.seq > seq)
-            .filter_map(|record| match &record.change {
-                Change::PeerForgotten { peer, .. } => Some(Forgotten {
+            .filter_map(|record| {
+                let Change::PeerForgotten { peer, .. } = &record.change else {
+                    return None;
+                };
+                Some(Forgotten {
                     node: record.node.clone(),
                     peer: peer.clone(),
-                }),
-                _ => None,
+                })
             })
             .collect()
     }

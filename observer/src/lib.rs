@@ -26,3 +26,5 @@ pub mod sockets;
 pub mod source;
 pub mod state_dir;
 pub mod terminal;
+#[cfg(test)]
+mod testing;

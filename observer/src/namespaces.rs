@@ -96,11 +96,12 @@ impl Namespaces {
         self.wanted.iter().map(|wanted| wanted.node.as_str())
     }
 
-    /// The numbers of those that are there.
-    pub fn observed(&self) -> impl Iterator<Item = NetnsId> {
+    /// Those that are there.
+    pub fn observed(&self) -> impl Iterator<Item = (NetnsId, &Arc<Netns>)> {
         self.wanted
             .iter()
-            .filter_map(|wanted| wanted.observed.as_ref().map(|(netns, _)| *netns))
+            .filter_map(|wanted| wanted.observed.as_ref())
+            .map(|(netns, handle)| (*netns, handle))
     }
 
     /// The node of `netns`, if it is there.
@@ -130,7 +131,7 @@ impl Namespaces {
                 self.leaving.push(Leaving {
                     netns,
                     node: wanted.node.clone(),
-                    inode: handle.inode,
+                    inode: handle.inode(),
                     until: now.after(GRACE),
                 });
             }
@@ -159,6 +160,7 @@ impl Namespaces {
             let handle = match opened {
                 Ok(handle) => Arc::new(handle),
                 Err(error) => {
+                    let error = anyhow::Error::from(error);
                     let node = &wanted.node;
                     if wanted.told {
                         debug!(node, "cannot observe yet: {error:#}");
@@ -171,12 +173,12 @@ impl Namespaces {
             };
             // The same node again, or the same inode: the old one has to be over first.
             for gone in self.leaving.extract_if(.., |old| {
-                old.node == wanted.node || old.inode == handle.inode
+                old.node == wanted.node || old.inode == handle.inode()
             }) {
                 steps.push(Step::End {
                     netns: gone.netns,
                     node: gone.node,
-                    inode: (gone.inode != handle.inode).then_some(gone.inode),
+                    inode: (gone.inode != handle.inode()).then_some(gone.inode),
                 });
             }
             self.last = NetnsId(self.last.0 + 1);

@@ -16,7 +16,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    check::kernel_options,
+    check::{kernel_options, sock_diags},
     cli::{Answer, ConfigArgs, RunArgs},
     config::{Config, Listen},
     health::Health,
@@ -112,8 +112,8 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
     let (kernel, probes) = KernelSource::start(&kernel_options(&config));
     let health = Health::new(&probes);
     tell_probes(&health, kernel.is_none());
-    if kernel.is_none() && config.btf.is_some() {
-        bail!("the kernel probes cannot run with the BTF that --btf names; see the log above");
+    if kernel.is_none() {
+        refuse_blindness(&config)?;
     }
 
     let namespaces = Namespaces::new(&config);
@@ -182,6 +182,24 @@ fn tell_probes(health: &Health, all_missing: bool) {
             "no kernel probe runs: going on by polling sock_diag, so causes stay unknown and short \
              losses are missed"
         );
+    }
+}
+
+/// Without probes, something has to be left that sees: better not to run than to run blind.
+fn refuse_blindness(config: &Config) -> Result<()> {
+    if let Some(btf) = &config.btf {
+        bail!(
+            "--btf {}: no kernel probe can run with it; the reasons are above",
+            btf.display()
+        );
+    }
+    let looked = sock_diags(config);
+    match looked.iter().find_map(|source| source.reason.as_deref()) {
+        Some(reason) if !looked.iter().any(|source| source.running) => bail!(
+            "nothing can be observed: no kernel probe runs, and sock_diag neither: {reason}; \
+             `bgp-observer check` shows what is missing"
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 //! slow answer delays neither the rings nor the core.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     net::SocketAddr,
     sync::{Arc, mpsc as std_mpsc},
     thread,
@@ -21,8 +21,8 @@ const QUESTIONS: usize = 4096;
 /// What the thread is asked to do.
 #[derive(Debug)]
 pub enum Question {
-    /// Open a socket in this namespace and dump it.
-    Open {
+    /// List all BGP sockets of this namespace; a socket is opened there if none is.
+    Dump {
         /// Its number.
         netns: NetnsId,
         /// The namespace; let go once the socket is open.
@@ -30,8 +30,6 @@ pub enum Question {
     },
     /// Close the socket there: it would keep the namespace alive.
     Close(NetnsId),
-    /// List all BGP sockets.
-    Dump(NetnsId),
     /// Look at one socket.
     Inspect {
         /// Its namespace.
@@ -96,25 +94,12 @@ struct Reader {
 impl Reader {
     fn serve(&mut self, question: Question) -> Option<Reply> {
         match question {
-            Question::Open { netns, handle } => {
-                let opened = SockDiag::open(&handle, netns, &self.ports);
-                drop(handle);
-                Some(Reply::Dumped(
-                    netns,
-                    opened.and_then(|mut socket| {
-                        let events = socket.dump();
-                        self.open.insert(netns, socket);
-                        events
-                    }),
-                ))
+            Question::Dump { netns, handle } => {
+                Some(Reply::Dumped(netns, self.dump(netns, &handle)))
             }
             Question::Close(netns) => {
                 self.open.remove(&netns);
                 None
-            }
-            Question::Dump(netns) => {
-                let socket = self.open.get_mut(&netns)?;
-                Some(Reply::Dumped(netns, socket.dump()))
             }
             Question::Inspect {
                 netns,
@@ -132,5 +117,13 @@ impl Reader {
                 Some(Reply::Inspected(netns, socket.inspect(id, local, remote)))
             }
         }
+    }
+
+    fn dump(&mut self, netns: NetnsId, handle: &Netns) -> Result<Vec<Event>> {
+        let socket = match self.open.entry(netns) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(none) => none.insert(SockDiag::open(handle, netns, &self.ports)?),
+        };
+        socket.dump()
     }
 }

@@ -71,7 +71,7 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/flaps", get(flaps))
         .route("/api/v1/events", get(events))
         .route("/api/v1/sources", get(sources))
-        .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page".to_owned()) })
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
 }
 
@@ -82,7 +82,7 @@ async fn local_host_only(request: Request, next: Next) -> Response {
     } else {
         problem(
             StatusCode::FORBIDDEN,
-            "the Host header must be localhost, 127.0.0.1 or [::1]".to_owned(),
+            "the Host header must be localhost, 127.0.0.1 or [::1]",
         )
     }
 }
@@ -267,7 +267,7 @@ struct ForgetQuery {
 async fn forget(State(answers): State<Answers>, body: Bytes) -> Response {
     let query: ForgetQuery = match serde_json::from_slice(&body) {
         Ok(query) => query,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     let forgotten = async {
         let peers = answers.keeper.snapshot().await?.peers;
@@ -287,15 +287,15 @@ async fn forget(State(answers): State<Answers>, body: Bytes) -> Response {
 fn unknown_peer(peer: &str) -> Response {
     problem(
         StatusCode::NOT_FOUND,
-        format!("no known peer has the address or node name '{peer}'"),
+        &format!("no known peer has the address or node name '{peer}'"),
     )
 }
 
 fn stopping(error: &anyhow::Error) -> Response {
-    problem(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))
+    problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}"))
 }
 
-fn problem(status: StatusCode, error: String) -> Response {
+fn problem(status: StatusCode, error: &str) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     (status, headers, Json(json!({ "error": error }))).into_response()

@@ -20,7 +20,7 @@ pub fn tell(record: &ChangeRecord) {
         | Change::SpeakerSeen { .. }
         | Change::Unanswered { .. } => info!(node, peer, "{what}"),
         Change::SessionDown { .. } | Change::SessionState { .. } | Change::ConnectFailed { .. } => {
-            debug!(node, peer, "{what}")
+            debug!(node, peer, "{what}");
         }
     }
 }
