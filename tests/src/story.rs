@@ -258,7 +258,10 @@ fn describe(change: &Change) -> String {
         Change::SessionDown { peer } => format!("{peer} DOWN"),
         Change::Flap { flap } => format!("{} flap {}: {}", flap.peer, flap.number, flap.cause_text),
         Change::FlapAmended { flap } => {
-            format!("{} flap {} now reads: {}", flap.peer, flap.number, flap.cause_text)
+            format!(
+                "{} flap {} now reads: {}",
+                flap.peer, flap.number, flap.cause_text
+            )
         }
         Change::ConnectFailed {
             peer,
