@@ -4,3 +4,5 @@
 pub mod btf;
 pub mod kernel;
 pub mod netns;
+pub mod sock_diag;
+pub mod speakers;
