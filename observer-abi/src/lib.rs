@@ -172,6 +172,8 @@ pub struct KernelLayout {
     pub sk_protocol_width: u32,
     /// `net.ns.inum`, u32.
     pub net_ns_inum: u32,
+    /// `inet_sock.inet_sport`, u16, network order.
+    pub inet_sport: u32,
     /// `tcp_sock.bytes_received`, u64.
     pub bytes_received: u32,
     /// `tcp_sock.bytes_acked`, u64.
