@@ -13,6 +13,24 @@ pub mod event;
 pub mod observer;
 pub mod peer;
 pub mod record;
+pub mod replay;
 pub mod time;
+
+mod address;
+mod connection;
+mod deadline;
+mod evidence;
+mod inventory;
+mod known;
+mod loss;
+mod node;
+mod session;
+mod sessions;
+mod sockets;
+mod speaker;
+mod stranger;
+mod totals;
+mod turn;
+mod view;
 
 pub use observer::Observer;
