@@ -9,11 +9,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use observer_core::event::{Event, NetnsId, SocketId};
+use observer_core::event::{Event, NetnsId, Process, SocketId};
 use tokio::sync::mpsc;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use crate::source::{netns::Netns, sock_diag::SockDiag};
+use crate::source::{kernel::boottime_now, netns::Netns, sock_diag::SockDiag};
 
 /// Questions that can wait; beyond that they are refused and counted.
 const QUESTIONS: usize = 4096;
@@ -47,9 +47,18 @@ pub enum Question {
 #[derive(Debug)]
 pub enum Reply {
     /// A dump, complete, or why there is none.
-    Dumped(NetnsId, Result<Vec<Event>>),
+    Dumped(NetnsId, Result<Dump>),
     /// One socket, or why nothing is known of it.
     Inspected(NetnsId, Result<Event>),
+}
+
+/// A complete dump.
+#[derive(Debug, Default)]
+pub struct Dump {
+    /// Every socket, and the end of the dump.
+    pub events: Vec<Event>,
+    /// Who owns them; only looked for in the first dump of a namespace.
+    pub speakers: Vec<Process>,
 }
 
 /// Asks the thread.
@@ -114,16 +123,29 @@ impl Reader {
                     );
                     return None;
                 };
-                Some(Reply::Inspected(netns, socket.inspect(id, local, remote)))
+                let answer = socket.inspect(id, local, remote, boottime_now);
+                Some(Reply::Inspected(netns, answer.map_err(Into::into)))
             }
         }
     }
 
-    fn dump(&mut self, netns: NetnsId, handle: &Netns) -> Result<Vec<Event>> {
-        let socket = match self.open.entry(netns) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(none) => none.insert(SockDiag::open(handle, netns, &self.ports)?),
-        };
-        socket.dump()
+    fn dump(&mut self, netns: NetnsId, handle: &Netns) -> Result<Dump> {
+        match self.open.entry(netns) {
+            Entry::Occupied(mut open) => Ok(Dump {
+                events: open.get_mut().dump(boottime_now)?,
+                speakers: Vec::new(),
+            }),
+            Entry::Vacant(none) => {
+                let socket = none.insert(SockDiag::open(handle, netns, self.ports.clone())?);
+                let (events, owners) = socket.dump_with_owners(boottime_now)?;
+                if let Some(why) = &owners.incomplete {
+                    warn!(netns = netns.0, "not every BGP speaker is known: {why}");
+                }
+                Ok(Dump {
+                    events,
+                    speakers: owners.processes(),
+                })
+            }
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! Namespaces of the tests' own, and an observed source that can be waited on.
 
 use std::{
+    ffi::OsStr,
     io::{self, Write},
     net::IpAddr,
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    process::{Child, Command},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,6 +30,36 @@ pub fn can_run() -> bool {
     assert!(std::env::var_os("CI").is_none(), "{why}");
     let _ = writeln!(io::stderr(), "skipped: {why}");
     false
+}
+
+/// Held for reading by every source, so that one test can be [`alone`].
+static SOURCES: RwLock<()> = RwLock::new(());
+
+/// Waits until no other test of this process has a source, and keeps them from starting one.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    SOURCES.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tries until `found` gives something.
+pub fn wait_until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A process that is killed and reaped when dropped.
+pub struct Speaker(pub Child);
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A network namespace with its loopback up, gone when dropped.
@@ -53,6 +87,13 @@ impl Namespace {
         Netns::named(&self.name).expect("the namespace just made")
     }
 
+    /// A command that will run inside.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         self.netns().run_in(f).expect("entering the namespace")
     }
@@ -66,6 +107,28 @@ impl Drop for Namespace {
     }
 }
 
+/// Connects two namespaces.
+pub fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let (left, right) = (format!("l{number}"), format!("r{number}"));
+    one.0.ip(&[
+        "link",
+        "add",
+        &left,
+        "type",
+        "veth",
+        "peer",
+        &right,
+        "netns",
+        &other.0.name,
+    ]);
+    for ((namespace, address), device) in [(one, left), (other, right)] {
+        namespace.ip(&["addr", "add", address, "dev", &device]);
+        namespace.ip(&["link", "set", &device, "up"]);
+    }
+}
+
 fn ip(arguments: &[&str]) {
     let status = Command::new("ip").args(arguments).status().expect("ip");
     assert!(status.success(), "ip {}", arguments.join(" "));
@@ -75,10 +138,21 @@ fn ip(arguments: &[&str]) {
 pub struct Observed {
     pub source: KernelSource,
     pub events: Vec<Event>,
+    _shared: Option<RwLockReadGuard<'static, ()>>,
 }
 
 impl Observed {
+    /// Every probe attached, nothing observed yet.
     pub fn start() -> Self {
+        let shared = SOURCES.read().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            _shared: Some(shared),
+            ..Self::start_unshared()
+        }
+    }
+
+    /// As [`start`](Self::start), for a test that is [`alone`].
+    pub fn start_unshared() -> Self {
         let (source, statuses) = KernelSource::start(&KernelOptions {
             ports: vec![179],
             btf_path: None,
@@ -89,6 +163,7 @@ impl Observed {
         Self {
             source: source.expect("all probes attached"),
             events: Vec::new(),
+            _shared: None,
         }
     }
 
@@ -109,16 +184,16 @@ impl Observed {
 
     /// Drains until `wanted` gives something for the events so far.
     pub fn wait<T>(&mut self, what: &str, wanted: impl Fn(&[Event]) -> Option<T>) -> T {
+        let Self { source, events, .. } = self;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            while self.source.drain(&mut self.events) {}
-            if let Some(found) = wanted(&self.events) {
+            while source.drain(events) {}
+            if let Some(found) = wanted(events) {
                 return found;
             }
             assert!(
                 Instant::now() < deadline,
-                "waited in vain for {what}; there was {:#?}",
-                self.events
+                "waited in vain for {what}; there was {events:#?}"
             );
             std::thread::yield_now();
         }
