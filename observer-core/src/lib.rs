@@ -34,3 +34,12 @@ mod turn;
 mod view;
 
 pub use observer::Observer;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests_known;
+#[cfg(test)]
+mod tests_properties;
+#[cfg(test)]
+mod tests_sessions;

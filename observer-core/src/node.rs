@@ -267,8 +267,8 @@ impl Node {
         }
         if connection.is_usable() {
             turn.ask(inspection(&connection.socket));
-            connection.checks = connection.checks.saturating_add(1);
             let pause = pause_after(connection, turn.config.inspect_every());
+            connection.checks = connection.checks.saturating_add(1);
             let next = turn.again(pause);
             turn.deadlines.set(Due::Connection(self.netns, id), next);
         }

@@ -107,7 +107,13 @@ impl Node {
         } else if to != TcpState::Established {
             return self.adopt_ending(turn, socket, address, role, from);
         }
-        self.insert_connection(turn, socket, address, role, from, true);
+        // A socket's life as a connection begins with its SYN, not with the CLOSE before.
+        let state = if from == TcpState::Close {
+            TcpState::SynSent
+        } else {
+            from
+        };
+        self.insert_connection(turn, socket, address, role, state, true);
         true
     }
 
