@@ -1,0 +1,99 @@
+//! `check`: what can run here, why not, and what is lost without it.
+
+use anyhow::Result;
+use observer_core::event::NetnsId;
+
+use crate::{
+    cli::{Answer, CheckArgs, Format},
+    config::Config,
+    health::SourceStatus,
+    show,
+    source::{
+        kernel::{KernelOptions, KernelSource},
+        netns::{Netns, NetnsError},
+        sock_diag::SockDiag,
+    },
+    terminal::{self, plain},
+};
+
+/// Runs the command: loads and attaches everything, looks at every namespace, and lets go again.
+pub fn check(args: &CheckArgs) -> Result<Answer> {
+    let config = args.config.resolve()?;
+    let sources = sources(&config);
+    let running = sources.iter().filter(|source| source.running).count();
+    let text = match args.output {
+        Format::Json => {
+            let mut text = serde_json::to_string(&serde_json::json!({ "sources": sources }))?;
+            text.push('\n');
+            text
+        }
+        Format::Table => table(&sources),
+    };
+    terminal::print(&text)?;
+    Ok(if running == 0 {
+        Answer::Failed
+    } else if running < sources.len() {
+        Answer::No
+    } else {
+        Answer::Done
+    })
+}
+
+fn sources(config: &Config) -> Vec<SourceStatus> {
+    // What was attached to find out is detached again at the end of this line.
+    let probes = KernelSource::start(&kernel_options(config)).1;
+    let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
+    sources.extend(sock_diags(config));
+    sources
+}
+
+/// Whether `sock_diag` works, for each namespace.
+pub fn sock_diags(config: &Config) -> Vec<SourceStatus> {
+    let mut sources = Vec::new();
+    if let Some(node) = &config.node {
+        sources.push(sock_diag(node, Netns::own(), config));
+    }
+    for spec in &config.netns {
+        sources.push(sock_diag(&spec.node, Netns::named(&spec.netns), config));
+    }
+    sources
+}
+
+/// What the probes are told.
+pub fn kernel_options(config: &Config) -> KernelOptions {
+    KernelOptions {
+        ports: config.ports(),
+        btf_path: config.btf.clone(),
+    }
+}
+
+fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
+    let looked = netns.map_err(Into::into).and_then(|netns| {
+        let mut socket = SockDiag::open(&netns, NetnsId(1), &config.ports())?;
+        socket.dump()
+    });
+    SourceStatus::sock_diag(node, looked.err().map(|error| format!("{error:#}")))
+}
+
+/// The table as it is printed.
+pub fn table(sources: &[SourceStatus]) -> String {
+    let mut table = show::table::under([
+        "SOURCE",
+        "KIND",
+        "NODE",
+        "RUNS",
+        "WHY NOT",
+        "LOST WITHOUT IT",
+    ]);
+    for source in sources {
+        table.add_row([
+            plain(&source.name),
+            plain(&source.kind),
+            plain(source.node.as_deref().unwrap_or("-")),
+            if source.running { "yes" } else { "no" }.to_owned(),
+            plain(source.reason.as_deref().unwrap_or("-")),
+            plain(&source.lost_without),
+        ]);
+    }
+    format!("{table}\n")
+}
