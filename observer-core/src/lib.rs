@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod bgp;
 pub mod cause;
 pub mod change;
 pub mod config;
