@@ -14,6 +14,7 @@ pub mod event;
 pub mod observer;
 pub mod peer;
 pub mod record;
+pub mod stream;
 pub mod time;
 
 pub use observer::Observer;

@@ -33,7 +33,6 @@ mod open;
 mod refresh;
 mod update;
 
-
 pub use attributes::{AsPath, AsWidth, Attribute, Attributes, Origin};
 pub use capability::{AddPathMode, Capability, GracefulRestart, LongLived};
 pub use error::{DecodeError, DecodeErrorKind, Severity};
