@@ -10,6 +10,7 @@ pub mod bgp;
 pub mod cause;
 pub mod change;
 pub mod config;
+pub mod conversation;
 pub mod event;
 pub mod observer;
 pub mod peer;
