@@ -1,1 +1,4 @@
 //! The edges.
+#![warn(missing_docs)]
+
+pub mod capture;
