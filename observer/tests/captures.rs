@@ -1,23 +1,106 @@
 //! Every example capture agrees with what tshark counts in it, except where the RFC says otherwise.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
-use observer::capture::{BGP_PORT, ConnectionSummary, DirectionSummary, Summary, summarise};
-use serde_json::Value;
+use observer::capture::{
+    BGP_PORT, ConnectionSummary, DirectionSummary, NotificationSummary, Summary, summarise,
+};
+use observer_core::bgp::Family;
+use serde_json::{Value, json};
 
-/// What differs from tshark's count, and why: (file, stream, sender, field, ours, reason).
-const DIFFERENCES: &[(&str, &str, &str, &str, u64, &str)] = &[];
+/// What differs from tshark's count, and why: (file, stream, sender, field, ours).
+type Difference = (&'static str, &'static str, &'static str, &'static str, u64);
+
+/// After 61 octets that were not captured a whole NOTIFICATION follows (Cease/Hard Reset). tshark,
+/// told to put segments in order, waits for the octets for ever; they were acknowledged (frame 3),
+/// so the receiver has them, and the NOTIFICATION too: RFC 9293 §3.4.
+const HARD_RESET: [Difference; 1] = [(
+    "bgp-cease-hard-reset.pcap",
+    "0",
+    "1.0.0.2:179",
+    "NOTIFICATION",
+    1,
+)];
+
+/// Bit errors put in by a fuzzer. tshark takes any 19 octets at the place where a message should
+/// begin for a header, whatever the marker (its expert information says "marker is not all ones"),
+/// follows the length it finds there, and so passes over dozens of whole messages or ends with an
+/// "other" one. RFC 4271 §6.1: without the marker of ones the connection is not synchronized and
+/// there is no header; we count that and go on at the next marker. The one withdrawn route that
+/// tshark shows stands in an UPDATE whose attributes overrun the message: RFC 4271 §6.3, nothing in
+/// it is taken.
+const NOT_SYNCHRONIZED: [Difference; 9] = [
+    ("bgp-as-path-oobr.pcap", "0", "172.17.0.0:179", "UPDATE", 16),
+    ("bgp-as-path-oobr.pcap", "0", "172.17.0.0:179", "other", 0),
+    (
+        "bgp-as-path-oobr.pcap",
+        "0",
+        "172.17.0.0:179",
+        "announced",
+        31,
+    ),
+    (
+        "bgp-as-path-oobr.pcap",
+        "0",
+        "172.17.0.0:179",
+        "withdrawn",
+        0,
+    ),
+    (
+        "bgp-as-path-oobr.pcap",
+        "1",
+        "172.17.0.0:179",
+        "UPDATE",
+        318,
+    ),
+    ("bgp-as-path-oobr.pcap", "1", "172.17.0.0:179", "other", 0),
+    (
+        "bgp-as-path-oobr.pcap",
+        "1",
+        "172.17.0.0:179",
+        "announced",
+        894,
+    ),
+    (
+        "bgp_mp_reach_nlri-oobr.pcap",
+        "0",
+        "241.0.128.39:179",
+        "UPDATE",
+        6,
+    ),
+    (
+        "bgp_mp_reach_nlri-oobr.pcap",
+        "0",
+        "241.0.128.39:179",
+        "other",
+        0,
+    ),
+];
+
+/// The difference that is explained for this place.
+fn explained(place: (&str, &str, &str, &str)) -> Option<u64> {
+    let (file, stream, sender, field) = place;
+    HARD_RESET
+        .iter()
+        .chain(&NOT_SYNCHRONIZED)
+        .find(|known| (known.0, known.1, known.2, known.3) == (file, stream, sender, field))
+        .map(|known| known.4)
+}
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/captures")
 }
 
-fn sum(families: &BTreeMap<observer_core::bgp::Family, u64>) -> u64 {
+fn sum(families: &BTreeMap<Family, u64>) -> u64 {
     families.values().sum()
 }
 
@@ -45,37 +128,51 @@ fn theirs(direction: &Value, field: &str) -> u64 {
     }
 }
 
-fn compare(file: &str, stream: &str, sender: &str, expected: &Value, found: &DirectionSummary) -> Vec<String> {
+fn compare(
+    file: &str,
+    stream: &str,
+    sender: &str,
+    expected: &Value,
+    found: &DirectionSummary,
+) -> Vec<String> {
+    let place = format!("{file} {stream} {sender}");
     let mut wrong = Vec::new();
     for (field, ours) in ours(found) {
         let theirs = theirs(expected, field);
-        let explained = DIFFERENCES.iter().find(|difference| {
-            (difference.0, difference.1, difference.2, difference.3) == (file, stream, sender, field)
-        });
-        match explained {
-            Some(difference) if difference.4 == ours && ours != theirs => {}
-            Some(difference) => wrong.push(format!("{file} {stream} {sender} {field}: {ours}, explained is {}", difference.4)),
-            None if ours == theirs => {}
-            None => wrong.push(format!("{file} {stream} {sender} {field}: ours {ours}, tshark {theirs}")),
+        let expected = explained((file, stream, sender, field)).unwrap_or(theirs);
+        if ours != expected {
+            wrong.push(format!("{place} {field}: ours {ours}, expected {expected}"));
         }
     }
-    if !DIFFERENCES.iter().any(|d| (d.0, d.1, d.2, d.3) == (file, stream, sender, "NOTIFICATION")) {
-        let pairs: Vec<_> = found.notifications.iter().map(|n| serde_json::json!([n.code, n.subcode])).collect();
+    if explained((file, stream, sender, "NOTIFICATION")).is_none() {
+        let pair = |found: &NotificationSummary| json!([found.code, found.subcode]);
+        let pairs: Vec<_> = found.notifications.iter().map(pair).collect();
         if expected["notifications"] != Value::from(pairs.clone()) {
-            wrong.push(format!("{file} {stream} {sender}: notifications {pairs:?}"));
+            wrong.push(format!("{place}: notifications {pairs:?}"));
         }
     }
     let opens: Vec<_> = found
         .opens
         .iter()
-        .map(|open| serde_json::json!({"as": open.asn, "hold": open.hold_time, "id": open.bgp_id, "capabilities": open.capabilities}))
+        .map(|open| {
+            json!({
+                "as": open.asn,
+                "hold": open.hold_time,
+                "id": open.bgp_id,
+                "capabilities": open.capabilities,
+            })
+        })
         .collect();
     if expected["open"] != Value::from(opens.clone()) {
-        wrong.push(format!("{file} {stream} {sender}: opens {opens:?}"));
+        wrong.push(format!("{place}: opens {opens:?}"));
     }
-    let v4 = found.end_of_rib.iter().filter(|family| family.to_string() == "ipv4-unicast").count();
+    let v4 = found
+        .end_of_rib
+        .iter()
+        .filter(|family| family.to_string() == "ipv4-unicast")
+        .count();
     if expected["end_of_rib_v4"] != Value::from(v4) {
-        wrong.push(format!("{file} {stream} {sender}: end of RIB {v4}"));
+        wrong.push(format!("{place}: end of RIB {v4}"));
     }
     wrong
 }

@@ -86,12 +86,16 @@ impl Header {
         Ok(Self { length, kind })
     }
 
+    /// Whether the type is a known one.
+    pub const fn is_known(self) -> bool {
+        !matches!(self.kind, MessageKind::Unknown(_))
+    }
+
     /// Whether this can be the header it seems to be when nothing but its bytes says so: a known
     /// type, and a length which that type can have, at most `longest`.
     pub fn is_plausible(self, longest: u16) -> bool {
         let (least, most) = self.kind.lengths();
-        !matches!(self.kind, MessageKind::Unknown(_))
-            && (least..=most.min(longest)).contains(&self.length)
+        self.is_known() && (least..=most.min(longest)).contains(&self.length)
     }
 }
 

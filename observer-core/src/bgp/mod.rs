@@ -6,7 +6,8 @@
 //! [`conversation`](crate::conversation).
 //!
 //! **Why our own.** Weighed in 2026 against the maintained parsers:
-//! - `bgpkit-parser` 0.23 (MIT): one ADD-PATH flag for a whole message, so no control per family;
+//! - `bgpkit-parser` 0.23 (MIT): one ADD-PATH flag for a whole message, which it overrules by guessing
+//!   (a default route becomes a path identifier), so no control per family;
 //!   a framing error in the attributes discards the whole message as text; every prefix, path and
 //!   attribute is allocated; brings regex, chrono and zerocopy. Good as an oracle: it is ours in the
 //!   tests.
@@ -32,6 +33,9 @@ mod notification;
 mod open;
 mod refresh;
 mod update;
+
+#[cfg(test)]
+mod oracle;
 
 pub use attributes::{AsPath, AsWidth, Attribute, Attributes, Origin};
 pub use capability::{AddPathMode, Capability, GracefulRestart, LongLived};

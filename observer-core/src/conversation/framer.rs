@@ -85,7 +85,11 @@ impl Framer {
         let mut used = 0;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
             if let Some(passed) = self.searching {
-                let (skip, found) = search(rest, longest);
+                // Where a segment begins a message usually does: there a header need not be flawless.
+                let (skip, found) = match Header::decode(rest) {
+                    Ok(header) if passed == 0 && header.is_known() => (0, true),
+                    _ => search(rest, longest),
+                };
                 used += skip;
                 let passed = passed + u64::try_from(skip).unwrap_or(u64::MAX);
                 if !found {

@@ -8,6 +8,8 @@
 
 mod counters;
 mod framer;
+#[doc(hidden)]
+pub mod fuzz;
 mod negotiation;
 
 use serde::{Deserialize, Serialize};

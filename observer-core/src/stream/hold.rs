@@ -70,8 +70,9 @@ impl Hold {
             .map(|(position, piece)| position + piece.len())
     }
 
-    /// Adds the bytes that are not there yet; true when one that is there differs.
-    pub(super) fn insert(&mut self, position: u64, bytes: &[u8]) -> bool {
+    /// Adds the bytes that are not there yet, as long as everything costs no more than `capacity`;
+    /// true when one that is there differs.
+    pub(super) fn insert(&mut self, position: u64, bytes: &[u8], capacity: usize) -> bool {
         let end = position + super::to_u64(bytes.len());
         let within = |from: u64, to: u64| {
             let from = usize::try_from(from - position).ok()?;
@@ -100,16 +101,18 @@ impl Hold {
                 .range(at..end)
                 .next()
                 .map_or(end, |(start, _)| *start);
-            if let Some(new) = within(at, until) {
-                self.put(at, Piece::Bytes(new.into()));
+            let Some(new) = within(at, until) else { break };
+            if self.size + Self::cost(new.len()) > capacity {
+                break;
             }
+            self.put(at, Piece::Bytes(new.into()));
             at = until;
         }
         conflict
     }
 
-    /// Marks positions that nobody will bring, as far as nothing is held there.
-    pub(super) fn insert_lost(&mut self, position: u64, end: u64) {
+    /// Marks positions that nobody will bring, as far as nothing is held there and `capacity` goes.
+    pub(super) fn insert_lost(&mut self, position: u64, end: u64, capacity: usize) {
         let mut at = position;
         while at < end {
             let covering = self.runs.range(..=at).next_back();
@@ -124,6 +127,9 @@ impl Hold {
                 .range(at..end)
                 .next()
                 .map_or(end, |(start, _)| *start);
+            if self.size + Self::cost(0) > capacity {
+                break;
+            }
             self.put(at, Piece::Lost(until - at));
             at = until;
         }

@@ -309,12 +309,18 @@ impl Stream {
         let next = self.next.unwrap_or(position);
         let behind = usize::try_from(next.saturating_sub(position)).unwrap_or(usize::MAX);
         let bytes = bytes.get(behind..).unwrap_or(&[]);
-        if self.hold.insert(position.max(next), bytes) {
+        if self
+            .hold
+            .insert(position.max(next), bytes, self.config.capacity)
+        {
             self.counters.conflicts += 1;
         }
         if missing != 0 {
-            self.hold
-                .insert_lost(lost_at.max(next), lost_at + u64::from(missing));
+            self.hold.insert_lost(
+                lost_at.max(next),
+                lost_at + u64::from(missing),
+                self.config.capacity,
+            );
         }
         Taken::New
     }

@@ -45,7 +45,9 @@ impl Connections {
             self.left_out += 1;
             return;
         };
-        let Some(connection) = self.all.get_mut(index) else { return };
+        let Some(connection) = self.all.get_mut(index) else {
+            return;
+        };
         connection.last = connection.last.max(at);
         let direction = connection.direction(packet);
         if packet.segment.syn {
@@ -68,7 +70,9 @@ impl Connections {
     pub(super) fn finish(&mut self, tell: Tell<'_>) {
         for (index, connection) in self.all.iter_mut().enumerate() {
             let at = connection.last;
-            connection.conversation.finish(at, &mut |observation| tell(index, observation));
+            connection
+                .conversation
+                .finish(at, &mut |observation| tell(index, observation));
         }
     }
 
@@ -101,7 +105,11 @@ impl Connections {
 
 impl Connection {
     fn direction(&self, packet: &TcpPacket<'_>) -> Direction {
-        if packet.from == self.a { Direction::AToB } else { Direction::BToA }
+        if packet.from == self.a {
+            Direction::AToB
+        } else {
+            Direction::BToA
+        }
     }
 
     /// Whether a SYN is not of this connection: it has other numbers than the one seen, or the

@@ -10,7 +10,7 @@ use pcap_parser::{
 
 /// Largest record or block accepted: tcpdump's own limit for a packet is 256 KiB, but a pcapng may
 /// hold long lists of names.
-const LARGEST_BLOCK: usize = 16 << 20;
+const LARGEST_BLOCK: usize = 2 << 20;
 /// Interfaces per pcapng section.
 const MAX_INTERFACES: usize = 4096;
 
@@ -162,7 +162,10 @@ fn read_blocks(
     let mut refilled_at = None;
     loop {
         let offset = u64::try_from(reader.consumed()).unwrap_or(u64::MAX);
-        let malformed = CaptureError::Malformed { what: "record", offset };
+        let malformed = CaptureError::Malformed {
+            what: "record",
+            offset,
+        };
         let error = match reader.next() {
             Ok((length, block)) => {
                 take(&block, &mut sections);
@@ -218,7 +221,11 @@ impl Sections {
     fn take(&mut self, block: &PcapBlockOwned<'_>, sink: &mut dyn FnMut(Packet<'_>)) {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
-                self.fraction_nanos = if header.is_nanosecond_precision() { 1 } else { 1000 };
+                self.fraction_nanos = if header.is_nanosecond_precision() {
+                    1
+                } else {
+                    1000
+                };
                 self.interfaces = vec![Interface {
                     link: link_type(header.network),
                     snaplen: header.snaplen,
@@ -227,7 +234,9 @@ impl Sections {
                 }];
             }
             PcapBlockOwned::Legacy(record) => {
-                let Some(interface) = self.interfaces.first() else { return };
+                let Some(interface) = self.interfaces.first() else {
+                    return;
+                };
                 let fraction = u64::from(record.ts_usec) * self.fraction_nanos;
                 sink(Packet {
                     unix_nanos: u64::from(record.ts_sec) * 1_000_000_000 + fraction,
@@ -254,7 +263,9 @@ impl Sections {
             }
             Block::EnhancedPacket(packet) => {
                 let interface = usize::try_from(packet.if_id).unwrap_or(usize::MAX);
-                let Some(interface) = self.interfaces.get(interface) else { return };
+                let Some(interface) = self.interfaces.get(interface) else {
+                    return;
+                };
                 let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
                 let kept = usize::try_from(packet.caplen).unwrap_or(usize::MAX);
                 sink(Packet {
@@ -264,8 +275,14 @@ impl Sections {
                 });
             }
             Block::SimplePacket(packet) => {
-                let Some(interface) = self.interfaces.first() else { return };
-                let most = if interface.snaplen == 0 { u32::MAX } else { interface.snaplen };
+                let Some(interface) = self.interfaces.first() else {
+                    return;
+                };
+                let most = if interface.snaplen == 0 {
+                    u32::MAX
+                } else {
+                    interface.snaplen
+                };
                 let kept = usize::try_from(packet.origlen.min(most)).unwrap_or(usize::MAX);
                 sink(Packet {
                     unix_nanos: 0,

@@ -91,9 +91,8 @@ pub fn read_from(
     totals.left_out = connections.left_out;
     let mut summary = Summary::default();
     for connection in &connections.all {
-        let direction = |direction| {
-            DirectionSummary::from(connection.conversation.counters(direction))
-        };
+        let direction =
+            |direction| DirectionSummary::from(connection.conversation.counters(direction));
         let connection = ConnectionSummary {
             a: connection.a,
             b: connection.b,

@@ -41,9 +41,9 @@ pub fn dissect(link: Linktype, data: &[u8]) -> Dissected<'_> {
     let sliced = match link {
         Linktype::ETHERNET => LaxSlicedPacket::from_ethernet(data).ok(),
         // BSD's loopback: an address family in the byte order of the capturing host.
-        Linktype::NULL | Linktype::LOOP => {
-            data.get(4..).and_then(|data| LaxSlicedPacket::from_ip(data).ok())
-        }
+        Linktype::NULL | Linktype::LOOP => data
+            .get(4..)
+            .and_then(|data| LaxSlicedPacket::from_ip(data).ok()),
         // Raw IP by its assigned number and by the numbers that BSDs used for it.
         Linktype::RAW | Linktype::IPV4 | Linktype::IPV6 | Linktype(12 | 14) => {
             LaxSlicedPacket::from_ip(data).ok()
@@ -61,7 +61,10 @@ pub fn dissect(link: Linktype, data: &[u8]) -> Dissected<'_> {
 /// A header of `length` octets with the `EtherType` at `at`.
 fn by_ether_type(data: &[u8], at: usize, length: usize) -> Option<LaxSlicedPacket<'_>> {
     let ether_type = u16::from_be_bytes(*data.get(at..)?.first_chunk()?);
-    Some(LaxSlicedPacket::from_ether_type(EtherType(ether_type), data.get(length..)?))
+    Some(LaxSlicedPacket::from_ether_type(
+        EtherType(ether_type),
+        data.get(length..)?,
+    ))
 }
 
 fn dissect_ip<'a>(net: &LaxNetSlice<'a>) -> Dissected<'a> {
@@ -72,9 +75,9 @@ fn dissect_ip<'a>(net: &LaxNetSlice<'a>) -> Dissected<'a> {
             (
                 IpAddr::V4(header.source_addr()),
                 IpAddr::V4(header.destination_addr()),
-                declared.and_then(|left| left.checked_sub(
-                    ip.extensions().auth.map_or(0, |auth| auth.slice().len()),
-                )),
+                declared.and_then(|left| {
+                    left.checked_sub(ip.extensions().auth.map_or(0, |auth| auth.slice().len()))
+                }),
             )
         }
         LaxNetSlice::Ipv6(ip) => {
@@ -88,7 +91,9 @@ fn dissect_ip<'a>(net: &LaxNetSlice<'a>) -> Dissected<'a> {
         }
         LaxNetSlice::Arp(_) => return Dissected::Other,
     };
-    let Some(payload) = net.ip_payload_ref() else { return Dissected::Other };
+    let Some(payload) = net.ip_payload_ref() else {
+        return Dissected::Other;
+    };
     if payload.ip_number != IpNumber::TCP {
         return Dissected::Other;
     }
@@ -112,7 +117,22 @@ fn dissect_ip<'a>(net: &LaxNetSlice<'a>) -> Dissected<'a> {
 /// RFC 9293 §3.1. `missing` octets of the segment were cut off by the capture.
 fn tcp(bytes: &[u8], missing: usize) -> Option<(u16, u16, Segment<'_>)> {
     let (fixed, _) = bytes.split_first_chunk::<14>()?;
-    let [s1, s0, d1, d0, n3, n2, n1, n0, a3, a2, a1, a0, offset, flags] = *fixed;
+    let [
+        s1,
+        s0,
+        d1,
+        d0,
+        n3,
+        n2,
+        n1,
+        n0,
+        a3,
+        a2,
+        a1,
+        a0,
+        offset,
+        flags,
+    ] = *fixed;
     let header = usize::from(offset >> 4) * 4;
     if header < 20 {
         return None;
@@ -131,5 +151,9 @@ fn tcp(bytes: &[u8], missing: usize) -> Option<(u16, u16, Segment<'_>)> {
         payload,
         missing: u32::try_from(missing).unwrap_or(u32::MAX),
     };
-    Some((u16::from_be_bytes([s1, s0]), u16::from_be_bytes([d1, d0]), segment))
+    Some((
+        u16::from_be_bytes([s1, s0]),
+        u16::from_be_bytes([d1, d0]),
+        segment,
+    ))
 }

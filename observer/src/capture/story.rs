@@ -47,17 +47,24 @@ impl Story {
             Seen::Keepalive => What::Keepalives,
             Seen::Update(facts, _) if facts.end_of_rib.is_none() && facts.errors == 0 => {
                 let sum = |announced| {
-                    let entries = facts.counts().filter(move |entry| entry.announced == announced);
+                    let entries = facts
+                        .counts()
+                        .filter(move |entry| entry.announced == announced);
                     entries.map(|entry| u64::from(entry.count)).sum()
                 };
-                What::Updates { announced: sum(true), withdrawn: sum(false) }
+                What::Updates {
+                    announced: sum(true),
+                    withdrawn: sum(false),
+                }
             }
             seen => What::Words(words(&seen)),
         };
         if self.connections.len() <= connection {
             self.connections.resize_with(connection + 1, Vec::new);
         }
-        let Some(lines) = self.connections.get_mut(connection) else { return };
+        let Some(lines) = self.connections.get_mut(connection) else {
+            return;
+        };
         let (at, direction) = (observation.at, observation.direction);
         if let Some(last) = lines.last_mut().filter(|last| last.direction == direction)
             && last.join(at, &what)
@@ -69,7 +76,13 @@ impl Story {
             return;
         }
         self.lines += 1;
-        lines.push(Line { at, until: at, direction, what, times: 1 });
+        lines.push(Line {
+            at,
+            until: at,
+            direction,
+            what,
+            times: 1,
+        });
     }
 
     /// The whole story, with the summary's numbers.
@@ -78,9 +91,7 @@ impl Story {
         for (index, connection) in summary.connections.iter().enumerate() {
             let (a, b) = (connection.a, connection.b);
             let _ = writeln!(text, "{a} – {b}");
-            for (from, to, direction) in
-                [(a, b, &connection.a_to_b), (b, a, &connection.b_to_a)]
-            {
+            for (from, to, direction) in [(a, b, &connection.a_to_b), (b, a, &connection.b_to_a)] {
                 let _ = writeln!(text, "  {from} → {to}: {}", numbers(direction));
             }
             let lines = self.connections.get(index).map_or(&[][..], Vec::as_slice);
@@ -95,7 +106,11 @@ impl Story {
             text.push('\n');
         }
         if self.left_out != 0 {
-            let _ = writeln!(text, "{} more observations are counted but not told.", self.left_out);
+            let _ = writeln!(
+                text,
+                "{} more observations are counted but not told.",
+                self.left_out
+            );
         }
         let totals = &summary.totals;
         let _ = writeln!(
@@ -120,8 +135,14 @@ impl Line {
         match (&mut self.what, what) {
             (What::Keepalives, What::Keepalives) => {}
             (
-                What::Updates { announced, withdrawn },
-                What::Updates { announced: more, withdrawn: fewer },
+                What::Updates {
+                    announced,
+                    withdrawn,
+                },
+                What::Updates {
+                    announced: more,
+                    withdrawn: fewer,
+                },
             ) => {
                 *announced += more;
                 *withdrawn += fewer;
@@ -144,11 +165,18 @@ impl Line {
         let times = self.times;
         let during = self.until.since(self.at).as_secs_f64();
         let count = |one: &str, many: &str| {
-            if times == 1 { one.to_owned() } else { format!("{times} {many} in {during:.3} s") }
+            if times == 1 {
+                one.to_owned()
+            } else {
+                format!("{times} {many} in {during:.3} s")
+            }
         };
         match &self.what {
             What::Keepalives => count("KEEPALIVE", "KEEPALIVEs"),
-            What::Updates { announced, withdrawn } => {
+            What::Updates {
+                announced,
+                withdrawn,
+            } => {
                 format!("{}: +{announced} −{withdrawn}", count("UPDATE", "UPDATEs"))
             }
             What::Words(words) if times == 1 => words.clone(),
@@ -224,5 +252,9 @@ fn numbers(direction: &DirectionSummary) -> String {
     if direction.inferred.is_some() {
         parts.push("ADD-PATH and AS width inferred".to_owned());
     }
-    if parts.is_empty() { "no BGP".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() {
+        "no BGP".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }

@@ -150,7 +150,11 @@ impl From<&DirectionCounters> for DirectionSummary {
                 resyncs: counters.resyncs,
             },
             end_of_rib: counters.end_of_rib.clone(),
-            notifications: counters.notifications.iter().map(NotificationSummary::from).collect(),
+            notifications: counters
+                .notifications
+                .iter()
+                .map(NotificationSummary::from)
+                .collect(),
             opens: counters.opens.iter().map(OpenSummary::from).collect(),
             inferred: (inference.updates != 0).then(|| inference.clone()),
         }
@@ -198,9 +202,10 @@ impl Totals {
         ] {
             *total += count;
         }
-        for (totals, counts) in
-            [(&mut sum.announced, &counts.announced), (&mut sum.withdrawn, &counts.withdrawn)]
-        {
+        for (totals, counts) in [
+            (&mut sum.announced, &counts.announced),
+            (&mut sum.withdrawn, &counts.withdrawn),
+        ] {
             for (family, count) in counts {
                 *totals.entry(*family).or_default() += count;
             }
