@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bgp::{
-    AsPath, AsWidth, Family, MAX_EXTENDED_LENGTH, MAX_LENGTH, Nlri, OpenFacts, UpdateContext, iana,
+    AddPathMode, AsPath, AsWidth, Family, MAX_EXTENDED_LENGTH, MAX_LENGTH, Nlri, OpenFacts,
+    UpdateContext, iana,
 };
 
 /// The OPENs seen so far, from the view of one direction.
@@ -23,10 +24,10 @@ impl Opens<'_> {
     fn path_ids(self, family: Family) -> Option<bool> {
         let sends = self
             .sender
-            .map(|open| open.add_path_mode(family).is_some_and(|mode| mode.sends()));
+            .map(|open| open.add_path_mode(family).is_some_and(AddPathMode::sends));
         let receives = self.receiver.map(|open| {
             open.add_path_mode(family)
-                .is_some_and(|mode| mode.receives())
+                .is_some_and(AddPathMode::receives)
         });
         both(sends, receives)
     }
@@ -142,7 +143,7 @@ fn is_clean(family: Family, add_path: bool, field: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bgp::{AddPathFamily, AddPathMode};
+    use crate::bgp::AddPathFamily;
 
     fn open(mode: Option<AddPathMode>, four: bool) -> OpenFacts {
         OpenFacts {

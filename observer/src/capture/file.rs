@@ -95,9 +95,9 @@ pub fn read_packets(
     if FileKind::of(&first) == FileKind::Gzip {
         let mut input = Full(MultiGzDecoder::new(input));
         let first = peek(&mut input)?;
-        return read_plain(&first, Cursor::new(first).chain(input), sink);
+        return read_plain(first, Cursor::new(first).chain(input), sink);
     }
-    read_plain(&first, input, sink)
+    read_plain(first, input, sink)
 }
 
 /// Reads until the buffer is full or the input ends, as one call of `read`: the parser takes a short
@@ -133,16 +133,16 @@ fn peek(input: &mut impl Read) -> Result<[u8; 4], CaptureError> {
 }
 
 fn read_plain(
-    first: &[u8; 4],
+    first: [u8; 4],
     input: impl Read,
     sink: &mut dyn FnMut(Packet<'_>),
 ) -> Result<FileEnd, CaptureError> {
-    if FileKind::of(first) != FileKind::Capture {
+    if FileKind::of(&first) != FileKind::Capture {
         return Err(CaptureError::NotACapture);
     }
     let input = Full(input);
     let broken = |what| CaptureError::Malformed { what, offset: 0 };
-    if *first == [0x0a, 0x0d, 0x0d, 0x0a] {
+    if first == [0x0a, 0x0d, 0x0d, 0x0a] {
         let reader =
             PcapNGReader::new(LARGEST_BLOCK, input).map_err(|_| broken("pcapng header"))?;
         read_blocks(reader, &mut |block, sections| sections.take(block, sink))

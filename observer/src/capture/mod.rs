@@ -106,3 +106,6 @@ pub fn read_from(
     summary.totals = totals;
     Ok(Reading { summary, story })
 }
+
+#[cfg(test)]
+mod tests;

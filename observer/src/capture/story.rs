@@ -32,6 +32,30 @@ enum What {
     Words(String),
 }
 
+impl What {
+    fn of(seen: &Seen<'_>) -> Self {
+        if let Seen::Keepalive = seen {
+            return Self::Keepalives;
+        }
+        if let Seen::Update(facts, _) = seen
+            && facts.end_of_rib.is_none()
+            && facts.errors == 0
+        {
+            let sum = |announced| {
+                let entries = facts
+                    .counts()
+                    .filter(move |entry| entry.announced == announced);
+                entries.map(|entry| u64::from(entry.count)).sum()
+            };
+            return Self::Updates {
+                announced: sum(true),
+                withdrawn: sum(false),
+            };
+        }
+        Self::Words(words(seen))
+    }
+}
+
 /// The lines of every connection, bounded.
 #[derive(Debug, Default)]
 pub struct Story {
@@ -43,22 +67,7 @@ pub struct Story {
 impl Story {
     /// Notes what was seen on a connection.
     pub(super) fn note(&mut self, connection: usize, observation: &Observation<'_>) {
-        let what = match observation.seen {
-            Seen::Keepalive => What::Keepalives,
-            Seen::Update(facts, _) if facts.end_of_rib.is_none() && facts.errors == 0 => {
-                let sum = |announced| {
-                    let entries = facts
-                        .counts()
-                        .filter(move |entry| entry.announced == announced);
-                    entries.map(|entry| u64::from(entry.count)).sum()
-                };
-                What::Updates {
-                    announced: sum(true),
-                    withdrawn: sum(false),
-                }
-            }
-            seen => What::Words(words(&seen)),
-        };
+        let what = What::of(&observation.seen);
         if self.connections.len() <= connection {
             self.connections.resize_with(connection + 1, Vec::new);
         }
@@ -211,7 +220,7 @@ fn words(seen: &Seen<'_>) -> String {
             format!("ROUTE-REFRESH {what} {}", refresh.family)
         }
         Seen::Unknown(kind) => format!("message of unknown type {kind}"),
-        Seen::Malformed(kind, error) => malformed(*kind, error),
+        Seen::Malformed(kind, error) => malformed(*kind, *error),
         Seen::Gap(length) => format!("{length} octets were not captured"),
         Seen::Resync(length) => format!("{length} octets passed over to the next message"),
         Seen::Closed => "closed its side (FIN)".to_owned(),
@@ -219,7 +228,7 @@ fn words(seen: &Seen<'_>) -> String {
     }
 }
 
-fn malformed(kind: Option<MessageKind>, error: &DecodeError) -> String {
+fn malformed(kind: Option<MessageKind>, error: DecodeError) -> String {
     match kind {
         Some(kind) => format!("malformed {kind:?}: {error}"),
         None => format!("no message: {error}"),
