@@ -14,6 +14,7 @@ use std::{
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
+    time::Duration,
 };
 
 use aya::{
@@ -48,6 +49,9 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// Records taken from one ring per [`KernelSource::drain`]: about a millisecond of work.
 const DRAIN_LIMIT: usize = 2048;
 
+/// How often the programs' own misses are looked up: one small file per program.
+const MISSES_EVERY: Duration = Duration::from_secs(1);
+
 /// What the kernel programs are to look at.
 #[derive(Clone, Debug, Default)]
 pub struct KernelOptions {
@@ -69,7 +73,7 @@ pub struct MapChangeError {
 /// The attached programs and what they share with the agent.
 pub struct KernelSource {
     /// Owns the programs and their links: they detach when it is dropped.
-    _programs: Ebpf,
+    programs: Ebpf,
     events: Ring,
     strangers: Ring,
     counters: PerCpuArray<MapData, u64>,
@@ -79,6 +83,8 @@ pub struct KernelSource {
     identities: Identities,
     has_cookies: bool,
     counted: [u64; COUNTERS as usize],
+    missed: u64,
+    missed_at: Timestamp,
     drained_at: Timestamp,
     more: bool,
 }
@@ -128,7 +134,9 @@ impl KernelSource {
             netns: HashMap::try_from(take("NETNS")?)?,
             known: HashMap::try_from(take("KNOWN_PEERS")?)?,
             speakers: HashMap::try_from(take("SPEAKERS")?)?,
-            _programs: programs,
+            programs,
+            missed: 0,
+            missed_at: Timestamp::default(),
             identities: Identities::default(),
             has_cookies: found.layout.has_socket_cookie == 1,
             counted: [0; COUNTERS as usize],
@@ -247,6 +255,14 @@ impl KernelSource {
             }
         };
         push(undecoded, |count| lost(LossStage::Decode, count));
+        if occurred.latest.since(self.missed_at) >= MISSES_EVERY {
+            self.missed_at = occurred.latest;
+            let total = probes::misses(&self.programs);
+            push(total.saturating_sub(self.missed), |count| {
+                lost(LossStage::Ring, count)
+            });
+            self.missed = total;
+        }
         for ((index, fact), counted) in COUNTED.into_iter().zip(&mut self.counted) {
             // A read that fails is made good by the next one: the counters only ever rise.
             if let Ok(values) = self.counters.get(&index, 0) {
