@@ -215,8 +215,8 @@ pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
 fn refusal(error: &io::Error) -> Option<String> {
     match error.raw_os_error()? {
         libc::EPERM => Some(
-            "the kernel does not allow it (EPERM): run as root or with CAP_BPF, CAP_PERFMON and \
-             CAP_NET_ADMIN; if that is so already, a security policy (lockdown, seccomp, \
+            "the kernel does not allow it (EPERM): run as root or with CAP_BPF and CAP_PERFMON; \
+             if that is so already, a security policy (lockdown, seccomp, \
              kernel.unprivileged_bpf_disabled) forbids BPF"
                 .to_owned(),
         ),
