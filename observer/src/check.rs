@@ -1,7 +1,7 @@
 //! `check`: what can run here, why not, and what is lost without it.
 
 use anyhow::Result;
-use observer_core::event::NetnsId;
+use observer_core::event::{Event, NetnsId};
 
 use crate::{
     cli::{Answer, CheckArgs, Format},
@@ -68,9 +68,9 @@ pub fn kernel_options(config: &Config) -> KernelOptions {
 }
 
 fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
-    let looked = netns.map_err(Into::into).and_then(|netns| {
+    let looked: Result<Vec<Event>> = netns.map_err(Into::into).and_then(|netns| {
         let mut socket = SockDiag::open(&netns, NetnsId(1), &config.ports())?;
-        socket.dump()
+        Ok(socket.dump()?)
     });
     SourceStatus::sock_diag(node, looked.err().map(|error| format!("{error:#}")))
 }

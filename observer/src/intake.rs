@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use observer_core::{
-    event::{Event, Fact, LossStage, NetnsId},
+    event::{Event, Fact, LossStage, NetnsId, Process},
     time::{Occurred, Timestamp},
 };
 use tokio::{
@@ -19,12 +19,8 @@ use crate::{
     health::Health,
     namespaces::{Namespaces, Step},
     reorder::{HOLD, Reorder},
-    sockets::{Asker, Question, Reply},
-    source::{
-        kernel::{KernelSource, boottime_now},
-        netns::Netns,
-        speakers,
-    },
+    sockets::{Asker, Dump, Question, Reply},
+    source::kernel::{KernelSource, boottime_now},
 };
 
 /// Events in one batch at most.
@@ -47,13 +43,15 @@ pub struct Batch {
     pub started: bool,
 }
 
-/// What the core wants of the kernel's filter.
+/// What the core wants of the sources.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Control {
     /// This peer's events go through the main ring.
     Trust(NetnsId, IpAddr),
     /// They no longer do.
     Distrust(NetnsId, IpAddr),
+    /// Something of this namespace was lost: dump it.
+    Dump(NetnsId),
 }
 
 /// What the task is made of.
@@ -62,8 +60,6 @@ pub struct Intake {
     pub kernel: Option<KernelSource>,
     /// The namespaces.
     pub namespaces: Namespaces,
-    /// BGP ports.
-    pub ports: Vec<u16>,
     /// The `sock_diag` thread.
     pub asker: Asker,
     /// Its answers.
@@ -79,16 +75,13 @@ pub struct Intake {
 impl Intake {
     /// Reads until `stop` says so; then hands over what is left.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let (speakers_found, mut found) = mpsc::channel(16);
         let mut state = Reading {
             polling: self.kernel.is_none(),
             kernel: self.kernel,
             namespaces: self.namespaces,
-            ports: self.ports,
             asker: self.asker,
             queue: self.queue,
             health: self.health,
-            speakers_found,
             reorder: Reorder::default(),
             drained: Vec::new(),
             asked: BTreeSet::new(),
@@ -115,7 +108,6 @@ impl Intake {
                 }
                 Some(reply) = replies.recv() => state.take_reply(reply),
                 Some(wish) = control.recv() => state.obey(wish),
-                Some((netns, pids)) = found.recv() => state.watch_speakers(netns, &pids),
                 _ = look_around.tick() => state.look_around(),
                 _ = poll.tick(), if state.polling => state.dump_all(),
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -147,11 +139,9 @@ struct Reading {
     kernel: Option<KernelSource>,
     polling: bool,
     namespaces: Namespaces,
-    ports: Vec<u16>,
     asker: Asker,
     queue: mpsc::Sender<Batch>,
     health: Health,
-    speakers_found: mpsc::Sender<(NetnsId, Vec<u32>)>,
     reorder: Reorder,
     /// Kept for its memory.
     drained: Vec<Event>,
@@ -163,7 +153,7 @@ struct Reading {
     first_done: Option<Timestamp>,
     /// The core was told so.
     started: bool,
-    /// Something was lost that a dump can repair.
+    /// A dump failed or could not be asked for.
     repair: bool,
     /// Events that did not fit into the queue and are not yet reported.
     unsent: u64,
@@ -188,7 +178,6 @@ impl Reading {
                 }
             }
         }
-        self.repair |= self.drained.iter().any(repairable);
         self.reorder.push(boottime_now(), self.drained.drain(..));
     }
 
@@ -232,12 +221,7 @@ impl Reading {
                 if self.first_done.is_none() {
                     self.first.insert(netns);
                 }
-                self.find_speakers(netns, &handle);
-                self.asked.insert(netns);
-                let taken = self.asker.ask(Question::Dump { netns, handle });
-                if !taken {
-                    warn!(netns = netns.0, "sock_diag is too busy to begin");
-                }
+                self.dump(netns);
             }
             Step::LetGo { netns } => {
                 info!(netns = netns.0, "namespace lost its name; letting go of it");
@@ -261,22 +245,11 @@ impl Reading {
         }
     }
 
-    /// Reading /proc takes milliseconds, so it is done aside.
-    fn find_speakers(&self, netns: NetnsId, handle: &Arc<Netns>) {
-        let (handle, ports) = (Arc::clone(handle), self.ports.clone());
-        let tell = self.speakers_found.clone();
-        tokio::task::spawn_blocking(move || {
-            let pids = speakers::local_speakers(&handle, &ports);
-            // Nobody listens any more when the agent stops.
-            let _ = tell.blocking_send((netns, pids));
-        });
-    }
-
-    fn watch_speakers(&mut self, netns: NetnsId, pids: &[u32]) {
+    fn watch_speakers(&mut self, netns: NetnsId, speakers: &[Process]) {
         let Some(kernel) = &mut self.kernel else {
             return;
         };
-        for pid in pids {
+        for Process { pid, .. } in speakers {
             if let Err(error) = kernel.add_speaker(*pid, netns) {
                 warn!(pid, "cannot watch a BGP speaker: {:#}", anyhow!(error));
             }
@@ -284,13 +257,22 @@ impl Reading {
     }
 
     fn dump_all(&mut self) {
-        for (netns, handle) in self.namespaces.observed() {
-            // A dump that is still under way will do.
-            let handle = Arc::clone(handle);
-            if self.asked.insert(netns) && !self.asker.ask(Question::Dump { netns, handle }) {
-                self.asked.remove(&netns);
-                self.repair = true;
-            }
+        let all: Vec<NetnsId> = self.namespaces.observed().map(|(netns, _)| netns).collect();
+        for netns in all {
+            self.dump(netns);
+        }
+    }
+
+    fn dump(&mut self, netns: NetnsId) {
+        let mut observed = self.namespaces.observed();
+        let Some((_, handle)) = observed.find(|(number, _)| *number == netns) else {
+            return;
+        };
+        let handle = Arc::clone(handle);
+        // A dump that is still under way will do.
+        if self.asked.insert(netns) && !self.asker.ask(Question::Dump { netns, handle }) {
+            self.asked.remove(&netns);
+            self.repair = true;
         }
     }
 
@@ -299,7 +281,11 @@ impl Reading {
             Reply::Dumped(netns, answer) => {
                 self.asked.remove(&netns);
                 let failure = match answer {
-                    Ok(mut events) => {
+                    Ok(Dump {
+                        mut events,
+                        speakers,
+                    }) => {
+                        self.watch_speakers(netns, &speakers);
                         self.reconcile(&mut events);
                         self.reorder.push(boottime_now(), events);
                         None
@@ -347,12 +333,16 @@ impl Reading {
     }
 
     fn obey(&mut self, wish: Control) {
+        if let Control::Dump(netns) = wish {
+            return self.dump(netns);
+        }
         let Some(kernel) = &mut self.kernel else {
             return;
         };
         let done = match wish {
             Control::Trust(netns, address) => kernel.trust(netns, address),
             Control::Distrust(netns, address) => kernel.distrust(netns, address),
+            Control::Dump(_) => Ok(()),
         };
         if let Err(error) = done {
             warn!(?wish, "kernel filter: {:#}", anyhow!(error));
@@ -383,7 +373,6 @@ impl Reading {
             };
             let occurred = Occurred::noticed(now, now);
             events.insert(0, Event { occurred, fact });
-            self.repair = true;
         }
         while !events.is_empty() || (started && !self.started) {
             let rest = events.split_off(events.len().min(BATCH));
@@ -405,15 +394,4 @@ impl Reading {
         self.reorder.flush(&mut events);
         self.send(events, false);
     }
-}
-
-/// Whether this tells of a loss after which a dump shows what is true.
-fn repairable(event: &Event) -> bool {
-    matches!(
-        event.fact,
-        Fact::Lost {
-            stage: LossStage::Ring | LossStage::Map | LossStage::Decode,
-            ..
-        }
-    )
 }

@@ -307,6 +307,7 @@ impl Task {
             Request::Distrust { netns, address } => {
                 self.controls.push(Control::Distrust(netns, address));
             }
+            Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
             Request::Inspect {
                 netns,
                 id,

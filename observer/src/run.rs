@@ -136,7 +136,6 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
     let intake = Intake {
         kernel,
         namespaces,
-        ports: config.ports(),
         asker,
         replies,
         control: wishes,

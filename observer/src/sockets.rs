@@ -9,9 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use observer_core::event::{Event, NetnsId, SocketId};
+use observer_core::event::{Event, NetnsId, Process, SocketId};
 use tokio::sync::mpsc;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::source::{netns::Netns, sock_diag::SockDiag};
 
@@ -47,9 +47,18 @@ pub enum Question {
 #[derive(Debug)]
 pub enum Reply {
     /// A dump, complete, or why there is none.
-    Dumped(NetnsId, Result<Vec<Event>>),
+    Dumped(NetnsId, Result<Dump>),
     /// One socket, or why nothing is known of it.
     Inspected(NetnsId, Result<Event>),
+}
+
+/// A complete dump.
+#[derive(Debug, Default)]
+pub struct Dump {
+    /// Every socket, and the end of the dump.
+    pub events: Vec<Event>,
+    /// Who owns them; only looked for in the first dump of a namespace.
+    pub speakers: Vec<Process>,
 }
 
 /// Asks the thread.
@@ -114,17 +123,29 @@ impl Reader {
                     );
                     return None;
                 };
-                let answer = socket.inspect(id, local, remote).map_err(Into::into);
-                Some(Reply::Inspected(netns, answer))
+                let answer = socket.inspect(id, local, remote);
+                Some(Reply::Inspected(netns, answer.map_err(Into::into)))
             }
         }
     }
 
-    fn dump(&mut self, netns: NetnsId, handle: &Netns) -> Result<Vec<Event>> {
-        let socket = match self.open.entry(netns) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(none) => none.insert(SockDiag::open(handle, netns, &self.ports)?),
-        };
-        Ok(socket.dump()?)
+    fn dump(&mut self, netns: NetnsId, handle: &Netns) -> Result<Dump> {
+        match self.open.entry(netns) {
+            Entry::Occupied(mut open) => Ok(Dump {
+                events: open.get_mut().dump()?,
+                speakers: Vec::new(),
+            }),
+            Entry::Vacant(none) => {
+                let socket = none.insert(SockDiag::open(handle, netns, &self.ports)?);
+                let (events, owners) = socket.dump_with_owners()?;
+                if let Some(why) = &owners.incomplete {
+                    warn!(netns = netns.0, "not every BGP speaker is known: {why}");
+                }
+                Ok(Dump {
+                    events,
+                    speakers: owners.processes(),
+                })
+            }
+        }
     }
 }

@@ -257,6 +257,12 @@ fn describe(change: &Change) -> String {
         Change::SessionUp { peer, .. } => format!("{peer} UP"),
         Change::SessionDown { peer } => format!("{peer} DOWN"),
         Change::Flap { flap } => format!("{} flap {}: {}", flap.peer, flap.number, flap.cause_text),
+        Change::FlapAmended { flap } => {
+            format!(
+                "{} flap {} now reads: {}",
+                flap.peer, flap.number, flap.cause_text
+            )
+        }
         Change::ConnectFailed {
             peer,
             outbound,

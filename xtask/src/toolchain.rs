@@ -4,7 +4,11 @@
 //! nightly with `rust-src`, or, where rustup cannot download that, Debian's `rustc-web` made a
 //! rustup toolchain. `observer/build.rs` reads which from `<cache>/toolchain`.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -48,7 +52,7 @@ pub fn ensure(cache: &Path, route: Route, say: &mut dyn FnMut(&str, &str)) -> Re
     if let Some(toolchain) = current(cache)
         && (route == Route::Auto || (route == Route::Debian) == (toolchain == DEBIAN_TOOLCHAIN))
         && fs::read_to_string(&verified).is_ok_and(|was| seal(&toolchain).is_ok_and(|is| was == is))
-        && cache.join("tools/bin/bpf-linker").is_file()
+        && linker(cache).is_file()
     {
         say(
             "ok",
@@ -77,16 +81,16 @@ pub fn ensure(cache: &Path, route: Route, say: &mut dyn FnMut(&str, &str)) -> Re
         &format!("BPF toolchain {} ({watch})", named(&toolchain)),
     );
 
-    say(
-        "building",
-        &format!("bpf-linker {BPF_LINKER}; this takes one to three minutes"),
-    );
     let watch = Stopwatch::start();
-    install_linker(cache, &toolchain)?;
-    say("installed", &format!("bpf-linker {BPF_LINKER} ({watch})"));
-
-    let watch = Stopwatch::start();
-    build_trial(cache, &toolchain).context("the BPF toolchain does not build a trial program")?;
+    if !has_linker(cache) || build_trial(cache, &toolchain).is_err() {
+        say(
+            "building",
+            &format!("bpf-linker {BPF_LINKER}; this takes one to three minutes"),
+        );
+        install_linker(cache, &toolchain)?;
+        say("installed", &format!("bpf-linker {BPF_LINKER} ({watch})"));
+        build_trial(cache, &toolchain).context("the BPF toolchain builds no trial program")?;
+    }
     fs::write(cache.join("toolchain"), format!("{toolchain}\n"))
         .and_then(|()| fs::write(&verified, seal(&toolchain).unwrap_or_default()))
         .context("cannot note the BPF toolchain in the cache")?;
@@ -169,6 +173,15 @@ fn has_sources(toolchain: &str) -> bool {
     let core = "lib/rustlib/src/rust/library/core/src/lib.rs";
     llvm && ask(&["--print", "sysroot"])
         .is_ok_and(|root| Path::new(root.trim()).join(core).is_file())
+}
+
+fn linker(cache: &Path) -> PathBuf {
+    cache.join("tools/bin/bpf-linker")
+}
+
+fn has_linker(cache: &Path) -> bool {
+    output(Command::new(linker(cache)).arg("--version"))
+        .is_ok_and(|version| version.trim() == format!("bpf-linker {BPF_LINKER}"))
 }
 
 fn install_linker(cache: &Path, toolchain: &str) -> Result<()> {

@@ -77,3 +77,34 @@ pub const fn closer(cause: &Cause) -> &'static str {
         Cause::Unobserved | Cause::Unknown => "not known",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flap;
+
+    #[test]
+    fn a_flap_is_a_story_with_cause_closer_and_evidence() {
+        assert_eq!(
+            story(&flap("a", "10.0.0.2")),
+            "\
+2026-01-02 03:04:05.000  a -> 10.0.0.2  flap 1
+  down for 7.1 s; had been up 2h00m
+  cause: peer closed the connection (FIN received)
+  closed by: the peer
+  - ESTABLISHED to CLOSE_WAIT
+"
+        );
+    }
+
+    #[test]
+    fn evidence_cannot_move_the_cursor() {
+        let mut odd = flap("a", "10.0.0.2");
+        odd.evidence = vec!["a\nb\x1b[2J".to_owned()];
+        odd.up_at = None;
+        odd.down_seconds = None;
+        let shown = story(&odd);
+        assert!(shown.contains("still down"), "{shown}");
+        assert!(shown.ends_with("  - a\\u{a}b\\u{1b}[2J\n"), "{shown}");
+    }
+}

@@ -51,6 +51,10 @@ pub fn describe(change: &Change) -> (&str, Cow<'static, str>) {
                 format!("flap {}: {}{before}", flap.number, flap.cause_text).into(),
             )
         }
+        Change::FlapAmended { flap } => (
+            &flap.peer,
+            format!("flap {}, as is known now: {}", flap.number, flap.cause_text).into(),
+        ),
         Change::ConnectFailed {
             peer,
             outbound,

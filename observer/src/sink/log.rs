@@ -18,6 +18,7 @@ pub fn tell(record: &ChangeRecord) {
         | Change::PeerKnown { .. }
         | Change::PeerForgotten { .. }
         | Change::SpeakerSeen { .. }
+        | Change::FlapAmended { .. }
         | Change::Unanswered { .. } => info!(node, peer, "{what}"),
         Change::SessionDown { .. } | Change::SessionState { .. } | Change::ConnectFailed { .. } => {
             debug!(node, peer, "{what}");

@@ -38,7 +38,7 @@ struct Arguments {
     /// Do without graceful restart
     #[arg(long)]
     no_graceful_restart: bool,
-    /// Leave everything running at the end
+    /// Leave everything running at the end, also after a failure
     #[arg(long)]
     keep: bool,
     /// List the scenarios
@@ -98,12 +98,22 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
             ..Options::default()
         },
     )?;
+    let all_well = observe(arguments, &lab, &agent, out)
+        .with_context(|| format!("the agent's last words:\n{}", agent.process().last_words()));
+    writeln!(out, "\n{:.0} s in all.", begun.elapsed().as_secs_f32())?;
+    if arguments.keep {
+        keep(lab, &agent, out)?;
+    }
+    all_well
+}
+
+/// The story; true when all was as expected.
+fn observe(arguments: &Arguments, lab: &Lab, agent: &Agent, out: &mut dyn Write) -> Result<bool> {
     writeln!(
         out,
         "One agent (pid {}) watches all nodes.",
         agent.process().pid()
     )?;
-
     let waited = Instant::now();
     lab.await_established(CONVERGES)?;
     agent.await_all_up(lab.sessions(), Duration::from_secs(10))?;
@@ -113,27 +123,18 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
         waited.elapsed().as_secs_f32(),
         agent.ask(&["status"])?
     )?;
-
-    writeln!(out, "Now {}:\n", arguments.scenario.script(&lab)?.title)?;
-    let outcome = story::play(arguments.scenario, &lab, &agent, out)?;
-    tell_end(&agent, &outcome, out)?;
-    let all_well = outcome.differences.is_empty();
-    if all_well {
-        writeln!(
-            out,
-            "\nAs expected, in {:.0} s.",
-            begun.elapsed().as_secs_f32()
-        )?;
-    } else {
-        writeln!(out, "\nNOT as expected:")?;
-        for difference in &outcome.differences {
-            writeln!(out, "  {difference}")?;
-        }
+    writeln!(out, "Now {}:\n", arguments.scenario.script(lab)?.title)?;
+    let outcome = story::play(arguments.scenario, lab, agent, out)?;
+    tell_end(agent, &outcome, out)?;
+    if outcome.differences.is_empty() {
+        writeln!(out, "\nAs expected.")?;
+        return Ok(true);
     }
-    if arguments.keep {
-        keep(lab, &agent, out)?;
+    writeln!(out, "\nNOT as expected:")?;
+    for difference in &outcome.differences {
+        writeln!(out, "  {difference}")?;
     }
-    Ok(all_well)
+    Ok(false)
 }
 
 fn build(plan: Plan, out: &mut dyn Write) -> Result<Lab> {
