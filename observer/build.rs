@@ -154,7 +154,6 @@ fn prepare_environment(cache: Option<&Path>, toolchain: &str) -> Result<(), Stri
 }
 
 /// Tells cargo.
-#[expect(clippy::print_stdout, reason = "how a build script speaks to cargo")]
 fn say(directive: &str) {
     println!("cargo::{directive}");
 }

@@ -16,6 +16,9 @@ use crate::{
 /// speaker that rejects our OPEN has closed by then.
 const SETTLING: Duration = Duration::from_millis(10);
 
+/// Unanswered retransmissions that are worth telling.
+pub(crate) const UNANSWERED: u8 = 2;
+
 /// A connection of a known peer.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -26,7 +29,8 @@ pub(crate) struct Connection {
     pub tcp: TcpState,
     /// When the local side sent its SYN, if the kernel said so.
     pub syn_at: Option<Timestamp>,
-    /// When TCP came up, if that was seen.
+    /// When TCP came up, or was first seen up before any session; none when the session was there
+    /// first.
     pub connected_at: Option<Timestamp>,
     /// SYN to ESTABLISHED, both stamped by the kernel.
     pub establish: Option<Duration>,
@@ -47,7 +51,7 @@ pub(crate) struct Connection {
     /// It ended before it carried a session, and that is not yet counted.
     pub failing: bool,
     /// Unanswered retransmissions last told.
-    pub told_unanswered: u8,
+    told_unanswered: u8,
     /// How often it was inspected.
     pub checks: u32,
     /// Whether retransmissions are counted from its birth on, or from its first sight.
@@ -102,6 +106,20 @@ impl Connection {
         }
     }
 
+    /// Whether it is worth telling that so many retransmissions went unanswered: from two on, at each
+    /// doubling.
+    pub fn tells_unanswered(&mut self) -> Option<u8> {
+        let retransmits = self.socket.unanswered_retransmits;
+        if retransmits == 0 {
+            self.told_unanswered = 0;
+        }
+        if retransmits < self.told_unanswered.saturating_mul(2).max(UNANSWERED) {
+            return None;
+        }
+        self.told_unanswered = retransmits;
+        Some(retransmits)
+    }
+
     /// TCP is up and neither side has closed.
     pub const fn is_usable(&self) -> bool {
         matches!(self.tcp, TcpState::Established)
@@ -122,20 +140,23 @@ impl Connection {
             self.socket.bytes_received = socket.bytes_received;
             self.last_data = Some(at);
         }
-        if socket.bytes_acked > self.socket.bytes_acked {
+        let progress = socket.bytes_acked > self.socket.bytes_acked;
+        if progress {
             self.socket.bytes_acked = socket.bytes_acked;
             self.stuck_since = None;
-            self.socket.unanswered_retransmits = 0;
         }
         if socket.srtt_micros != 0 {
             self.socket.srtt_micros = socket.srtt_micros;
         }
         if at >= self.seen_at {
             self.seen_at = at;
-            self.socket.unanswered_retransmits = socket.unanswered_retransmits;
-        }
-        if self.socket.unanswered_retransmits == 0 {
-            self.told_unanswered = 0;
+            // Only an answer ends silence; a probe that cannot read the counter shows 0.
+            let before = if progress {
+                0
+            } else {
+                self.socket.unanswered_retransmits
+            };
+            self.socket.unanswered_retransmits = socket.unanswered_retransmits.max(before);
         }
         self.count_retransmits(socket.total_retransmits)
     }
@@ -156,13 +177,14 @@ impl Connection {
     pub fn inspect(
         &mut self,
         at: Timestamp,
-        bytes_received: u64,
+        socket: &Socket,
         last_data_received: Option<Duration>,
         queues: (u32, u32),
     ) {
         (self.send_queue, self.receive_queue) = queues;
+        self.socket.unanswered_retransmits = socket.unanswered_retransmits;
         if let Some(ago) = last_data_received
-            && bytes_received >= self.socket.bytes_received
+            && socket.bytes_received >= self.socket.bytes_received
         {
             self.last_data = Some(at.before(ago));
         }
@@ -189,22 +211,21 @@ impl Connection {
         if matches!(to, TcpState::Close) {
             self.ended_at = Some(at);
         }
-        self.evidence.add(at, Clue::Went(to));
-        self.leave(at, Way::of(to), process)
+        self.leave(at, Way::of(to), Clue::Went(to), process)
     }
 
     /// It is not among the node's sockets any more.
     pub fn miss(&mut self, at: Timestamp) -> Step {
         self.tcp = TcpState::Close;
         self.ended_at = Some(at);
-        self.evidence.add(at, Clue::Missing);
-        self.leave(at, Way::Missing, None)
+        self.leave(at, Way::Missing, Clue::Missing, None)
     }
 
-    fn leave(&mut self, at: Timestamp, way: Way, process: Option<&Process>) -> Step {
+    fn leave(&mut self, at: Timestamp, way: Way, clue: Clue, process: Option<&Process>) -> Step {
         if self.evidence.end.is_some() {
             return Step::Closed;
         }
+        self.evidence.add(at, clue);
         self.evidence.end = Some(End {
             at,
             way,

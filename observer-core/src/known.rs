@@ -148,6 +148,9 @@ impl Node {
                 self.adopt_candidates(turn, address);
             }
         }
+        if self.dumped {
+            self.count_unseen_ends(turn);
+        }
     }
 
     /// Forgets a peer if it is time; otherwise looks again when it may be.
@@ -283,6 +286,8 @@ impl Peer {
         self.name = self.name.take().or_else(|| saved.peer_node.clone());
         self.kind = self.kind.or(saved.peer_type);
         self.asn = self.asn.or(saved.asn);
+        let met_up = self.session.is_up() || self.session.up.is_some();
+        self.session.was_up = saved.was_up && !met_up;
         self.session.prepend(saved.flaps, &saved.recent_flaps);
         if self.session.up.is_none() {
             self.session.up = saved.established_at.map(Moment::restored);
@@ -322,6 +327,12 @@ impl Peer {
             recent_flaps: VecDeque::clone(&session.recent).into(),
         }
     }
+}
+
+/// Whether a peer that was saved is to be forgotten at `now`, having been silent for `after`.
+pub(crate) fn is_outdated(saved: &SavedPeer, now: jiff::Timestamp, after: Duration) -> bool {
+    let heard = Moment::restored(saved.last_heard_at.unwrap_or(now));
+    heard.until(Moment::restored(now)) > after
 }
 
 /// In whole hours, or in seconds where the setting is that short.

@@ -3,6 +3,13 @@
 //! No clock, no socket, no file, no environment and no failure: time, configuration and everything
 //! the outside knows are arguments, and bad input is a counted fact. What order the same events are
 //! applied in decides everything, so that a recorded file replays bit for bit.
+//!
+//! One event's way: [`Observer::apply`] runs what is due (`deadline`), finds the `node` the event
+//! belongs to, and there `sockets` decides whose connection a socket is. A `connection` keeps bytes
+//! and the `evidence` of its end; `sessions` makes of its steps what they mean for the peer's
+//! `session`: up, down, counted, amended. `known` is how peers come and go, `stranger` where those
+//! wait who are none yet, `speaker` what became of the local BGP processes. A `turn` is what each of
+//! them may use meanwhile; `view` shows the result.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -16,6 +16,7 @@ use crate::{
     event::{Event, Fact, LossStage, NetnsId, Socket},
     evidence::Clue,
     inventory::Inventory,
+    known::is_outdated,
     loss::Losses,
     node::{Node, Urgency},
     peer::{Flap, PeerView, SavedPeer},
@@ -101,9 +102,15 @@ impl Observer {
         flaps
     }
 
-    /// What the state directory should remember, by node; nodes that are not observed now included.
+    /// What the state directory should remember, by node; nodes that are not observed now included,
+    /// as long as their peers would not be forgotten.
     pub fn save(&self) -> Vec<(String, Vec<SavedPeer>)> {
+        let (now, after) = (self.wall.wall(self.now), self.config.forget_after());
         let mut saved = self.dormant.clone();
+        for peers in saved.values_mut() {
+            peers.retain(|peer| !is_outdated(peer, now, after));
+        }
+        saved.retain(|_, peers| !peers.is_empty());
         for node in self.nodes.values() {
             saved
                 .entry(node.name.clone())

@@ -16,9 +16,6 @@ use crate::{
     turn::Turn,
 };
 
-/// Unanswered retransmissions that are worth telling; then every doubling.
-pub(crate) const UNANSWERED: u8 = 2;
-
 impl Node {
     /// A connection made a step.
     pub fn take_step(&mut self, turn: &mut Turn<'_>, id: SocketId, step: Step) {
@@ -158,12 +155,12 @@ impl Node {
             .peers
             .get(&connection.peer)
             .is_some_and(|peer| peer.session.carrier == Some(id));
-        let retransmits = connection.socket.unanswered_retransmits;
-        let next = connection.told_unanswered.saturating_mul(2).max(UNANSWERED);
-        if !carries || retransmits < next {
+        if !carries {
             return;
         }
-        connection.told_unanswered = retransmits;
+        let Some(retransmits) = connection.tells_unanswered() else {
+            return;
+        };
         let peer = connection.peer.to_string();
         turn.tell(&self.name, Change::Unanswered { peer, retransmits });
     }

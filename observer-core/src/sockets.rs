@@ -293,8 +293,8 @@ impl Node {
         self.heard(turn, address, retransmits);
         self.settle_failure(turn, socket.id, false);
         self.settle(turn, address, false);
+        // Its counters prove no session: it may be the very end of one that never came up.
         self.amend_with(turn, address, socket.id, clue);
-        self.assess(turn, socket.id);
         self.refresh(turn, address);
     }
 
@@ -349,8 +349,7 @@ impl Node {
         }
         let address = connection.peer;
         let retransmits = connection.observe(socket, turn.at);
-        let received = socket.bytes_received;
-        connection.inspect(turn.at, received, said.last_data_received, said.queues);
+        connection.inspect(turn.at, socket, said.last_data_received, said.queues);
         if said.process.is_some() {
             connection.owner = said.process.cloned();
         }
@@ -376,6 +375,7 @@ impl Node {
         if address.ip.is_unspecified() {
             return false;
         }
+        let carries = carries_session(socket, role, turn.config);
         if state == TcpState::SynSent {
             if !self.ensure_known(turn, address, KnownBy::Dialled) {
                 return false;
@@ -383,19 +383,23 @@ impl Node {
         } else if state != TcpState::Established {
             return false;
         } else if !self.is_known(turn, address) {
-            let inherited = !self.dumped && carries_session(socket, role, turn.config);
+            let inherited = !self.dumped && carries;
             if !inherited || !self.ensure_known(turn, address, KnownBy::Established) {
                 if !inherited {
-                    self.admit(turn, socket, address, role, false);
+                    self.admit(turn, socket, address, role, !carries);
                 }
                 return false;
             }
         }
         self.insert_connection(turn, socket, address, role, state, false);
-        turn.deadlines.set(
-            Due::Connection(self.netns, socket.id),
-            turn.again(Duration::from_millis(20)),
-        );
+        if state == TcpState::Established {
+            if !carries && let Some(connection) = self.connections.get_mut(&socket.id) {
+                connection.connected_at = Some(turn.at);
+            }
+            let look = turn.again(Duration::from_millis(20));
+            turn.deadlines
+                .set(Due::Connection(self.netns, socket.id), look);
+        }
         true
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Candidate {
     pub socket: Socket,
     /// When it came up, or was first seen.
     pub since: Timestamp,
-    /// Whether `since` is its beginning.
+    /// Whether no session was on it at `since`.
     pub born: bool,
     pub seen_at: Timestamp,
     proven: bool,

@@ -501,3 +501,36 @@ fn events_of_unknown_namespaces_and_sockets_change_nothing() {
     assert!(scene.changes.is_empty());
     assert!(scene.observer.peers(millis(scene.now)).is_empty());
 }
+
+#[test]
+fn what_is_restored_after_the_first_dump_is_not_lost() {
+    let mut scene = Scene::started();
+    scene.dial(outbound(1, PEER));
+    restore(&mut scene, vec![restored(true)]);
+    let view = scene.view();
+    assert_eq!((view.flaps, view.known_by), (4, KnownBy::Dialled));
+    assert_eq!(scene.flap().cause, Cause::Unobserved);
+}
+
+#[test]
+fn a_connection_found_before_its_session_is_not_inherited() {
+    let mut scene = Scene::new();
+    restore(&mut scene, vec![restored(false)]);
+    scene.info(carrying(inbound(1, PEER), 10), Established);
+    scene.dumped();
+    assert_eq!(scene.view().state, SessionState::OpenSent);
+    scene.pass(100);
+    scene.info(carrying(inbound(1, PEER), 100), Established);
+    let view = scene.view();
+    assert!(view.up && !view.inherited);
+}
+
+#[test]
+fn peers_of_nodes_that_are_never_observed_are_not_saved_for_ever() {
+    let mut scene = Scene::new();
+    let (node, peers) = ("n9".to_owned(), vec![restored(false)]);
+    scene.tell(Fact::PeersRestored { node, peers });
+    assert_eq!(scene.observer.save().len(), 2);
+    scene.pass(25 * 3_600_000);
+    assert_eq!(scene.observer.save().len(), 1);
+}

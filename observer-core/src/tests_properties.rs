@@ -303,7 +303,7 @@ fn check_view(view: &PeerView) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_views_counters_and_changes_agree(told in stories()) {

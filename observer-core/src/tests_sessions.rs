@@ -529,3 +529,71 @@ fn the_first_flap_is_pending_only_as_long_as_the_configuration_says() {
     let due = scene.observer.next_deadline().unwrap();
     assert_eq!(due, millis(scene.now + 250));
 }
+
+#[test]
+fn a_probe_that_cannot_read_the_retransmission_counter_does_not_hide_the_silence() {
+    let mut scene = Scene::started();
+    scene.establish(outbound(1, PEER));
+    scene.pass(8_000);
+    let socket = unanswered(carrying(outbound(1, PEER), 100), 4);
+    scene.info(socket, Established);
+    scene.pass(1_000);
+    let blind = outbound(1, PEER);
+    scene.state_by(blind, Established, FinWait1, Some(bird()));
+    scene.state(blind, FinWait1, TcpState::FinWait2);
+    scene.pass(250);
+    let flap = scene.flap();
+    assert_eq!(flap.cause.label(), "hold_timer_expired");
+    assert_eq!(
+        flap.evidence,
+        [
+            "FIN sent (FIN_WAIT1)",
+            "closed by bird (pid 40)",
+            "nothing received for 9.0 s",
+            "4 retransmissions unanswered",
+        ]
+    );
+}
+
+#[test]
+fn thousands_of_sessions_are_looked_at_in_turn_and_not_at_once() {
+    let mut scene = Scene::new();
+    for id in 0..5_000_u64 {
+        let peer = format!("10.9.{}.{}", id / 250, id % 250);
+        scene.info(carrying(inbound(id + 1, &peer), 5_000), Established);
+    }
+    scene.dumped();
+    scene.told.clear();
+    scene.inspections();
+    scene.pass(5_000);
+    scene.inspections();
+    let mut most = 0;
+    let mut all = 0;
+    for _ in 0..50 {
+        scene.pass(100);
+        let asked = scene.inspections();
+        most = most.max(asked);
+        all += asked;
+    }
+    assert_eq!(all, 5_000);
+    assert!(most < 200, "{most} at once");
+}
+
+#[test]
+fn a_reset_of_a_connection_that_was_not_seen_up_is_no_flap_whatever_it_carried() {
+    let mut scene = Scene::started();
+    let socket = outbound(1, PEER);
+    scene.dial(socket);
+    scene.state(socket, SynSent, Established);
+    scene.now += 15;
+    let socket = carrying(socket, 90);
+    scene.tell(Fact::ResetReceived { socket });
+    scene.state(socket, Established, Close);
+    scene.pass(1_000);
+    assert!(scene.flaps().is_empty());
+    let view = scene.view();
+    assert_eq!(
+        view.info,
+        "Active: reset by the peer before Established (RST received), 1 attempt"
+    );
+}

@@ -2,10 +2,9 @@
 
 use crate::{
     address::PeerAddress,
-    connection::Connection,
+    connection::{Connection, UNANSWERED},
     node::{Node, Peer},
     peer::{PeerView, SessionState},
-    sessions::UNANSWERED,
     time::Timestamp,
 };
 

@@ -11,6 +11,22 @@
 //! Nothing here may compile to a call of `memset` or `memcpy`: records are written field by field.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::inline_always,
+    reason = "a call would hide from the verifier what type a pointer has"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's macro hands the context over by value"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "kernel arguments are narrower than the registers they come in"
+)]
+#![expect(
+    clippy::cast_ptr_alignment,
+    reason = "offsets are those of kernel members; byte arrays of the ABI lie at multiples of four"
+)]
 
 mod filter;
 mod layout;

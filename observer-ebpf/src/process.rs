@@ -40,7 +40,7 @@ pub enum Comm {
 #[inline(always)]
 pub fn speaker_netns(pid: u32) -> Option<u32> {
     // SAFETY: a u32 that changes under us is still one of its two values.
-    unsafe { SPEAKERS.get(&pid) }.copied()
+    unsafe { SPEAKERS.get(pid) }.copied()
 }
 
 /// Thread group id of `task`.

@@ -118,13 +118,13 @@ impl Socket {
     #[inline(always)]
     pub fn is_known(&self) -> bool {
         // SAFETY: only whether the entry exists is looked at.
-        unsafe { KNOWN_PEERS.get(&self.peer) }.is_some()
+        unsafe { KNOWN_PEERS.get(self.peer) }.is_some()
     }
 
     /// Makes the other end a known peer.
     #[inline(always)]
     pub fn know(&self) {
-        if KNOWN_PEERS.insert(&self.peer, &0, 0).is_err() {
+        if KNOWN_PEERS.insert(self.peer, 0, 0).is_err() {
             count(COUNTER_MAP_FULL);
         }
     }
@@ -133,7 +133,7 @@ impl Socket {
     #[inline(always)]
     pub fn spoken_by_current(&self) {
         let tgid = current_tgid();
-        if SPEAKERS.insert(&tgid, &self.netns_id, 0).is_err() {
+        if SPEAKERS.insert(tgid, self.netns_id, 0).is_err() {
             count(COUNTER_MAP_FULL);
         }
     }
@@ -267,7 +267,7 @@ fn netns_id(sk: *const u8) -> Option<u32> {
         read(net, layout!(net_ns_inum))
     };
     // SAFETY: a u32 that changes under us is still one of its two values.
-    unsafe { NETNS.get(&inode) }.copied()
+    unsafe { NETNS.get(inode) }.copied()
 }
 
 /// Family, local and remote address; IPv4-mapped IPv6 as the IPv4 that it is on the wire.

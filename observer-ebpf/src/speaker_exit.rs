@@ -40,6 +40,6 @@ pub fn speaker_exit(ctx: BtfTracePointContext) -> i32 {
             comm: Comm::Task(task),
         },
     );
-    let _ = SPEAKERS.remove(&pid);
+    let _ = SPEAKERS.remove(pid);
     0
 }

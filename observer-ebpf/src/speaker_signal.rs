@@ -45,7 +45,7 @@ const SI_KERNEL: i32 = 0x80;
 #[btf_tracepoint(function = "signal_generate")]
 pub fn speaker_signal(ctx: BtfTracePointContext) -> i32 {
     let signal: i32 = ctx.arg(0);
-    if !(1..64).contains(&signal) || ENDING & (1 << signal as u32) == 0 {
+    if !(1..64).contains(&signal) || ENDING & (1 << signal.cast_unsigned()) == 0 {
         return 0;
     }
     let task = ctx.arg::<*const Task>(2).cast::<u8>();

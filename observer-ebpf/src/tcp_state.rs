@@ -16,7 +16,7 @@ use crate::{
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
     let sk: *const Sock = ctx.arg(0);
-    let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    let (old, new) = (ctx.arg::<u8>(1), ctx.arg::<u8>(2));
     // A listener's child, before it has its own ports, remote address and cookie
     // (inet_csk_clone_lock). It shows itself at SYN_RECV → ESTABLISHED.
     if old == TCP_LISTEN && new == TCP_SYN_RECV {

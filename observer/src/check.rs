@@ -9,7 +9,7 @@ use crate::{
     health::SourceStatus,
     show,
     source::{
-        kernel::{KernelOptions, KernelSource, boottime_now},
+        kernel::{KernelOptions, KernelSource},
         netns::{Netns, NetnsError},
         sock_diag::SockDiag,
     },
@@ -69,8 +69,8 @@ pub fn kernel_options(config: &Config) -> KernelOptions {
 
 fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
     let looked: Result<Vec<Event>> = netns.map_err(Into::into).and_then(|netns| {
-        let mut socket = SockDiag::open(&netns, NetnsId(1), config.ports())?;
-        Ok(socket.dump(boottime_now)?)
+        let mut socket = SockDiag::open(&netns, NetnsId(1), &config.ports())?;
+        Ok(socket.dump()?)
     });
     SourceStatus::sock_diag(node, looked.err().map(|error| format!("{error:#}")))
 }

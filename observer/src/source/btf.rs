@@ -12,7 +12,7 @@ use std::{fs, io, path::Path};
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// Which file.
         path: String,
@@ -94,7 +94,7 @@ const MAX_DEPTH: u32 = 32;
 
 /// The fixed part of a type (`struct btf_type`).
 #[derive(Clone, Copy)]
-struct Type {
+struct Described {
     name: u32,
     kind: u32,
     /// How many members, parameters or values follow.
@@ -102,7 +102,7 @@ struct Type {
     /// The members' offsets carry a bit-field size in their upper byte.
     has_bit_fields: bool,
     /// Its size, or the type it refers to.
-    size_or_type: u32,
+    size_or_id: u32,
     /// Where the variable part begins.
     body: usize,
 }
@@ -159,7 +159,7 @@ impl Btf {
             .find(STRUCT, structure)?
             .ok_or_else(|| BtfError::NoType(format!("struct {structure}")))?;
         let mut offset = 0;
-        let mut size = of.size_or_type;
+        let mut size = of.size_or_id;
         for name in path.split('.') {
             let full = || format!("{structure}.{path}");
             let of_struct = self.resolve(of)?;
@@ -191,7 +191,7 @@ impl Btf {
         if pointer.kind != PTR {
             return Err(BtfError::Damaged);
         }
-        let proto = self.by_id(pointer.size_or_type)?;
+        let proto = self.by_id(pointer.size_or_id)?;
         if proto.kind != FUNC_PROTO {
             return Err(BtfError::Damaged);
         }
@@ -207,7 +207,7 @@ impl Btf {
             .collect()
     }
 
-    fn find(&self, kind: u32, name: &str) -> Result<Option<Type>, BtfError> {
+    fn find(&self, kind: u32, name: &str) -> Result<Option<Described>, BtfError> {
         for at in &self.types {
             let found = type_at(&self.data, widen(*at))?;
             if found.kind == kind && self.is_named(found.name, name) {
@@ -226,18 +226,18 @@ impl Btf {
             .is_some_and(|rest| rest.first() == Some(&0))
     }
 
-    fn by_id(&self, id: u32) -> Result<Type, BtfError> {
+    fn by_id(&self, id: u32) -> Result<Described, BtfError> {
         let index = widen(id).checked_sub(1).ok_or(BtfError::Damaged)?;
         let at = self.types.get(index).ok_or(BtfError::Damaged)?;
         type_at(&self.data, widen(*at))
     }
 
     /// The type behind typedefs and qualifiers.
-    fn resolve(&self, mut of: Type) -> Result<Type, BtfError> {
+    fn resolve(&self, mut of: Described) -> Result<Described, BtfError> {
         for _ in 0..MAX_DEPTH {
             match of.kind {
                 TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG => {
-                    of = self.by_id(of.size_or_type)?;
+                    of = self.by_id(of.size_or_id)?;
                 }
                 _ => return Ok(of),
             }
@@ -248,7 +248,7 @@ impl Btf {
     /// Type id, bit offset and whether it is a bit field, of the member `name`.
     fn member_of(
         &self,
-        of: &Type,
+        of: &Described,
         name: &str,
         depth: u32,
     ) -> Result<Option<(u32, u32, bool)>, BtfError> {
@@ -282,7 +282,7 @@ impl Btf {
         let of = self.resolve(self.by_id(id)?)?;
         match of.kind {
             PTR => Ok(u32::try_from(size_of::<usize>()).unwrap_or(8)),
-            INT | STRUCT | UNION | ENUM | ENUM64 | FLOAT => Ok(of.size_or_type),
+            INT | STRUCT | UNION | ENUM | ENUM64 | FLOAT => Ok(of.size_or_id),
             ARRAY if depth < MAX_DEPTH => {
                 let element = self.size(u32_at(&self.data, of.body)?, depth + 1)?;
                 let count = u32_at(&self.data, of.body + 8)?;
@@ -293,20 +293,20 @@ impl Btf {
     }
 }
 
-fn type_at(data: &[u8], at: usize) -> Result<Type, BtfError> {
+fn type_at(data: &[u8], at: usize) -> Result<Described, BtfError> {
     let info = u32_at(data, at + 4)?;
-    Ok(Type {
+    Ok(Described {
         name: u32_at(data, at)?,
         kind: info >> 24 & 0x1f,
         count: info & 0xffff,
         has_bit_fields: info >> 31 == 1,
-        size_or_type: u32_at(data, at + 8)?,
+        size_or_id: u32_at(data, at + 8)?,
         body: at + 12,
     })
 }
 
 /// How many bytes follow the fixed part (Documentation/bpf/btf.rst, as of Linux 6.18).
-fn body_length(of: &Type) -> Result<usize, BtfError> {
+fn body_length(of: &Described) -> Result<usize, BtfError> {
     let count = widen(of.count);
     Ok(match of.kind {
         INT | VAR | DECL_TAG => 4,
@@ -328,3 +328,7 @@ fn u32_at(data: &[u8], at: usize) -> Result<u32, BtfError> {
 const fn widen(number: u32) -> usize {
     number as usize
 }
+
+#[cfg(test)]
+#[path = "btf_tests.rs"]
+mod tests;

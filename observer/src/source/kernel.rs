@@ -121,7 +121,7 @@ impl KernelSource {
                     name: name.to_owned(),
                 })
         };
-        let mut source = Self {
+        Ok(Self {
             events: Ring::over(take("EVENTS")?)?,
             strangers: Ring::over(take("STRANGERS")?)?,
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
@@ -133,11 +133,9 @@ impl KernelSource {
             has_cookies: found.layout.has_socket_cookie == 1,
             counted: [0; COUNTERS as usize],
             drained_at: boottime_now(),
-            more: false,
-        };
-        // Maps are new, but programs may have counted between attach and here.
-        source.more = true;
-        Ok(source)
+            // The programs have run since they were attached.
+            more: true,
+        })
     }
 
     /// Observes the namespace with this inode as `netns` from now on.
@@ -210,7 +208,7 @@ impl KernelSource {
         *more = false;
         for ring in [&mut self.events, &mut self.strangers] {
             *more |= ring.drain(|bytes| match decode::decode(bytes, identities) {
-                Some(event) => out.push(event),
+                Some(event) => out.push(named(event)),
                 None => undecoded += 1,
             });
         }
@@ -249,17 +247,7 @@ impl KernelSource {
             }
         };
         push(undecoded, |count| lost(LossStage::Decode, count));
-        let facts: [(u32, fn(u64) -> Fact); COUNTERS as usize] = [
-            (COUNTER_EVENTS_LOST, |count| lost(LossStage::Ring, count)),
-            (COUNTER_STRANGER_EVENTS_LOST, |count| {
-                lost(LossStage::StrangerRing, count)
-            }),
-            (COUNTER_STRANGERS, |connections| Fact::Strangers {
-                connections,
-            }),
-            (COUNTER_MAP_FULL, |count| lost(LossStage::Map, count)),
-        ];
-        for ((index, fact), counted) in facts.into_iter().zip(&mut self.counted) {
+        for ((index, fact), counted) in COUNTED.into_iter().zip(&mut self.counted) {
             // A read that fails is made good by the next one: the counters only ever rise.
             if let Ok(values) = self.counters.get(&index, 0) {
                 let total = values.iter().copied().fold(0, u64::wrapping_add);
@@ -268,6 +256,17 @@ impl KernelSource {
             }
         }
     }
+}
+
+/// Before 6.9 the OOM tracepoint tells a number only; the victim still has its name in /proc.
+fn named(mut event: Event) -> Event {
+    if let Fact::SpeakerOom { speaker, .. } = &mut event.fact
+        && speaker.comm.is_empty()
+        && let Ok(comm) = std::fs::read_to_string(format!("/proc/{}/comm", speaker.pid))
+    {
+        comm.trim_end().clone_into(&mut speaker.comm);
+    }
+    event
 }
 
 /// CLOCK_BOOTTIME now, the clock of every event.
@@ -348,6 +347,20 @@ fn key(netns: NetnsId, peer: IpAddr) -> [u8; 24] {
     zerocopy::transmute!(decode::peer_key(netns, peer))
 }
 
+type CountedFact = fn(u64) -> Fact;
+
+/// What each kernel counter counts.
+const COUNTED: [(u32, CountedFact); COUNTERS as usize] = [
+    (COUNTER_EVENTS_LOST, |count| lost(LossStage::Ring, count)),
+    (COUNTER_STRANGER_EVENTS_LOST, |count| {
+        lost(LossStage::StrangerRing, count)
+    }),
+    (COUNTER_STRANGERS, |connections| Fact::Strangers {
+        connections,
+    }),
+    (COUNTER_MAP_FULL, |count| lost(LossStage::Map, count)),
+];
+
 const fn lost(stage: LossStage, count: u64) -> Fact {
     Fact::Lost { stage, count }
 }
@@ -378,14 +391,13 @@ impl Ring {
     }
 
     fn wake_up(&mut self) -> io::Result<&AsyncFd<OwnedFd>> {
-        let fd = match self.wake_up.take() {
-            Some(fd) => fd,
-            None => {
-                let duplicate = self.buffer.as_fd().try_clone_to_owned()?;
-                // SAFETY: the `OwnedFd` is open, and is neither replaced nor closed while the
-                // `AsyncFd` owns it: only a shared reference to it is ever given out.
-                unsafe { AsyncFd::register_with_interest(duplicate, Interest::READABLE)? }
-            }
+        let fd = if let Some(fd) = self.wake_up.take() {
+            fd
+        } else {
+            let duplicate = self.buffer.as_fd().try_clone_to_owned()?;
+            // SAFETY: the `OwnedFd` is open, and is neither replaced nor closed while the `AsyncFd`
+            // owns it: only a shared reference to it is ever given out.
+            unsafe { AsyncFd::register_with_interest(duplicate, Interest::READABLE)? }
         };
         Ok(self.wake_up.insert(fd))
     }

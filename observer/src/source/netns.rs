@@ -14,14 +14,11 @@ use std::{
 
 use nix::{
     sched::{CloneFlags, setns},
-    sys::statfs::fstatfs,
+    sys::statfs::{NSFS_MAGIC, fstatfs},
 };
 
 /// Where `ip netns` keeps names; the second is what older systems call the first.
 const DIRECTORIES: [&str; 2] = ["/run/netns", "/var/run/netns"];
-
-/// `NSFS_MAGIC`, `include/uapi/linux/magic.h`.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// Why a namespace cannot be opened or entered.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +98,8 @@ impl Netns {
             source,
         };
         let file = File::open(&path).map_err(failed)?;
-        let magic = fstatfs(&file).map_err(|errno| failed(errno.into()))?;
-        let is_nsfs = i64::from(magic.filesystem_type().0) == NSFS_MAGIC;
+        let filesystem = fstatfs(&file).map_err(|errno| failed(errno.into()))?;
+        let is_nsfs = filesystem.filesystem_type() == NSFS_MAGIC;
         // Of all namespace files only a network namespace's is called "net:[…]"; a name under
         // /run/netns is a bind mount, so its own link does not tell. setns() checks the kind later.
         let inode = u32::try_from(file.metadata().map_err(failed)?.ino()).ok();
@@ -153,5 +150,33 @@ impl Netns {
                 .join()
                 .unwrap_or_else(|panic| resume_unwind(panic))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_namespace_is_open_there_and_known_by_its_inode() {
+        let own = Netns::own().unwrap();
+        assert!(own.still_there());
+        let link = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        assert_eq!(link.to_str().unwrap(), format!("net:[{}]", own.inode()));
+    }
+
+    #[test]
+    fn what_is_no_namespace_is_said_to_be_none() {
+        let error = |name| Netns::named(name).unwrap_err().to_string();
+        assert_eq!(
+            error("no-such-thing"),
+            "there is no network namespace no-such-thing (looked for \
+             /run/netns/no-such-thing, /var/run/netns/no-such-thing)"
+        );
+        assert_eq!(
+            error("/proc/self/status"),
+            "/proc/self/status is not a network namespace"
+        );
+        assert!(Netns::named("../../etc").is_err());
     }
 }

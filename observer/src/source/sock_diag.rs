@@ -34,7 +34,7 @@ use observer_core::{
 
 use self::message::{Answer, FAMILIES, Message, dump_request, inspect_request, messages};
 use super::{
-    kernel::identity::is_own,
+    kernel::{boottime_now, identity::is_own},
     netns::{Netns, NetnsError},
     speakers::{Owners, owners},
 };
@@ -83,14 +83,14 @@ pub struct SockDiag {
 
 impl SockDiag {
     /// Opens a socket inside `namespace`, whose sockets' events are to carry `netns`.
-    pub fn open(namespace: &Netns, netns: NetnsId, ports: Vec<u16>) -> Result<Self, SockDiagError> {
+    pub fn open(namespace: &Netns, netns: NetnsId, ports: &[u16]) -> Result<Self, SockDiagError> {
         let socket = namespace
             .run_in(open_socket)?
             .map_err(|errno| SockDiagError::Open(errno.into()))?;
         Ok(Self {
             socket,
             netns,
-            ports,
+            ports: ports.to_vec(),
             sequence: 0,
             buffer: vec![0; BUFFER],
         })
@@ -98,23 +98,20 @@ impl SockDiag {
 
     /// Every BGP socket of the namespace, then [`Fact::SocketsDumped`]. Listeners, connections
     /// whose handshake is not complete, and those in TIME_WAIT are left out.
-    pub fn dump(&mut self, now: impl Fn() -> Timestamp) -> Result<Vec<Event>, SockDiagError> {
-        let begun = now();
+    pub fn dump(&mut self) -> Result<Vec<Event>, SockDiagError> {
+        let begun = boottime_now();
         let answers = self.ask_for_all()?;
-        Ok(self.events(begun, &now, &answers, &Owners::default()))
+        Ok(self.events(begun, &answers, &Owners::default()))
     }
 
     /// As [`dump`](Self::dump), and who owns the sockets and the listeners: /proc is walked, so
     /// this is for the start and for rare occasions.
-    pub fn dump_with_owners(
-        &mut self,
-        now: impl Fn() -> Timestamp,
-    ) -> Result<(Vec<Event>, Owners), SockDiagError> {
-        let begun = now();
+    pub fn dump_with_owners(&mut self) -> Result<(Vec<Event>, Owners), SockDiagError> {
+        let begun = boottime_now();
         let answers = self.ask_for_all()?;
         let inodes = answers.iter().map(|answer| answer.inode);
         let owners = owners(inodes.filter(|inode| *inode != 0).collect());
-        let events = self.events(begun, &now, &answers, &owners);
+        let events = self.events(begun, &answers, &owners);
         Ok((events, owners))
     }
 
@@ -125,9 +122,8 @@ impl SockDiag {
         id: SocketId,
         local: SocketAddr,
         remote: SocketAddr,
-        now: impl Fn() -> Timestamp,
     ) -> Result<Event, SockDiagError> {
-        let begun = now();
+        let begun = boottime_now();
         let sequence = self.next_sequence();
         let cookie = (!is_own(id)).then_some(id);
         let mut found = None;
@@ -151,10 +147,10 @@ impl SockDiag {
                     TcpState::TimeWait | TcpState::Close | TcpState::Listen
                 ) =>
             {
-                info(&answer, None, Occurred::noticed(begun, now()))
+                info(&answer, None, Occurred::noticed(begun, boottime_now()))
             }
             _ => Event {
-                occurred: Occurred::noticed(begun, now()),
+                occurred: Occurred::noticed(begun, boottime_now()),
                 fact: Fact::SocketGone {
                     netns: self.netns,
                     id,
@@ -180,9 +176,9 @@ impl SockDiag {
                         Message::Done { interrupted: true } => {
                             return Err(SockDiagError::Interrupted);
                         }
-                        Message::Done { interrupted: false } => done = true,
                         // A kernel without this family has no such sockets.
-                        Message::Error(libc::ENOENT | libc::EAFNOSUPPORT) => done = true,
+                        Message::Done { interrupted: false }
+                        | Message::Error(libc::ENOENT | libc::EAFNOSUPPORT) => done = true,
                         Message::Error(errno) => return Err(refused(errno)),
                         Message::Unknown => return Err(SockDiagError::CutShort),
                     }
@@ -192,14 +188,8 @@ impl SockDiag {
         Ok(answers)
     }
 
-    fn events(
-        &self,
-        begun: Timestamp,
-        now: &impl Fn() -> Timestamp,
-        answers: &[Answer],
-        owners: &Owners,
-    ) -> Vec<Event> {
-        let occurred = Occurred::noticed(begun, now());
+    fn events(&self, begun: Timestamp, answers: &[Answer], owners: &Owners) -> Vec<Event> {
+        let occurred = Occurred::noticed(begun, boottime_now());
         let mut events: Vec<Event> = answers
             .iter()
             .filter(|answer| answer.state != TcpState::Listen)
@@ -232,12 +222,14 @@ impl SockDiag {
     fn receive(&mut self, sequence: u32) -> Result<Vec<Message>, SockDiagError> {
         let fd = self.socket.as_raw_fd();
         // MSG_TRUNC gives the datagram's whole length, even where it does not fit.
-        let length = retried(|| recv(fd, &mut self.buffer, MsgFlags::MSG_TRUNC)).map_err(
-            |errno| match errno {
-                Errno::EAGAIN => SockDiagError::Timeout,
-                other => SockDiagError::Talk(other.into()),
-            },
-        )?;
+        let length =
+            retried(|| recv(fd, &mut self.buffer, MsgFlags::MSG_TRUNC)).map_err(|errno| {
+                if errno == Errno::EAGAIN {
+                    SockDiagError::Timeout
+                } else {
+                    SockDiagError::Talk(errno.into())
+                }
+            })?;
         let datagram = self.buffer.get(..length).ok_or(SockDiagError::CutShort)?;
         match messages(datagram, sequence, self.netns) {
             (messages, true) => Ok(messages),

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use observer_core::event::Process;
+use observer_core::event::{NetnsId, Process};
+use tracing::warn;
+
+use super::{netns::Netns, sock_diag::SockDiag};
 
 /// Who owns which socket.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -24,6 +27,32 @@ impl Owners {
         let unique: BTreeSet<_> = self.by_inode.values().cloned().collect();
         unique.into_iter().collect()
     }
+}
+
+/// Process ids of the local processes that own BGP sockets or listeners in `netns`. What could not
+/// be found out is logged.
+pub fn local_speakers(netns: &Netns, ports: &[u16]) -> Vec<u32> {
+    let asked = SockDiag::open(netns, NetnsId::default(), ports)
+        .and_then(|mut socket| socket.dump_with_owners());
+    let found = match asked {
+        Ok((_, found)) => found,
+        Err(error) => {
+            warn!(
+                netns = netns.name(),
+                "cannot look for BGP speakers: {:#}",
+                anyhow::anyhow!(error)
+            );
+            return Vec::new();
+        }
+    };
+    if let Some(reason) = &found.incomplete {
+        warn!(netns = netns.name(), "not all BGP speakers found: {reason}");
+    }
+    found
+        .processes()
+        .iter()
+        .map(|process| process.pid)
+        .collect()
 }
 
 /// Looks for the owners of the sockets with these `inodes` among all processes.

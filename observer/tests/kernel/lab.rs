@@ -21,6 +21,9 @@ use observer_core::event::{Event, Fact, NetnsId};
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a condition is looked at until then.
+const POLL: Duration = Duration::from_millis(1);
+
 /// Whether tests of the kernel can run here. In CI they must.
 pub fn can_run() -> bool {
     if nix::unistd::geteuid().is_root() {
@@ -48,7 +51,7 @@ pub fn wait_until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::yield_now();
+        std::thread::sleep(POLL);
     }
 }
 
@@ -195,7 +198,7 @@ impl Observed {
                 Instant::now() < deadline,
                 "waited in vain for {what}; there was {events:#?}"
             );
-            std::thread::yield_now();
+            std::thread::sleep(POLL);
         }
     }
 

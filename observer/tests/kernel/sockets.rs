@@ -144,7 +144,7 @@ fn sock_diag_and_the_probes_know_a_socket_by_the_same_cookie() {
     }
     let namespace = Namespace::new();
     let mut observed = Observed::of(&namespace, &["127.0.0.1"]);
-    let mut diag = SockDiag::open(&namespace.netns(), NETNS, vec![179]).expect("sock_diag");
+    let mut diag = SockDiag::open(&namespace.netns(), NETNS, &[179]).expect("sock_diag");
     let (listener, dialled, accepted) = namespace.run(|| pair("127.0.0.1:179"));
     let other = namespace.run(|| pair("127.0.0.1:1790"));
     let mut probed: Vec<SocketId> = observed.wait("two ends to be up", |events| {
@@ -162,7 +162,7 @@ fn sock_diag_and_the_probes_know_a_socket_by_the_same_cookie() {
         (up.len() == 2).then_some(up)
     });
 
-    let (events, owners) = diag.dump_with_owners(boottime_now).expect("a dump");
+    let (events, owners) = diag.dump_with_owners().expect("a dump");
     let infos: Vec<(Socket, u32)> = events
         .iter()
         .filter_map(|event| match &event.fact {
@@ -192,7 +192,7 @@ fn sock_diag_and_the_probes_know_a_socket_by_the_same_cookie() {
 
     let (socket, _) = infos.first().expect("a socket");
     let inspect = |diag: &mut SockDiag, id| {
-        diag.inspect(id, socket.local, socket.remote, boottime_now)
+        diag.inspect(id, socket.local, socket.remote)
             .expect("an answer")
             .fact
     };
@@ -326,7 +326,7 @@ fn ipv4_over_an_ipv6_socket_is_ipv4_and_ipv6_is_ipv6() {
     }
     let namespace = Namespace::new();
     let mut observed = Observed::of(&namespace, &[]);
-    let mut diag = SockDiag::open(&namespace.netns(), NETNS, vec![179]).expect("sock_diag");
+    let mut diag = SockDiag::open(&namespace.netns(), NETNS, &[179]).expect("sock_diag");
     let sockets = namespace.run(|| {
         let listener = TcpListener::bind("[::]:179").expect("bind");
         let four = TcpStream::connect("127.0.0.1:179").expect("connect");
@@ -351,13 +351,11 @@ fn ipv4_over_an_ipv6_socket_is_ipv4_and_ipv6_is_ipv6() {
         (ends.len() == 6).then_some(ends)
     };
     let probed = observed.wait("six ends", established);
-    let dumped = established(&diag.dump(boottime_now).expect("a dump")).expect("six ends");
+    let dumped = established(&diag.dump().expect("a dump")).expect("six ends");
     assert_eq!(probed, dumped);
     assert_eq!(probed.iter().filter(|(_, end, _)| end.is_ipv4()).count(), 4);
     for (id, local, remote) in probed {
-        let info = diag
-            .inspect(id, local, remote, boottime_now)
-            .expect("an answer");
+        let info = diag.inspect(id, local, remote).expect("an answer");
         assert!(matches!(info.fact, Fact::SocketInfo { .. }), "{info:?}");
     }
     drop(sockets);

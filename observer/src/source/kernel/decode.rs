@@ -181,3 +181,7 @@ pub fn peer_key(netns: NetnsId, addr: IpAddr) -> PeerKey {
     }
     key
 }
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

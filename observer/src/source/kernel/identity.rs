@@ -64,3 +64,47 @@ impl Identities {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(port: u16) -> Ends {
+        (
+            NetnsId(1),
+            SocketAddr::from(([10, 0, 0, 1], port)),
+            SocketAddr::from(([10, 0, 0, 2], 179)),
+        )
+    }
+
+    #[test]
+    fn what_sock_diag_saw_first_keeps_its_cookie() {
+        let mut identities = Identities::default();
+        let cookie = SocketId(17);
+        assert_eq!(identities.reconcile(cookie, ends(1)), cookie);
+        assert_eq!(identities.of(0xa, ends(1), false, false), cookie);
+        assert_eq!(identities.of(0xa, ends(1), false, true), cookie);
+        let next = identities.of(0xa, ends(1), true, false);
+        assert!(is_own(next) && !is_own(cookie));
+    }
+
+    #[test]
+    fn what_the_probes_saw_first_keeps_its_own_number() {
+        let mut identities = Identities::default();
+        let own = identities.of(0xa, ends(0), true, false);
+        assert_eq!(identities.of(0xa, ends(1), false, false), own);
+        assert_eq!(identities.reconcile(SocketId(17), ends(1)), own);
+        assert_ne!(identities.of(0xb, ends(0), true, false), own);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_sockets_that_ended() {
+        let mut identities = Identities::default();
+        for _ in 0..3 {
+            identities.of(0xa, ends(0), true, false);
+            identities.of(0xa, ends(1), false, false);
+            identities.of(0xa, ends(1), false, true);
+        }
+        assert!(identities.by_address.is_empty() && identities.by_ends.is_empty());
+    }
+}

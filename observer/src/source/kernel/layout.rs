@@ -153,3 +153,32 @@ fn read_ipv6(btf: &Btf, found: &mut Found) {
         found.layout.skc_v6_daddr = remote.offset;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_member_only_disables_the_probes_that_need_it() {
+        let found = Found {
+            layout: KernelLayout::default(),
+            missing: vec![(Need::ExitCode, "no exit code".to_owned())],
+        };
+        assert_eq!(
+            found.missing(&[Need::Task, Need::ExitCode]),
+            Some("no exit code")
+        );
+        assert_eq!(found.missing(&[Need::Task]), None);
+    }
+
+    #[test]
+    fn the_running_kernel_has_everything() {
+        let Ok(btf) = Btf::read(std::path::Path::new("/sys/kernel/btf/vmlinux")) else {
+            println!("skipped: this kernel shows no BTF");
+            return;
+        };
+        let found = read(&btf);
+        assert_eq!(found.missing, []);
+        assert_ne!(found.layout.skc_dport, found.layout.skc_num);
+    }
+}

@@ -1,7 +1,7 @@
 //! The probes one by one: what each needs, whether it could be attached, and in an operator's words
 //! why not.
 
-use std::io::{self, ErrorKind};
+use std::io;
 
 use aya::{
     Btf, BtfError as AyaBtfError, Ebpf,
@@ -195,17 +195,14 @@ pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn refusal(error: &io::Error) -> Option<String> {
-    match error.kind() {
-        ErrorKind::PermissionDenied if error.raw_os_error() == Some(libc::EPERM) => Some(
+    match error.raw_os_error()? {
+        libc::EPERM => Some(
             "the kernel does not allow it (EPERM): run as root or with CAP_BPF, CAP_PERFMON and \
              CAP_NET_ADMIN; if that is so already, a security policy (lockdown, seccomp, \
              kernel.unprivileged_bpf_disabled) forbids BPF"
                 .to_owned(),
         ),
-        ErrorKind::Unsupported => {
-            Some("this kernel was built without BPF (CONFIG_BPF_SYSCALL)".to_owned())
-        }
-        _ => (error.raw_os_error() == Some(libc::ENOSYS))
-            .then(|| "this kernel was built without BPF (CONFIG_BPF_SYSCALL)".to_owned()),
+        libc::ENOSYS => Some("this kernel was built without BPF (CONFIG_BPF_SYSCALL)".to_owned()),
+        _ => None,
     }
 }
