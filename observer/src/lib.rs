@@ -28,3 +28,4 @@ pub mod state_dir;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod tls;
