@@ -12,6 +12,10 @@ use crate::{
 
 /// What `apply` gives back, in order.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "short-lived: a box per change would cost more than the space"
+)]
 pub enum Output {
     /// Something changed.
     Change(ChangeRecord),
@@ -47,6 +51,13 @@ pub enum Request {
         netns: NetnsId,
         /// The peer's address.
         address: std::net::IpAddr,
+    },
+    /// Events were lost: dump the namespace's BGP sockets again.
+    /// [`Fact::SocketInfo`](crate::event::Fact::SocketInfo) for each and
+    /// [`Fact::SocketsDumped`](crate::event::Fact::SocketsDumped) answer.
+    Dump {
+        /// The namespace.
+        netns: NetnsId,
     },
 }
 
@@ -113,7 +124,11 @@ pub enum Change {
     /// A flap is counted: its cause is final.
     Flap {
         /// The record.
-        #[serde(flatten)]
+        flap: Flap,
+    },
+    /// Evidence that came after a flap was counted says more about its cause; the counter stays.
+    FlapAmended {
+        /// The record as it reads now.
         flap: Flap,
     },
     /// An attempt to connect failed.

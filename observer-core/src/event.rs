@@ -201,7 +201,8 @@ pub struct Socket {
     /// Payload bytes received so far.
     #[serde(default)]
     pub bytes_received: u64,
-    /// Payload bytes acknowledged by the peer so far.
+    /// Bytes acknowledged by the peer so far, as the kernel counts them (`tcpi_bytes_acked`): payload,
+    /// plus one for the SYN of a connection that this side opened.
     #[serde(default)]
     pub bytes_acked: u64,
     /// Smoothed round-trip time in microseconds; 0 while none was measured.
@@ -264,6 +265,24 @@ impl TcpState {
             12 => Self::NewSynRecv,
             _ => return None,
         })
+    }
+
+    /// The kernel's name, as `ss` and `/proc` know it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "ESTABLISHED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait1 => "FIN_WAIT1",
+            Self::FinWait2 => "FIN_WAIT2",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::Listen => "LISTEN",
+            Self::Closing => "CLOSING",
+            Self::NewSynRecv => "NEW_SYN_RECV",
+        }
     }
 }
 
@@ -329,11 +348,13 @@ pub enum LossStage {
     SockDiag,
     /// The recorder could not write.
     Recorder,
+    /// A bounded table of the core was full.
+    Table,
 }
 
 impl LossStage {
     /// Every stage: their counters exist from the start.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ring,
         Self::StrangerRing,
         Self::Map,
@@ -341,6 +362,7 @@ impl LossStage {
         Self::Decode,
         Self::SockDiag,
         Self::Recorder,
+        Self::Table,
     ];
 
     /// The `stage` label.
@@ -353,6 +375,7 @@ impl LossStage {
             Self::Decode => "decode",
             Self::SockDiag => "sock_diag",
             Self::Recorder => "recorder",
+            Self::Table => "table",
         }
     }
 }

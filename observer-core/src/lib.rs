@@ -3,16 +3,53 @@
 //! No clock, no socket, no file, no environment and no failure: time, configuration and everything
 //! the outside knows are arguments, and bad input is a counted fact. What order the same events are
 //! applied in decides everything, so that a recorded file replays bit for bit.
+//!
+//! One event's way: [`Observer::apply`] runs what is due (`deadline`), finds the `node` the event
+//! belongs to, and there `sockets` decides whose connection a socket is. A `connection` keeps bytes
+//! and the `evidence` of its end; `sessions` makes of its steps what they mean for the peer's
+//! `session`: up, down, counted, amended. `known` is how peers come and go, `stranger` where those
+//! wait who are none yet, `speaker` what became of the local BGP processes. A `turn` is what each of
+//! them may use meanwhile; `view` shows the result.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod bgp;
 pub mod cause;
 pub mod change;
 pub mod config;
+pub mod conversation;
 pub mod event;
 pub mod observer;
 pub mod peer;
 pub mod record;
+pub mod replay;
+pub mod stream;
 pub mod time;
 
+mod address;
+mod connection;
+mod deadline;
+mod evidence;
+mod inventory;
+mod known;
+mod loss;
+mod node;
+mod session;
+mod sessions;
+mod sockets;
+mod speaker;
+mod stranger;
+mod totals;
+mod turn;
+mod view;
+
 pub use observer::Observer;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests_known;
+#[cfg(test)]
+mod tests_properties;
+#[cfg(test)]
+mod tests_sessions;

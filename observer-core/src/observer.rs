@@ -1,82 +1,383 @@
 //! The state machine: one owner of everything known, fed one event at a time.
+//!
+//! What the agent is to do: send [`Fact::WallClock`] first, then [`Fact::NodeObserved`],
+//! [`Fact::PeersRestored`] and [`Fact::Inventory`], then what a first dump shows, closed by
+//! [`Fact::SocketsDumped`]; a [`Fact::Tick`] whenever [`Observer::next_deadline`] has come and no
+//! other event did; and carry out each [`Request`](crate::change::Request).
 
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+pub use crate::totals::{Histogram, Totals};
 use crate::{
+    address::canonical,
     change::Output,
     config::CoreConfig,
-    event::Event,
+    deadline::{Deadlines, Due},
+    event::{Event, Fact, LossStage, NetnsId, Socket},
+    evidence::Clue,
+    inventory::Inventory,
+    known::is_outdated,
+    loss::Losses,
+    node::{Node, Urgency},
     peer::{Flap, PeerView, SavedPeer},
-    time::Timestamp,
+    sockets::Inspected,
+    time::{Timestamp, WallOffset},
+    turn::Turn,
 };
 
 /// Everything the agent knows.
 #[derive(Debug)]
 pub struct Observer {
     config: CoreConfig,
+    now: Timestamp,
+    wall: WallOffset,
+    seq: u64,
+    inventory: Inventory,
+    deadlines: Deadlines,
+    totals: Totals,
+    losses: Losses,
+    nodes: BTreeMap<NetnsId, Node>,
+    /// Peers of nodes that are not observed, now or yet.
+    dormant: BTreeMap<String, Vec<SavedPeer>>,
 }
 
 impl Observer {
     /// Knows nothing yet.
     pub fn new(config: CoreConfig) -> Self {
-        Self { config }
+        Self {
+            config,
+            now: Timestamp::default(),
+            wall: WallOffset::default(),
+            seq: 0,
+            inventory: Inventory::default(),
+            deadlines: Deadlines::default(),
+            totals: Totals::new(),
+            losses: Losses::default(),
+            nodes: BTreeMap::new(),
+            dormant: BTreeMap::new(),
+        }
     }
 
     /// Takes in `event` at `now` (never less than in the call before; deadlines that are due run
     /// first) and appends what follows from it to `out`.
     pub fn apply(&mut self, now: Timestamp, event: &Event, out: &mut Vec<Output>) {
-        let _ = (now, event, out, &self.config);
+        self.now = self.now.max(now);
+        while let Some((at, due)) = self.deadlines.pop(self.now) {
+            let (mut turn, nodes) = self.turn(at, out);
+            run_due(&mut turn, nodes, due);
+        }
+        self.take_in(event, out);
     }
 
-    /// When [`Fact::Tick`](crate::event::Fact::Tick) is needed at the latest, if nothing else comes
-    /// before.
+    /// When [`Fact::Tick`] is needed at the latest, if nothing else comes before.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        None
+        self.deadlines.next()
     }
 
     /// Every known peer, ordered by node and address, as of `now`.
     pub fn peers(&self, now: Timestamp) -> Vec<PeerView> {
-        let _ = now;
-        Vec::new()
+        let mut nodes: Vec<&Node> = self.nodes.values().collect();
+        nodes.sort_by(|one, other| one.name.cmp(&other.name));
+        nodes.into_iter().flat_map(|node| node.views(now)).collect()
     }
 
-    /// The flaps that are remembered, newest last.
+    /// The flaps that are remembered, newest last; those of nodes that are not observed any more
+    /// included.
     pub fn flaps(&self) -> Vec<Flap> {
-        Vec::new()
+        let dormant = self.dormant.values().flatten();
+        let mut flaps: Vec<Flap> = self
+            .nodes
+            .values()
+            .flat_map(|node| node.peers.values())
+            .flat_map(|peer| peer.session.recent.iter())
+            .chain(dormant.flat_map(|saved| saved.recent_flaps.iter()))
+            .cloned()
+            .collect();
+        flaps.sort_by(|one, other| {
+            let key = |flap: &Flap| (flap.down_at, flap.number);
+            key(one)
+                .cmp(&key(other))
+                .then_with(|| (&one.node, &one.peer).cmp(&(&other.node, &other.peer)))
+        });
+        flaps
     }
 
-    /// What the state directory should remember, by node.
+    /// What the state directory should remember, by node; nodes that are not observed now included,
+    /// as long as their peers would not be forgotten.
     pub fn save(&self) -> Vec<(String, Vec<SavedPeer>)> {
-        Vec::new()
+        let (now, after) = (self.wall.wall(self.now), self.config.forget_after());
+        let mut saved = self.dormant.clone();
+        for peers in saved.values_mut() {
+            peers.retain(|peer| !is_outdated(peer, now, after));
+        }
+        saved.retain(|_, peers| !peers.is_empty());
+        for node in self.nodes.values() {
+            saved
+                .entry(node.name.clone())
+                .or_default()
+                .extend(node.save());
+        }
+        saved.into_iter().collect()
     }
 
     /// Counts since the start.
     pub fn totals(&self) -> Totals {
-        Totals::default()
+        self.totals.clone()
+    }
+
+    /// What is at hand for work that takes effect at `at`.
+    fn turn<'a>(
+        &'a mut self,
+        at: Timestamp,
+        out: &'a mut Vec<Output>,
+    ) -> (Turn<'a>, &'a mut BTreeMap<NetnsId, Node>) {
+        let turn = Turn {
+            config: &self.config,
+            now: self.now,
+            at,
+            exact: false,
+            wall: self.wall,
+            inventory: &self.inventory,
+            deadlines: &mut self.deadlines,
+            totals: &mut self.totals,
+            losses: &mut self.losses,
+            seq: &mut self.seq,
+            out,
+        };
+        (turn, &mut self.nodes)
+    }
+
+    fn take_in(&mut self, event: &Event, out: &mut Vec<Output>) {
+        match &event.fact {
+            Fact::Tick => {}
+            Fact::WallClock { offset } => self.wall = *offset,
+            Fact::NodeObserved { netns, node } => self.observe(event, *netns, node, out),
+            Fact::NodeGone { netns } => self.close(event, *netns, out),
+            Fact::PeersRestored { node, peers } => self.restore(event, node, peers, out),
+            Fact::Inventory { peers } => {
+                self.inventory = Inventory::new(peers);
+                self.for_each_node(event, out, None, |turn, node| node.apply_inventory(turn));
+            }
+            Fact::PeerForget { node, peer } => self.forget(event, node.as_deref(), *peer, out),
+            Fact::Strangers { connections } => {
+                self.totals.strangers = self.totals.strangers.saturating_add(*connections);
+            }
+            Fact::Lost { stage, count } => self.lose(event, *stage, *count, out),
+            Fact::TcpState { .. }
+            | Fact::TcpError { .. }
+            | Fact::ResetReceived { .. }
+            | Fact::ResetSent { .. }
+            | Fact::Retransmit { .. }
+            | Fact::SocketInfo { .. }
+            | Fact::SocketGone { .. }
+            | Fact::SocketsDumped { .. }
+            | Fact::SpeakerExited { .. }
+            | Fact::SpeakerSignalled { .. }
+            | Fact::SpeakerOom { .. } => {
+                let now = self.now;
+                let (mut turn, nodes) = self.turn(now, out);
+                turn.take_time_of(event);
+                if let Some(node) = netns_of(&event.fact).and_then(|netns| nodes.get_mut(&netns)) {
+                    take_in_at_node(&mut turn, node, &event.fact);
+                }
+            }
+        }
+    }
+
+    fn for_each_node(
+        &mut self,
+        event: &Event,
+        out: &mut Vec<Output>,
+        only: Option<&str>,
+        work: impl Fn(&mut Turn<'_>, &mut Node),
+    ) {
+        let now = self.now;
+        let (mut turn, nodes) = self.turn(now, out);
+        turn.take_time_of(event);
+        for node in nodes.values_mut() {
+            if only.is_none_or(|only| only == node.name) {
+                work(&mut turn, node);
+            }
+        }
+    }
+
+    fn observe(&mut self, event: &Event, netns: NetnsId, name: &str, out: &mut Vec<Output>) {
+        if let Some(node) = self.nodes.get(&netns) {
+            if node.name == name {
+                return;
+            }
+            self.close(event, netns, out);
+        }
+        self.totals.add_node(name);
+        let dormant = self.dormant.remove(name).unwrap_or_default();
+        let mut node = Node::new(netns, name);
+        let now = self.now;
+        let (mut turn, nodes) = self.turn(now, out);
+        turn.take_time_of(event);
+        node.restore(&mut turn, &dormant);
+        node.apply_inventory(&mut turn);
+        nodes.insert(netns, node);
+    }
+
+    fn close(&mut self, event: &Event, netns: NetnsId, out: &mut Vec<Output>) {
+        let Some(node) = self.nodes.remove(&netns) else {
+            return;
+        };
+        let name = node.name.clone();
+        let now = self.now;
+        let (mut turn, _) = self.turn(now, out);
+        turn.take_time_of(event);
+        let left = node.close(&mut turn);
+        self.dormant.insert(name, left);
+    }
+
+    fn restore(&mut self, event: &Event, name: &str, peers: &[SavedPeer], out: &mut Vec<Output>) {
+        if self.nodes.values().any(|node| node.name == name) {
+            self.for_each_node(event, out, Some(name), |turn, node| {
+                node.restore(turn, peers);
+            });
+        } else {
+            self.dormant.insert(name.to_owned(), peers.to_vec());
+        }
+    }
+
+    fn forget(&mut self, event: &Event, only: Option<&str>, ip: IpAddr, out: &mut Vec<Output>) {
+        self.for_each_node(event, out, only, |turn, node| node.forget_ip(turn, ip));
+        let ip = ip.to_canonical();
+        for (name, peers) in &mut self.dormant {
+            if only.is_none_or(|only| only == name) {
+                peers.retain(|saved| saved.address.to_canonical() != ip);
+            }
+        }
+    }
+
+    /// Lost evidence is replaced by a dump of every namespace: nobody knows whose it was.
+    fn lose(&mut self, event: &Event, stage: LossStage, count: u64, out: &mut Vec<Output>) {
+        if count == 0 {
+            return;
+        }
+        let now = self.now;
+        let (mut turn, nodes) = self.turn(now, out);
+        turn.take_time_of(event);
+        turn.lost(stage, count);
+        let urgency = match stage {
+            LossStage::Ring | LossStage::Queue | LossStage::Decode | LossStage::SockDiag => {
+                Urgency::Now
+            }
+            LossStage::StrangerRing => Urgency::Sometime,
+            LossStage::Map | LossStage::Recorder | LossStage::Table => return,
+        };
+        for node in nodes.values_mut() {
+            node.want_dump(&mut turn, urgency);
+        }
     }
 }
 
-/// Counts since the start, for metrics without a peer label.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Totals {
-    /// By node: flaps by the cause's label; every label of [`Cause::LABELS`](crate::cause::Cause::LABELS) is there.
-    pub flaps_by_cause:
-        std::collections::BTreeMap<String, std::collections::BTreeMap<&'static str, u64>>,
-    /// Completed inbound connections of strangers.
-    pub strangers: u64,
-    /// Events lost, by stage.
-    pub lost: std::collections::BTreeMap<crate::event::LossStage, u64>,
-    /// Dumps that replaced what was lost.
-    pub resyncs: u64,
-    /// By node: SYN to TCP's ESTABLISHED, both stamped by the kernel.
-    pub establish: std::collections::BTreeMap<String, Histogram>,
+fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
+    let netns = match due {
+        Due::Cause(netns, _)
+        | Due::Connection(netns, _)
+        | Due::Stranger(netns, _)
+        | Due::Silence(netns, _)
+        | Due::Resync(netns) => netns,
+        Due::Losses(stage) => return turn.losses_due(stage),
+    };
+    let Some(node) = nodes.get_mut(&netns) else {
+        return;
+    };
+    match due {
+        Due::Cause(_, address) => node.settle(turn, address, true),
+        Due::Connection(_, id) => node.connection_due(turn, id),
+        Due::Stranger(_, id) => node.stranger_due(turn, id),
+        Due::Silence(_, address) => node.consider_forgetting(turn, address),
+        Due::Resync(_) => node.dump(turn),
+        Due::Losses(_) => {}
+    }
 }
 
-/// A cumulative histogram in seconds with fixed bounds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Histogram {
-    /// Upper bounds in seconds, ascending, without +Inf.
-    pub bounds: &'static [f64],
-    /// Observations at or below each bound (not cumulative), and above the last as the last entry.
-    pub counts: Vec<u64>,
-    /// Sum of all observations in seconds.
-    pub sum: f64,
+/// The namespace that a fact about sockets or speakers belongs to.
+fn netns_of(fact: &Fact) -> Option<NetnsId> {
+    match fact {
+        Fact::TcpState { socket, .. }
+        | Fact::TcpError { socket, .. }
+        | Fact::ResetReceived { socket }
+        | Fact::ResetSent { socket }
+        | Fact::Retransmit { socket }
+        | Fact::SocketInfo { socket, .. } => Some(socket.netns),
+        Fact::NodeObserved { netns, .. }
+        | Fact::NodeGone { netns }
+        | Fact::SocketGone { netns, .. }
+        | Fact::SocketsDumped { netns, .. }
+        | Fact::SpeakerExited { netns, .. }
+        | Fact::SpeakerSignalled { netns, .. }
+        | Fact::SpeakerOom { netns, .. } => Some(*netns),
+        Fact::Tick
+        | Fact::WallClock { .. }
+        | Fact::PeersRestored { .. }
+        | Fact::Inventory { .. }
+        | Fact::PeerForget { .. }
+        | Fact::Strangers { .. }
+        | Fact::Lost { .. } => None,
+    }
+}
+
+fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
+    match fact {
+        Fact::TcpState {
+            socket,
+            from,
+            to,
+            process,
+        } => node.tcp_state(turn, &canonical(socket), *from, *to, process.as_ref()),
+        Fact::TcpError { socket, errno } => clue(turn, node, socket, Clue::Error(*errno)),
+        Fact::ResetReceived { socket } => clue(turn, node, socket, Clue::ResetReceived),
+        Fact::ResetSent { socket } => clue(turn, node, socket, Clue::ResetSent),
+        Fact::Retransmit { socket } => node.retransmit(turn, &canonical(socket)),
+        Fact::SocketInfo {
+            socket,
+            state,
+            last_data_received_millis,
+            send_queue,
+            receive_queue,
+            process,
+        } => {
+            let said = Inspected {
+                socket: &canonical(socket),
+                state: *state,
+                last_data_received: last_data_received_millis
+                    .map(|millis| Duration::from_millis(u64::from(millis))),
+                queues: (*send_queue, *receive_queue),
+                process: process.as_ref(),
+            };
+            node.inspected(turn, said);
+        }
+        Fact::SocketGone { id, .. } => node.socket_gone(turn, *id),
+        Fact::SocketsDumped { begun, .. } => node.sockets_dumped(turn, *begun),
+        Fact::SpeakerExited {
+            speaker,
+            status,
+            signal,
+            ..
+        } => node.speaker_exited(turn, speaker, *status, *signal),
+        Fact::SpeakerSignalled {
+            speaker,
+            signal,
+            sender,
+            ..
+        } => node.speaker_signalled(turn, speaker, *signal, sender.as_ref()),
+        Fact::SpeakerOom { speaker, .. } => node.speakers.out_of_memory(turn.at, speaker),
+        Fact::Tick
+        | Fact::WallClock { .. }
+        | Fact::NodeObserved { .. }
+        | Fact::NodeGone { .. }
+        | Fact::PeersRestored { .. }
+        | Fact::Inventory { .. }
+        | Fact::PeerForget { .. }
+        | Fact::Strangers { .. }
+        | Fact::Lost { .. } => {}
+    }
+}
+
+fn clue(turn: &mut Turn<'_>, node: &mut Node, socket: &Socket, clue: Clue) {
+    node.clue(turn, &canonical(socket), clue);
 }

@@ -1,1 +1,25 @@
-//! Labs.
+//! Labs: nodes as network namespaces on a bridge, each with a real BGP speaker and a pod, observed
+//! by one agent; scenarios that break them; and what the agent must say then.
+//!
+//! Everything a lab makes (namespaces, processes, its directory) carries the lab's id and goes away
+//! with it: on drop, on panic, on SIGINT and SIGTERM; what a `kill -9` left behind, the next lab
+//! clears away. Nothing is made in the namespace the lab is started from.
+
+pub mod agent;
+pub mod birdc;
+pub mod cgroup;
+pub mod estate;
+pub mod gate;
+pub mod http;
+pub mod lab;
+pub mod metrics;
+pub mod netns;
+pub mod process;
+pub mod programs;
+pub mod prometheus;
+pub mod scenario;
+pub mod speaker;
+pub mod stage;
+pub mod story;
+pub mod strangers;
+pub mod wait;

@@ -1,1 +1,61 @@
-fn main() {}
+//! `cargo xtask`: everything a developer or CI does with this repository, as one command each.
+//!
+//! It prepares a machine, builds, and runs checks by calling the ordinary tools. It holds no
+//! product logic and nothing of it ships.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a terminal tool: what it prints is its result"
+)]
+
+mod build;
+mod debian;
+mod lab;
+mod rules;
+mod setup;
+mod shell;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Automation of bgp-observer.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install or find all that building, lab and tests need; safe to repeat.
+    Setup(setup::Args),
+    /// Build the agent.
+    Build(build::Args),
+    /// Run a mesh of real BGP speakers on this machine and watch it with the agent (needs root).
+    Lab(lab::Args),
+    /// Check formatting, lints, licences, house rules and alerts, and run the tests.
+    Test(test::Args),
+    /// What CI runs: `test` with CI=true.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Lab(args) => lab::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Ci => test::ci(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! What was seen of a connection's end, and what to conclude from it.
+//!
+//! Only TCP's side and the local speaker's: a NOTIFICATION, which would outrank all of it, is not
+//! read here.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    cause::{Cause, Errno},
+    event::{Process, TcpState},
+    speaker::{Explained, Speakers},
+    time::Timestamp,
+};
+
+/// Clues kept per connection; a connection that errs again and again keeps the latest.
+const MAX_CLUES: usize = 12;
+/// The shortest hold time a speaker may use (RFC 4271 section 4.2), less the kernel's rounding: a
+/// shorter silence ends no session.
+const SHORTEST_HOLD: Duration = Duration::from_millis(2_900);
+
+const ECONNABORTED: i32 = 103;
+const ECONNRESET: i32 = 104;
+const ECONNREFUSED: i32 = 111;
+
+/// A fact that bears on how a connection ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Clue {
+    /// A valid RST arrived.
+    ResetReceived,
+    /// The kernel sent a RST.
+    ResetSent,
+    /// The kernel told the owner an error.
+    Error(i32),
+    /// It went to this state.
+    Went(TcpState),
+    /// It is not among the sockets any more.
+    Missing,
+}
+
+impl fmt::Display for Clue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ResetReceived => f.write_str("RST received"),
+            Self::ResetSent => f.write_str("RST sent"),
+            Self::Error(errno) => write!(f, "TCP error: {}", Errno(*errno)),
+            Self::Went(state) => match Way::of(*state) {
+                Way::FinReceived => write!(f, "FIN received ({})", state.name()),
+                Way::FinSent => write!(f, "FIN sent ({})", state.name()),
+                Way::Closed | Way::Missing => write!(f, "socket went to {}", state.name()),
+            },
+            Self::Missing => f.write_str("socket found gone"),
+        }
+    }
+}
+
+/// How a connection stopped being usable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Way {
+    /// The peer closed first.
+    FinReceived,
+    /// Our side closed first.
+    FinSent,
+    /// Without any FIN: RST, error, abort.
+    Closed,
+    /// Nobody saw it.
+    Missing,
+}
+
+impl Way {
+    /// Which side closed first, from the state that a connection in use went to.
+    pub const fn of(to: TcpState) -> Self {
+        match to {
+            TcpState::CloseWait | TcpState::LastAck => Self::FinReceived,
+            TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::TimeWait => {
+                Self::FinSent
+            }
+            TcpState::Close
+            | TcpState::Established
+            | TcpState::SynSent
+            | TcpState::SynRecv
+            | TcpState::Listen
+            | TcpState::NewSynRecv => Self::Closed,
+        }
+    }
+}
+
+/// The moment a connection stopped being usable.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub at: Timestamp,
+    pub way: Way,
+    /// Whose system call it was, or else who owned the socket.
+    pub process: Option<Process>,
+    /// Whether it was a system call of that process.
+    pub by_call: bool,
+    /// How long nothing had been received, at least.
+    pub silent: Duration,
+    /// Retransmissions of the oldest segment without answer.
+    pub unanswered: u8,
+    /// Data of ours had been waiting for an answer, by sock_diag.
+    pub stuck: bool,
+}
+
+/// What is known of one connection's end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Evidence {
+    clues: Vec<(Timestamp, Clue)>,
+    pub end: Option<End>,
+}
+
+/// A cause and what it rests on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Verdict {
+    pub cause: Cause,
+    /// In words, in order.
+    pub evidence: Vec<String>,
+    /// Nothing that may still come within the cause's wait would change it.
+    pub settled: bool,
+}
+
+impl Evidence {
+    pub fn add(&mut self, at: Timestamp, clue: Clue) {
+        if self.clues.len() >= MAX_CLUES {
+            self.clues.remove(0);
+        }
+        self.clues.push((at, clue));
+    }
+
+    /// Why the session that rode on this connection went down. `wait` is how far apart facts of the
+    /// same end may lie.
+    pub fn conclude(&self, speakers: &Speakers, wait: Duration) -> Verdict {
+        let Some(end) = &self.end else {
+            return Verdict {
+                cause: Cause::Unknown,
+                evidence: Vec::new(),
+                settled: false,
+            };
+        };
+        let explained = speakers.explain(end.at, end.process.as_ref().map(|by| by.pid), wait);
+        let mut evidence: Vec<String> = self.near(end, wait).map(ToString::to_string).collect();
+        end.describe(&mut evidence);
+        let (cause, settled) = match end.way {
+            Way::FinReceived => (Cause::FinReceived, true),
+            Way::FinSent => end.local(explained, Cause::FinSent, &mut evidence),
+            Way::Closed => self.closed(end, explained, wait, &mut evidence),
+            Way::Missing => match self.closed(end, explained, wait, &mut evidence) {
+                (Cause::Unknown, _) => (Cause::Unobserved, true),
+                known => known,
+            },
+        };
+        Verdict {
+            cause,
+            evidence,
+            settled,
+        }
+    }
+
+    fn closed(
+        &self,
+        end: &End,
+        explained: Option<Explained>,
+        wait: Duration,
+        evidence: &mut Vec<String>,
+    ) -> (Cause, bool) {
+        if self.has(end, wait, &Clue::ResetReceived) {
+            return (Cause::ResetReceived, true);
+        }
+        // A socket closed with SO_LINGER 0 sends a RST and reports ECONNRESET to itself.
+        let sent = self.has(end, wait, &Clue::ResetSent);
+        match self.errno(end, wait) {
+            Some(ECONNABORTED) => return (Cause::ResetSent, true),
+            Some(ECONNRESET) if !sent => return (Cause::ResetReceived, true),
+            Some(errno) if errno != ECONNRESET => return (Cause::TcpError { errno }, true),
+            Some(_) | None => {}
+        }
+        if sent || end.by_call {
+            return end.local(explained, Cause::ResetSent, evidence);
+        }
+        match explained {
+            Some(explained) if explained.ended => {
+                end.local(Some(explained), Cause::Unknown, evidence)
+            }
+            Some(_) | None => (Cause::Unknown, false),
+        }
+    }
+
+    /// Why an attempt failed: a connection that ended before any session rode on it.
+    pub fn failure(&self, wait: Duration) -> Failure {
+        let Some(end) = &self.end else {
+            return Failure::Unobserved;
+        };
+        let received = self.has(end, wait, &Clue::ResetReceived);
+        match self.errno(end, wait) {
+            Some(ECONNREFUSED) => return Failure::Refused,
+            Some(ECONNRESET | ECONNABORTED) | None => {}
+            Some(errno) => return Failure::Error(errno),
+        }
+        match end.way {
+            Way::FinReceived => Failure::ClosedByPeer,
+            Way::FinSent => Failure::ClosedByUs,
+            Way::Closed if received => Failure::Refused,
+            Way::Closed if self.has(end, wait, &Clue::ResetSent) => Failure::ResetByUs,
+            Way::Closed => Failure::GivenUp,
+            Way::Missing => Failure::Unobserved,
+        }
+    }
+
+    fn near<'a>(&'a self, end: &'a End, wait: Duration) -> impl Iterator<Item = &'a Clue> {
+        self.clues
+            .iter()
+            .filter(move |(at, _)| *at >= end.at.before(wait))
+            .map(|(_, clue)| clue)
+    }
+
+    fn has(&self, end: &End, wait: Duration, wanted: &Clue) -> bool {
+        self.near(end, wait).any(|clue| clue == wanted)
+    }
+
+    fn errno(&self, end: &End, wait: Duration) -> Option<i32> {
+        self.near(end, wait).find_map(|clue| match clue {
+            Clue::Error(errno) => Some(*errno),
+            Clue::ResetReceived | Clue::ResetSent | Clue::Went(_) | Clue::Missing => None,
+        })
+    }
+}
+
+impl End {
+    /// Our side closed it: because its speaker ended, because it heard nothing, or else `plain`.
+    fn local(
+        &self,
+        explained: Option<Explained>,
+        plain: Cause,
+        evidence: &mut Vec<String>,
+    ) -> (Cause, bool) {
+        if let Some(Explained {
+            speaker,
+            end,
+            ended,
+        }) = explained
+        {
+            let cause = Cause::LocalSpeakerGone { speaker, end };
+            evidence.push(cause.to_string());
+            return (cause, ended);
+        }
+        if self.silent >= SHORTEST_HOLD && (self.unanswered > 0 || self.stuck) {
+            let silent_millis = u64::try_from(self.silent.as_millis()).unwrap_or(u64::MAX);
+            return (Cause::HoldTimerExpired { silent_millis }, false);
+        }
+        (plain, false)
+    }
+
+    fn describe(&self, evidence: &mut Vec<String>) {
+        if self.by_call
+            && let Some(process) = &self.process
+        {
+            evidence.push(format!("closed by {}", Named(process)));
+        }
+        if self.unanswered == 0 && !self.stuck {
+            return;
+        }
+        evidence.push(format!(
+            "nothing received for {:.1} s",
+            self.silent.as_secs_f64()
+        ));
+        if self.unanswered > 0 {
+            evidence.push(format!("{} retransmissions unanswered", self.unanswered));
+        } else {
+            evidence.push("sent data unanswered".to_owned());
+        }
+    }
+}
+
+struct Named<'a>(&'a Process);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Process { pid, comm } = self.0;
+        write!(f, "{} (pid {pid})", comm.escape_debug())
+    }
+}
+
+/// Why an attempt to connect failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Failure {
+    /// RST in answer to a SYN, or before a session.
+    Refused,
+    /// TCP gave up.
+    Error(i32),
+    /// The dialling speaker stopped waiting, or the socket closed for no visible reason.
+    GivenUp,
+    /// FIN from the peer before a session.
+    ClosedByPeer,
+    /// FIN from our side before a session.
+    ClosedByUs,
+    /// RST from our side before a session.
+    ResetByUs,
+    /// Gone when we looked.
+    Unobserved,
+}
+
+impl Failure {
+    /// Whether later evidence could still name it better.
+    pub const fn is_settled(self) -> bool {
+        match self {
+            Self::Refused | Self::Error(_) | Self::Unobserved => true,
+            Self::GivenUp | Self::ClosedByPeer | Self::ClosedByUs | Self::ResetByUs => false,
+        }
+    }
+
+    /// In words; `connected` when TCP had come up.
+    pub fn words(self, connected: bool) -> String {
+        let words = match (self, connected) {
+            (Self::Refused, false) => "connection refused",
+            (Self::Refused, true) => "reset by the peer before Established (RST received)",
+            (Self::Error(errno), _) => return Errno(errno).to_string(),
+            (Self::GivenUp, false) => "no answer until the local speaker gave up",
+            (Self::GivenUp, true) => "closed before Established",
+            (Self::ClosedByPeer, _) => "closed by the peer before Established (FIN received)",
+            (Self::ClosedByUs, _) => "closed by the local speaker before Established (FIN sent)",
+            (Self::ResetByUs, _) => "reset by this node before Established (RST sent)",
+            (Self::Unobserved, _) => "ended while the agent was not looking",
+        };
+        words.to_owned()
+    }
+}
+
+/// Whether `later`, seen after a flap was counted with `counted`, says more about why: then the
+/// record is amended.
+pub(crate) fn says_more(counted: &Cause, later: &Cause) -> bool {
+    match counted {
+        Cause::Unknown | Cause::Unobserved => !matches!(later, Cause::Unknown | Cause::Unobserved),
+        Cause::FinSent | Cause::ResetSent => matches!(later, Cause::LocalSpeakerGone { .. }),
+        Cause::LocalSpeakerGone { .. } => {
+            matches!(later, Cause::LocalSpeakerGone { .. }) && counted != later
+        }
+        Cause::ResetReceived
+        | Cause::FinReceived
+        | Cause::TcpError { .. }
+        | Cause::HoldTimerExpired { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::Signal;
+
+    const WAIT: Duration = Duration::from_millis(250);
+    const AT: Timestamp = Timestamp::from_nanos(100_000_000_000);
+
+    fn bird() -> Process {
+        Process {
+            pid: 40,
+            comm: "bird".to_owned(),
+        }
+    }
+
+    fn ended(way: Way, clues: &[Clue]) -> Evidence {
+        let mut evidence = Evidence::default();
+        for clue in clues {
+            evidence.add(AT, clue.clone());
+        }
+        evidence.end = Some(End {
+            at: AT,
+            way,
+            process: None,
+            by_call: false,
+            silent: Duration::from_secs(1),
+            unanswered: 0,
+            stuck: false,
+        });
+        evidence
+    }
+
+    #[test]
+    fn each_kind_of_end_has_its_cause_and_says_whether_more_may_come() {
+        use Clue::{Error, ResetReceived, ResetSent};
+        let errno = |errno| Cause::TcpError { errno };
+        for (way, clues, cause, settled) in [
+            (Way::FinReceived, &[][..], Cause::FinReceived, true),
+            (Way::FinReceived, &[ResetSent], Cause::FinReceived, true),
+            (Way::FinSent, &[], Cause::FinSent, false),
+            (Way::Closed, &[ResetReceived], Cause::ResetReceived, true),
+            (
+                Way::Closed,
+                &[ResetReceived, Error(104)],
+                Cause::ResetReceived,
+                true,
+            ),
+            (Way::Closed, &[Error(104)], Cause::ResetReceived, true),
+            (
+                Way::Closed,
+                &[ResetSent, Error(103)],
+                Cause::ResetSent,
+                true,
+            ),
+            (Way::Closed, &[ResetSent], Cause::ResetSent, false),
+            (
+                Way::Closed,
+                &[ResetSent, Error(104)],
+                Cause::ResetSent,
+                false,
+            ),
+            (Way::Closed, &[Error(110)], errno(110), true),
+            (Way::Closed, &[Error(113)], errno(113), true),
+            (Way::Closed, &[], Cause::Unknown, false),
+            (Way::Missing, &[], Cause::Unobserved, true),
+            (Way::Missing, &[ResetReceived], Cause::ResetReceived, true),
+        ] {
+            let verdict = ended(way, clues).conclude(&Speakers::default(), WAIT);
+            assert_eq!(
+                (&verdict.cause, verdict.settled),
+                (&cause, settled),
+                "{way:?} {clues:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_silent_unanswered_connection_that_our_side_closes_is_a_hold_timer() {
+        for (way, silent, unanswered, stuck, hold) in [
+            (Way::FinSent, 9_000, 5, false, true),
+            (Way::FinSent, 9_000, 0, true, true),
+            (Way::FinSent, 9_000, 0, false, false),
+            (Way::FinSent, 1_000, 5, false, false),
+            (Way::FinReceived, 9_000, 5, false, false),
+            (Way::Closed, 9_000, 5, false, false),
+        ] {
+            let mut evidence = ended(way, &[]);
+            if let Some(end) = &mut evidence.end {
+                end.silent = Duration::from_millis(silent);
+                end.unanswered = unanswered;
+                end.stuck = stuck;
+            }
+            let verdict = evidence.conclude(&Speakers::default(), WAIT);
+            let is_hold = matches!(
+                verdict.cause,
+                Cause::HoldTimerExpired {
+                    silent_millis: 9_000
+                }
+            );
+            assert_eq!(is_hold, hold, "{way:?} {silent} {unanswered} {stuck}");
+        }
+    }
+
+    #[test]
+    fn a_hold_timer_that_ends_in_a_reset_is_a_hold_timer_too() {
+        let mut evidence = ended(Way::Closed, &[Clue::ResetSent]);
+        if let Some(end) = &mut evidence.end {
+            end.silent = Duration::from_secs(9);
+            end.unanswered = 3;
+        }
+        let verdict = evidence.conclude(&Speakers::default(), WAIT);
+        assert!(matches!(verdict.cause, Cause::HoldTimerExpired { .. }));
+        assert_eq!(
+            verdict.evidence,
+            [
+                "RST sent",
+                "nothing received for 9.0 s",
+                "3 retransmissions unanswered"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_dead_speaker_outranks_the_inferred_hold_timer_but_not_a_received_reset() {
+        let mut speakers = Speakers::default();
+        let killed = Signal {
+            number: 9,
+            sender: None,
+        };
+        speakers.signal(AT, &bird(), killed);
+        speakers.exit(AT, &bird(), None, Some(9));
+        let mut evidence = ended(Way::FinSent, &[]);
+        if let Some(end) = &mut evidence.end {
+            end.silent = Duration::from_secs(9);
+            end.unanswered = 3;
+            end.process = Some(bird());
+            end.by_call = true;
+        }
+        let verdict = evidence.conclude(&speakers, WAIT);
+        assert!(matches!(verdict.cause, Cause::LocalSpeakerGone { .. }));
+        assert!(verdict.settled);
+        let reset = ended(Way::Closed, &[Clue::ResetReceived]).conclude(&speakers, WAIT);
+        assert_eq!(reset.cause, Cause::ResetReceived);
+    }
+
+    #[test]
+    fn clues_long_before_the_end_are_no_cause_of_it() {
+        let mut evidence = Evidence::default();
+        evidence.add(AT.before(Duration::from_secs(1)), Clue::ResetReceived);
+        evidence.end = ended(Way::Closed, &[]).end;
+        let verdict = evidence.conclude(&Speakers::default(), WAIT);
+        assert_eq!(verdict.cause, Cause::Unknown);
+    }
+
+    #[test]
+    fn failed_attempts_are_named_as_an_operator_would() {
+        use Clue::{Error, ResetReceived, ResetSent};
+        for (way, clues, connected, words) in [
+            (
+                Way::Closed,
+                &[ResetReceived][..],
+                false,
+                "connection refused",
+            ),
+            (
+                Way::Closed,
+                &[ResetReceived, Error(111)],
+                false,
+                "connection refused",
+            ),
+            (Way::Closed, &[Error(110)], false, "timed out (ETIMEDOUT)"),
+            (
+                Way::Closed,
+                &[Error(113)],
+                false,
+                "no route to host (EHOSTUNREACH)",
+            ),
+            (
+                Way::Closed,
+                &[],
+                false,
+                "no answer until the local speaker gave up",
+            ),
+            (
+                Way::FinReceived,
+                &[],
+                true,
+                "closed by the peer before Established (FIN received)",
+            ),
+            (
+                Way::Closed,
+                &[ResetSent, Error(103)],
+                true,
+                "reset by this node before Established (RST sent)",
+            ),
+        ] {
+            assert_eq!(ended(way, clues).failure(WAIT).words(connected), words);
+        }
+    }
+}

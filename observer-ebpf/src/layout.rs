@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! The constants the agent sets before loading, and reads at the offsets they name.
+//!
+//! The section is frozen before the verifier runs, so it sees constants: a branch on
+//! `LAYOUT.has_socket_cookie` that is not taken is never verified, which lets one object serve
+//! kernels without that helper.
+
+use core::mem::MaybeUninit;
+
+use observer_abi::{KernelLayout, MAX_PORTS};
+
+/// Where the running kernel keeps what is read. Uninitialised for the compiler, so that it cannot
+/// fold the reads; zeros in the object.
+#[unsafe(no_mangle)]
+pub static LAYOUT: MaybeUninit<KernelLayout> = MaybeUninit::zeroed();
+
+/// The BGP ports, 0 where unused.
+#[unsafe(no_mangle)]
+pub static PORTS: MaybeUninit<[u16; MAX_PORTS]> = MaybeUninit::zeroed();
+
+/// The value of one field of [`LAYOUT`].
+macro_rules! layout {
+    ($field:ident) => {
+        $crate::layout::value(core::mem::offset_of!(observer_abi::KernelLayout, $field))
+    };
+}
+pub(crate) use layout;
+
+/// The value at `at` bytes into [`LAYOUT`]; through [`layout!`] only, which knows the offsets.
+#[inline(always)]
+pub fn value(at: usize) -> u32 {
+    // SAFETY: `KernelLayout` is all u32, so `at` is that of an aligned one; volatile because the
+    // value is the loader's, not the compiler's.
+    unsafe { LAYOUT.as_ptr().byte_add(at).cast::<u32>().read_volatile() }
+}
+
+/// Reads a `T` at `offset` of the kernel object at `base`.
+///
+/// # Safety
+/// `base` must be a pointer the verifier knows the kernel type of, and `offset` that of a member of
+/// at least `T`'s size. The kernel turns a load from a bad address into zeros.
+#[inline(always)]
+pub unsafe fn read<T: Copy>(base: *const u8, offset: u32) -> T {
+    // SAFETY: the caller's promise; the verifier refuses the program where it is not kept.
+    unsafe { base.add(offset as usize).cast::<T>().read_volatile() }
+}

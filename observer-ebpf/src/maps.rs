@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! What the programs and the agent share.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf},
+};
+use observer_abi::{COUNTERS as COUNTERS_LEN, PeerKey};
+
+/// Evidence: facts about known peers, the speaker's own dials and listeners, and its end.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Facts about sockets of addresses that nobody knows. Small and apart, so that a flood of them
+/// overwrites nothing but itself.
+#[map]
+pub static STRANGERS: RingBuf = RingBuf::with_byte_size(64 << 10, 0);
+
+/// Exact counts, indexed by the `COUNTER_*` values of the ABI.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_LEN, 0);
+
+/// Inode of an observed network namespace → the agent's number for it.
+#[map]
+pub static NETNS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Peers whose facts go to [`EVENTS`]. The value means nothing.
+#[map]
+pub static KNOWN_PEERS: HashMap<PeerKey, u8> = HashMap::with_max_entries(16_384, 0);
+
+/// Thread group id of a local BGP speaker → the namespace it speaks in.
+#[map]
+pub static SPEAKERS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
+
+/// Adds one to the counter `index`.
+#[inline(always)]
+pub fn count(index: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: this CPU's own slot, aligned. Atomic, because a softirq can run another program
+        // in the middle of this one; by hand, because Rust has no atomic add for a target without
+        // compare-and-swap.
+        unsafe {
+            asm!(
+                "lock *(u64 *)({counter} + 0) += {one}",
+                counter = in(reg) counter,
+                one = in(reg) 1_u64,
+            );
+        }
+    }
+}

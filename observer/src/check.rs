@@ -1,0 +1,120 @@
+//! `check`: what can run here, why not, and what is lost without it.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use observer_core::event::{Event, NetnsId};
+
+use crate::{
+    cli::{Answer, CheckArgs, Format},
+    config::Config,
+    health::SourceStatus,
+    show,
+    source::{
+        kernel::{KernelOptions, KernelSource},
+        netns::{Netns, NetnsError},
+        sock_diag::SockDiag,
+    },
+    terminal::{self, plain},
+};
+
+/// Runs the command: loads and attaches everything, looks at every namespace, and lets go again.
+pub fn check(args: &CheckArgs) -> Result<Answer> {
+    let config = args.config.resolve()?;
+    let sources = sources(&config);
+    let running = sources.iter().filter(|source| source.running).count();
+    let text = match args.output {
+        Format::Json => terminal::json(&serde_json::json!({ "sources": sources }))?,
+        Format::Table => table(&sources),
+    };
+    terminal::print(&text)?;
+    Ok(if running == 0 {
+        Answer::Failed
+    } else if running < sources.len() {
+        Answer::No
+    } else {
+        Answer::Done
+    })
+}
+
+fn sources(config: &Config) -> Vec<SourceStatus> {
+    // What was attached to find out is detached again at the end of this line.
+    let probes = KernelSource::start(&kernel_options(config)).1;
+    let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
+    sources.extend(sock_diags(config));
+    sources
+}
+
+/// Whether `sock_diag` works, for each namespace.
+pub fn sock_diags(config: &Config) -> Vec<SourceStatus> {
+    let mut sources = Vec::new();
+    if let Some(node) = &config.node {
+        sources.push(sock_diag(node, Netns::own(), config));
+    }
+    for spec in &config.netns {
+        sources.push(sock_diag(&spec.node, Netns::named(&spec.netns), config));
+    }
+    sources
+}
+
+/// What the probes are told.
+pub fn kernel_options(config: &Config) -> KernelOptions {
+    KernelOptions {
+        ports: config.ports(),
+        btf_path: config.btf.clone(),
+    }
+}
+
+fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
+    let looked: Result<Vec<Event>> = netns.map_err(Into::into).and_then(|netns| {
+        let mut socket = SockDiag::open(&netns, NetnsId(1), &config.ports())?;
+        Ok(socket.dump()?)
+    });
+    SourceStatus::sock_diag(node, looked.err().map(|error| format!("{error:#}")))
+}
+
+/// The table as it is printed, and below it why what does not run does not, each reason once.
+pub fn table(sources: &[SourceStatus]) -> String {
+    let mut table = show::table::under(["SOURCE", "KIND", "NODE", "RUNS", "LOST WITHOUT IT"]);
+    let mut reasons: Vec<&str> = Vec::new();
+    for source in sources {
+        let runs = match source.reason.as_deref() {
+            _ if source.running => "yes".to_owned(),
+            None => "no".to_owned(),
+            Some(reason) => {
+                let known = reasons.iter().position(|known| *known == reason);
+                let number = known.unwrap_or_else(|| {
+                    reasons.push(reason);
+                    reasons.len() - 1
+                });
+                format!("no [{}]", number + 1)
+            }
+        };
+        table.add_row([
+            plain(&source.name),
+            plain(&source.kind),
+            plain(source.node.as_deref().unwrap_or("-")),
+            runs,
+            plain(&source.lost_without),
+        ]);
+    }
+    let mut text = format!("{table}\n");
+    for (number, reason) in (1..).zip(reasons) {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "[{number}] {}", plain(reason));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_several_share_is_told_once() {
+        let no = |node: &str| SourceStatus::sock_diag(node, Some("forbidden\x07".to_owned()));
+        let shown = table(&[no("a"), SourceStatus::sock_diag("b", None), no("c")]);
+        assert_eq!(shown.matches("no [1]").count(), 2, "{shown}");
+        assert!(shown.ends_with("\n[1] forbidden\\u{7}\n"), "{shown}");
+    }
+}

@@ -1,0 +1,161 @@
+use clap::Parser;
+
+use super::*;
+use crate::cli::ConfigArgs;
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+fn flags(args: &[&str]) -> Settings {
+    let all = std::iter::once("test").chain(args.iter().copied());
+    Flags::try_parse_from(all).unwrap().config.settings
+}
+
+fn file(text: &str) -> Result<Settings> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    std::fs::write(&path, text).unwrap();
+    Settings::from_file(&path)
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let file = file(
+        "node = \"from-file\"\nport = [1179]\nlog = \"debug\"\nforget_after = \"2d\"\n\
+         metrics_listen = \"off\"\n",
+    )
+    .unwrap();
+    let flags = flags(&["--node", "from-flag", "--log", "warn", "--netns", "a=b"]);
+    let config = Config::from_settings(flags.over(file)).unwrap();
+    assert_eq!(config.node.as_deref(), Some("from-flag"));
+    assert_eq!(config.log, "warn");
+    assert_eq!(config.ports(), [179, 1179]);
+    assert_eq!(config.core().forget_after_secs, 2 * 86_400);
+    assert_eq!(config.metrics_listen, Listen::Off);
+    assert_eq!(config.api_listen.to_string(), "127.0.0.1:9743");
+    assert_eq!(config.netns, ["a=b".parse().unwrap()]);
+}
+
+#[test]
+fn the_own_namespace_is_observed_unless_only_others_are_named() {
+    let node = |args: &[&str]| Config::from_settings(flags(args)).unwrap().node;
+    assert_eq!(node(&[]), Some(host_name()));
+    assert_eq!(node(&["--netns", "a"]), None);
+    assert_eq!(node(&["--netns", "a", "--node", "n"]), Some("n".to_owned()));
+}
+
+#[test]
+fn lists_are_split_as_in_the_environment() {
+    let settings = flags(&["--port", "1179,2179", "--port", "179", "--netns", "a,b=c"]);
+    let config = Config::from_settings(settings).unwrap();
+    assert_eq!(config.ports(), [179, 1179, 2179]);
+    assert_eq!(config.netns.len(), 2);
+}
+
+#[test]
+fn what_is_printed_is_a_file_that_means_the_same() {
+    for args in [
+        vec![],
+        vec![
+            "--netns",
+            "x=y",
+            "--node",
+            "n",
+            "--port",
+            "1179",
+            "--inventory",
+            "/i.toml",
+            "--forget-after",
+            "90m",
+            "--api-listen",
+            "off",
+            "--log-format",
+            "json",
+        ],
+    ] {
+        let config = Config::from_settings(flags(&args)).unwrap();
+        let again = Config::from_settings(file(&config.to_toml().unwrap()).unwrap()).unwrap();
+        assert_eq!(again, config);
+    }
+}
+
+#[test]
+fn errors_of_the_file_name_file_line_and_key() {
+    for (text, parts) in [
+        ("nod = \"x\"\n", ["agent.toml", "line 1", "nod"]),
+        ("\nport = [70000]\n", ["agent.toml", "line 2", "70000"]),
+        ("api_listen = \"9743\"\n", ["agent.toml", "line 1", "9743"]),
+        (
+            "forget_after = \"soon\"\n",
+            ["agent.toml", "line 1", "soon"],
+        ),
+        ("netns = [\"a/b\"]\n", ["agent.toml", "line 1", "a/b"]),
+        ("log_format = \"xml\"\n", ["agent.toml", "line 1", "xml"]),
+        ("node = \n", ["agent.toml", "line 1", "node"]),
+    ] {
+        let error = file(text).unwrap_err();
+        assert!(error.is::<BadUsage>(), "{error}");
+        let error = error.to_string();
+        for part in parts {
+            assert!(error.contains(part), "{error}\ndoes not name {part}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_go_together_is_refused_by_name() {
+    for (args, parts) in [
+        (vec!["--port", "0"], ["--port", "between 1 and 65535"]),
+        (vec!["--port", "1,2,3,4,5,6,7,8"], ["--port", "at most 7"]),
+        (vec!["--netns", "a,b=a"], ["--netns b=a", "already taken"]),
+        (
+            vec!["--node", "a", "--netns", "a"],
+            ["--netns a", "already taken"],
+        ),
+        (
+            vec!["--api-listen", "0.0.0.0:1"],
+            ["--api-listen", "loopback"],
+        ),
+        (vec!["--tls-cert", "c"], ["--tls-cert", "--tls-key"]),
+        (
+            vec!["--tls-client-ca", "c"],
+            ["--tls-client-ca", "--tls-cert"],
+        ),
+    ] {
+        let error = Config::from_settings(flags(&args)).unwrap_err();
+        assert!(error.is::<BadUsage>(), "{error}");
+        let error = error.to_string();
+        for part in parts {
+            assert!(error.contains(part), "{error}\ndoes not name {part}");
+        }
+    }
+}
+
+#[test]
+fn spans_are_read_and_shown() {
+    for (text, secs) in [
+        ("24h", 86_400),
+        ("7d", 604_800),
+        ("1h 30m", 5_400),
+        ("45s", 45),
+    ] {
+        let span: Span = text.parse().unwrap();
+        assert_eq!(span.0.as_secs(), secs);
+        assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
+    }
+    for text in ["", "soon", "-1h", "0s", "10ms", "24"] {
+        assert!(text.parse::<Span>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn changed_keys_are_named() {
+    let config = |args: &[&str]| Config::from_settings(flags(args)).unwrap();
+    let old = config(&["--node", "a"]);
+    let new = config(&["--node", "a", "--btf", "/b", "--port", "1179"]);
+    assert_eq!(old.differences(&new), ["btf", "port"]);
+    assert!(old.differences(&old).is_empty());
+}

@@ -1,0 +1,154 @@
+//! What runs and what does not: told by the sources, read by `check`, `/readyz`, `/metrics` and the
+//! API.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::source::kernel::ProbeStatus;
+
+/// The probe without which no session is seen as it changes.
+const STATE_PROBE: &str = "tcp_state";
+
+/// One probe or source: the JSON of `/api/v1/sources`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: String,
+    /// How it is attached: `tp_btf`, `netlink` …
+    pub kind: String,
+    /// The observed node, for a source of which every node has one.
+    pub node: Option<String>,
+    /// Whether it runs.
+    pub running: bool,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// What cannot be seen without it.
+    pub lost_without: String,
+}
+
+impl From<&ProbeStatus> for SourceStatus {
+    fn from(probe: &ProbeStatus) -> Self {
+        Self {
+            name: probe.name.to_owned(),
+            kind: probe.kind.to_owned(),
+            node: None,
+            running: probe.attached,
+            reason: probe.reason.clone(),
+            lost_without: probe.lost_without.to_owned(),
+        }
+    }
+}
+
+impl SourceStatus {
+    /// `sock_diag` in a node's namespace; `reason` is why it does not work.
+    pub fn sock_diag(node: &str, reason: Option<String>) -> Self {
+        Self {
+            name: "sock_diag".to_owned(),
+            kind: "netlink".to_owned(),
+            node: Some(node.to_owned()),
+            running: reason.is_none(),
+            reason,
+            lost_without:
+                "sessions that are older than the agent, RTT, queues, repair after losses"
+                    .to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    probes: Vec<SourceStatus>,
+    /// By node.
+    sock_diag: BTreeMap<String, SourceStatus>,
+    /// The core has seen the first dump of every namespace there is.
+    started: bool,
+}
+
+/// Shared by whoever tells and whoever asks.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<State>>);
+
+impl Health {
+    /// Of these probes, before anything else is known.
+    pub fn new(probes: &[ProbeStatus]) -> Self {
+        let health = Self::default();
+        health.lock().probes = probes.iter().map(SourceStatus::from).collect();
+        health
+    }
+
+    /// `sock_diag` of `node` works, or does not because of `reason`. Whether that is new.
+    pub fn set_sock_diag(&self, node: &str, reason: Option<String>) -> bool {
+        let status = SourceStatus::sock_diag(node, reason);
+        let mut state = self.lock();
+        let before = state.sock_diag.insert(node.to_owned(), status.clone());
+        before != Some(status)
+    }
+
+    /// The probes no longer run, because of `reason`.
+    pub fn set_probes_failed(&self, reason: &str) {
+        for probe in &mut self.lock().probes {
+            probe.running = false;
+            probe.reason = Some(reason.to_owned());
+        }
+    }
+
+    /// `node` is no longer observed.
+    pub fn forget_node(&self, node: &str) {
+        self.lock().sock_diag.remove(node);
+    }
+
+    /// The first dumps are in the core.
+    pub fn set_started(&self) {
+        self.lock().started = true;
+    }
+
+    /// Every probe and source.
+    pub fn sources(&self) -> Vec<SourceStatus> {
+        let state = self.lock();
+        state
+            .probes
+            .iter()
+            .chain(state.sock_diag.values())
+            .cloned()
+            .collect()
+    }
+
+    /// Sessions are seen as they change, not only when somebody looks.
+    pub fn sees_changes(&self) -> bool {
+        let state = self.lock();
+        state
+            .probes
+            .iter()
+            .any(|p| p.name == STATE_PROBE && p.running)
+    }
+
+    /// Neither probes nor `sock_diag` see any session: what is known of peers may all be wrong.
+    pub fn blind(&self) -> bool {
+        let state = self.lock();
+        let sees = |source: &SourceStatus| source.running;
+        !state
+            .probes
+            .iter()
+            .any(|p| p.name == STATE_PROBE && sees(p))
+            && !state.sock_diag.values().any(sees)
+    }
+
+    /// Why the agent is not ready, if it is not.
+    pub fn unready(&self) -> Option<&'static str> {
+        if self.blind() {
+            return Some(
+                "blind: neither the kernel probes nor sock_diag work; run `bgp-observer check`",
+            );
+        }
+        (!self.lock().started).then_some("starting: the first dump of sockets is not complete")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state whole, so a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

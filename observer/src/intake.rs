@@ -1,0 +1,399 @@
+//! The task that reads all sources: attaches, dumps, drains, merges by time and hands batches to
+//! the core's task. It never waits for the core: when the queue is full, events are counted as lost
+//! and a dump repairs what can be.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use anyhow::anyhow;
+use observer_core::{
+    event::{Event, Fact, LossStage, NetnsId, Process},
+    time::{Occurred, Timestamp},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tracing::{info, warn};
+
+use crate::{
+    health::Health,
+    namespaces::{Namespaces, Step},
+    reorder::{HOLD, Reorder},
+    sockets::{Asker, Dump, Question, Reply},
+    source::kernel::{KernelSource, boottime_now},
+};
+
+/// Events in one batch at most.
+const BATCH: usize = 512;
+/// Batches that can wait for the core.
+pub const QUEUE: usize = 64;
+/// Drains of the rings in a row, when they are full of events, before anything else gets a turn.
+const DRAINS: usize = 32;
+/// How often names, graces and repairs are looked at.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// How often sockets are dumped when the kernel does not tell of changes.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Some events in order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The events.
+    pub events: Vec<Event>,
+    /// With this, the first dumps are complete.
+    pub started: bool,
+}
+
+/// What the core wants of the sources.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Control {
+    /// This peer's events go through the main ring.
+    Trust(NetnsId, IpAddr),
+    /// They no longer do.
+    Distrust(NetnsId, IpAddr),
+    /// Something of this namespace was lost: dump it.
+    Dump(NetnsId),
+}
+
+/// What the task is made of.
+pub struct Intake {
+    /// The probes, if any run.
+    pub kernel: Option<KernelSource>,
+    /// The namespaces.
+    pub namespaces: Namespaces,
+    /// The `sock_diag` thread.
+    pub asker: Asker,
+    /// Its answers.
+    pub replies: mpsc::Receiver<Reply>,
+    /// The core's wishes.
+    pub control: mpsc::Receiver<Control>,
+    /// To the core.
+    pub queue: mpsc::Sender<Batch>,
+    /// What runs.
+    pub health: Health,
+}
+
+impl Intake {
+    /// Reads until `stop` says so; then hands over what is left.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut state = Reading {
+            polling: !self.health.sees_changes(),
+            kernel: self.kernel,
+            namespaces: self.namespaces,
+            asker: self.asker,
+            queue: self.queue,
+            health: self.health,
+            reorder: Reorder::default(),
+            drained: Vec::new(),
+            asked: BTreeSet::new(),
+            first: BTreeSet::new(),
+            first_done: None,
+            started: false,
+            repair: false,
+            unsent: 0,
+        };
+        let (mut replies, mut control) = (self.replies, self.control);
+        let mut look_around = interval(LOOK_AROUND);
+        look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = state.due();
+            tokio::select! {
+                readable = readable(&mut state.kernel) => {
+                    if let Err(error) = readable {
+                        let why = format!("the kernel's rings cannot be read any more: {error}");
+                        warn!("{why}; going on by polling");
+                        state.health.set_probes_failed(&why);
+                        state.kernel = None;
+                        state.polling = true;
+                    }
+                }
+                Some(reply) = replies.recv() => state.take_reply(reply),
+                Some(wish) = control.recv() => state.obey(wish),
+                _ = look_around.tick() => state.look_around(),
+                _ = poll.tick(), if state.polling => state.dump_all(),
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                _ = stop.changed() => break,
+            }
+            while let Ok(wish) = control.try_recv() {
+                state.obey(wish);
+            }
+            let drained = boottime_now();
+            state.drain();
+            while let Ok(reply) = replies.try_recv() {
+                state.take_reply(reply);
+            }
+            state.hand_over(drained);
+        }
+        state.drain();
+        state.finish();
+    }
+}
+
+async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
+    match kernel {
+        Some(kernel) => kernel.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Reading {
+    kernel: Option<KernelSource>,
+    polling: bool,
+    namespaces: Namespaces,
+    asker: Asker,
+    queue: mpsc::Sender<Batch>,
+    health: Health,
+    reorder: Reorder,
+    /// Kept for its memory.
+    drained: Vec<Event>,
+    /// Dumps that were asked for and not answered.
+    asked: BTreeSet<NetnsId>,
+    /// First dumps that are awaited.
+    first: BTreeSet<NetnsId>,
+    /// When the last of them came.
+    first_done: Option<Timestamp>,
+    /// The core was told so.
+    started: bool,
+    /// A dump failed or could not be asked for.
+    repair: bool,
+    /// Events that did not fit into the queue and are not yet reported.
+    unsent: u64,
+}
+
+impl Reading {
+    fn due(&self) -> Option<Instant> {
+        let held = self.reorder.due();
+        let start = self.first_done.filter(|_| !self.started);
+        let due = match (held, start.map(|at| at.after(HOLD))) {
+            (Some(a), Some(b)) => a.min(b),
+            (a, b) => a.or(b)?,
+        };
+        Some(Instant::now() + due.since(boottime_now()))
+    }
+
+    fn drain(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            for _ in 0..DRAINS {
+                if !kernel.drain(&mut self.drained) {
+                    break;
+                }
+            }
+        }
+        self.reorder.push(boottime_now(), self.drained.drain(..));
+    }
+
+    fn note(&mut self, fact: Fact) {
+        let now = boottime_now();
+        let occurred = Occurred::noticed(now, now);
+        self.reorder.push(now, [Event { occurred, fact }]);
+    }
+
+    fn look_around(&mut self) {
+        for step in self.namespaces.poll(boottime_now()) {
+            self.take_step(step);
+        }
+        if self.first.is_empty() && self.first_done.is_none() {
+            // No namespace is there yet; that is no reason to wait.
+            self.first_done = Some(boottime_now());
+        }
+        if std::mem::take(&mut self.repair) && !self.polling {
+            self.dump_all();
+        }
+    }
+
+    fn take_step(&mut self, step: Step) {
+        match step {
+            Step::Begin {
+                netns,
+                node,
+                handle,
+            } => {
+                info!(node, inode = handle.inode(), "observing");
+                self.note(Fact::NodeObserved { netns, node });
+                if let Some(kernel) = &mut self.kernel
+                    && let Err(error) = kernel.observe(handle.inode(), netns)
+                {
+                    warn!(
+                        netns = netns.0,
+                        "kernel probes cannot observe: {:#}",
+                        anyhow!(error)
+                    );
+                }
+                if self.first_done.is_none() {
+                    self.first.insert(netns);
+                }
+                self.dump(netns);
+            }
+            Step::LetGo { netns } => {
+                info!(netns = netns.0, "namespace lost its name; letting go of it");
+                self.asker.ask(Question::Close(netns));
+                self.asked.remove(&netns);
+                self.first.remove(&netns);
+            }
+            Step::End { netns, node, inode } => {
+                info!(node, "no longer observing");
+                self.health.forget_node(&node);
+                self.note(Fact::NodeGone { netns });
+                if let (Some(kernel), Some(inode)) = (&mut self.kernel, inode)
+                    && let Err(error) = kernel.unobserve(inode)
+                {
+                    warn!(
+                        node,
+                        "kernel filter keeps a namespace that is gone: {error:#}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn watch_speakers(&mut self, netns: NetnsId, speakers: &[Process]) {
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        for Process { pid, .. } in speakers {
+            if let Err(error) = kernel.add_speaker(*pid, netns) {
+                warn!(pid, "cannot watch a BGP speaker: {:#}", anyhow!(error));
+            }
+        }
+    }
+
+    fn dump_all(&mut self) {
+        let all: Vec<NetnsId> = self.namespaces.observed().map(|(netns, _)| netns).collect();
+        for netns in all {
+            self.dump(netns);
+        }
+    }
+
+    fn dump(&mut self, netns: NetnsId) {
+        let mut observed = self.namespaces.observed();
+        let Some((_, handle)) = observed.find(|(number, _)| *number == netns) else {
+            return;
+        };
+        let handle = Arc::clone(handle);
+        // A dump that is still under way will do.
+        if self.asked.insert(netns) && !self.asker.ask(Question::Dump { netns, handle }) {
+            self.asked.remove(&netns);
+            self.repair = true;
+        }
+    }
+
+    fn take_reply(&mut self, reply: Reply) {
+        match reply {
+            Reply::Dumped(netns, answer) => {
+                self.asked.remove(&netns);
+                let failure = match answer {
+                    Ok(Dump {
+                        mut events,
+                        speakers,
+                    }) => {
+                        self.watch_speakers(netns, &speakers);
+                        self.reconcile(&mut events);
+                        self.reorder.push(boottime_now(), events);
+                        None
+                    }
+                    Err(error) => Some(format!("{error:#}")),
+                };
+                if self.first.remove(&netns) && self.first.is_empty() {
+                    self.first_done = Some(boottime_now());
+                }
+                self.tell_sock_diag(netns, failure);
+            }
+            Reply::Inspected(_, Ok(event)) => {
+                let mut events = [event];
+                self.reconcile(&mut events);
+                self.reorder.push(boottime_now(), events);
+            }
+            Reply::Inspected(netns, Err(error)) => {
+                self.tell_sock_diag(netns, Some(format!("{error:#}")));
+            }
+        }
+    }
+
+    fn reconcile(&mut self, events: &mut [Event]) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.reconcile(events);
+        }
+    }
+
+    fn tell_sock_diag(&mut self, netns: NetnsId, failure: Option<String>) {
+        self.repair |= failure.is_some();
+        let Some(node) = self.namespaces.node(netns) else {
+            return;
+        };
+        // A failure that stays is told and counted once.
+        let told = failure.clone();
+        if self.health.set_sock_diag(node, failure)
+            && let Some(reason) = told
+        {
+            warn!(node, "sock_diag: {reason}");
+            self.note(Fact::Lost {
+                stage: LossStage::SockDiag,
+                count: 1,
+            });
+        }
+    }
+
+    fn obey(&mut self, wish: Control) {
+        if let Control::Dump(netns) = wish {
+            return self.dump(netns);
+        }
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        let done = match wish {
+            Control::Trust(netns, address) => kernel.trust(netns, address),
+            Control::Distrust(netns, address) => kernel.distrust(netns, address),
+            Control::Dump(_) => Ok(()),
+        };
+        if let Err(error) = done {
+            warn!(?wish, "kernel filter: {:#}", anyhow!(error));
+            self.note(Fact::Lost {
+                stage: LossStage::Map,
+                count: 1,
+            });
+        }
+    }
+
+    /// Sends what can no longer be overtaken, all sources having been drained at `drained`.
+    fn hand_over(&mut self, drained: Timestamp) {
+        let mut events = Vec::new();
+        self.reorder.release(drained, &mut events);
+        let started = !self.started
+            && self
+                .first_done
+                .is_some_and(|done| done.after(HOLD) <= drained);
+        self.send(events, started);
+    }
+
+    fn send(&mut self, mut events: Vec<Event>, started: bool) {
+        if self.unsent > 0 && self.queue.capacity() > 0 {
+            let now = boottime_now();
+            let fact = Fact::Lost {
+                stage: LossStage::Queue,
+                count: std::mem::take(&mut self.unsent),
+            };
+            let occurred = Occurred::noticed(now, now);
+            events.insert(0, Event { occurred, fact });
+        }
+        while !events.is_empty() || (started && !self.started) {
+            let rest = events.split_off(events.len().min(BATCH));
+            let started = started && rest.is_empty();
+            match self.queue.try_send(Batch { events, started }) {
+                Ok(()) => self.started |= started,
+                Err(error) => {
+                    let batch = error.into_inner();
+                    self.unsent += (batch.events.len() + rest.len()) as u64;
+                    return;
+                }
+            }
+            events = rest;
+        }
+    }
+
+    fn finish(&mut self) {
+        let mut events = Vec::new();
+        self.reorder.flush(&mut events);
+        self.send(events, false);
+    }
+}

@@ -1,0 +1,515 @@
+//! The task that owns the core: applies events in order, lets time pass, carries out what the core
+//! asks for, remembers and tells what changed, and answers questions.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use observer_core::{
+    Observer,
+    change::{Change, ChangeRecord, Output, Request},
+    event::{Event, Fact, LossStage},
+    observer::Totals,
+    peer::{Flap, PeerView},
+    time::{Occurred, Timestamp, WallOffset},
+};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{info, warn};
+
+use crate::{
+    health::Health,
+    intake::{Batch, Control},
+    recorder::Recorder,
+    sink,
+    sockets::{Asker, Question},
+    source::kernel::boottime_now,
+    state_dir::{SavedNodes, StateDir},
+};
+
+/// Changes that are remembered for `events`.
+const REMEMBERED: usize = 10_000;
+/// Changes that a follower may be behind before it misses some.
+const FOLLOWER_LAG: usize = 1_024;
+/// Questions that can wait.
+const QUESTIONS: usize = 256;
+/// How often wall time is looked at, and how often it is told even when it did not jump.
+const WALL_LOOK: Duration = Duration::from_secs(1);
+const WALL_TELL: u32 = 10;
+/// A wall clock that moved by more than this against ours has jumped.
+const WALL_JUMP_NANOS: u64 = 1_000_000;
+/// The state is written at most this often; and this long after a write that failed.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+const SAVE_RETRY: Duration = Duration::from_secs(10);
+/// Without changes it is written this often, for "last heard" to be about right.
+const SAVE_IDLE: Duration = Duration::from_mins(1);
+
+/// A page of changes.
+#[derive(Debug)]
+pub struct Page {
+    /// The changes, oldest first.
+    pub events: Vec<Arc<ChangeRecord>>,
+    /// How many between what was asked for and the first of these are forgotten.
+    pub missed: u64,
+    /// What comes after them.
+    pub next: broadcast::Receiver<Arc<ChangeRecord>>,
+}
+
+/// Everything a scrape shows.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// All peers.
+    pub peers: Vec<PeerView>,
+    /// The core's counts.
+    pub totals: Totals,
+    /// Events applied, by kind.
+    pub events: BTreeMap<&'static str, u64>,
+}
+
+/// A question to the task, with where the answer goes.
+#[derive(Debug)]
+enum Ask {
+    Snapshot(oneshot::Sender<Snapshot>),
+    Flaps(oneshot::Sender<Vec<Flap>>),
+    Events(u64, oneshot::Sender<Page>),
+    Forget(Option<String>, IpAddr, oneshot::Sender<Vec<Forgotten>>),
+    Tell(Vec<Fact>),
+}
+
+/// A peer that was forgotten on command.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Forgotten {
+    /// The observed node.
+    pub node: String,
+    /// The peer.
+    pub peer: String,
+}
+
+/// Asks the task.
+#[derive(Clone, Debug)]
+pub struct Keeper(mpsc::Sender<Ask>);
+
+impl Keeper {
+    /// Peers and counts, now.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        self.ask(Ask::Snapshot).await
+    }
+
+    /// All flaps that are remembered.
+    pub async fn flaps(&self) -> Result<Vec<Flap>> {
+        self.ask(Ask::Flaps).await
+    }
+
+    /// All remembered changes after `since`, and a subscription to what follows.
+    pub async fn events(&self, since: u64) -> Result<Page> {
+        self.ask(|reply| Ask::Events(since, reply)).await
+    }
+
+    /// Forgets a peer of `node`, or of all nodes, and says which were.
+    pub async fn forget(&self, node: Option<String>, peer: IpAddr) -> Result<Vec<Forgotten>> {
+        self.ask(|reply| Ask::Forget(node, peer, reply)).await
+    }
+
+    /// Tells the core what the agent itself came to know.
+    pub async fn tell(&self, facts: Vec<Fact>) -> Result<()> {
+        self.0
+            .send(Ask::Tell(facts))
+            .await
+            .context("the agent is stopping")
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.0
+            .send(question(reply))
+            .await
+            .context("the agent is stopping")?;
+        answer.await.context("the agent is stopping")
+    }
+}
+
+/// What the task is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The core.
+    pub observer: Observer,
+    /// What the sources saw.
+    pub queue: mpsc::Receiver<Batch>,
+    /// To the kernel's filter.
+    pub control: mpsc::Sender<Control>,
+    /// To the `sock_diag` thread.
+    pub asker: Asker,
+    /// What is to be recorded, if anything is.
+    pub recorder: Option<Recorder>,
+    /// Where peers are remembered, if they can be.
+    pub state_dir: Option<StateDir>,
+    /// Saved peers of nodes that this run does not observe: kept as they are.
+    pub others: SavedNodes,
+    /// What the core is told first.
+    pub first: Vec<Fact>,
+    /// What runs.
+    pub health: Health,
+}
+
+/// Starts the task. It ends when the sources' end of the queue is dropped.
+pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
+    let (asks, questions) = mpsc::channel(QUESTIONS);
+    let mut task = Task {
+        observer: parts.observer,
+        now: Timestamp::default(),
+        wall: None,
+        out: Vec::new(),
+        remembered: VecDeque::new(),
+        followers: broadcast::channel(FOLLOWER_LAG).0,
+        events: sink::metrics::no_events(),
+        controls: Vec::new(),
+        inspects_refused: 0,
+        control: parts.control,
+        asker: parts.asker,
+        recorder: parts.recorder,
+        saver: Saver::new(parts.state_dir, parts.others),
+        health: parts.health,
+    };
+    task.sample_wall(true);
+    for fact in parts.first {
+        task.note(fact);
+    }
+    let running = tokio::spawn(task.run(parts.queue, questions));
+    (Keeper(asks), running)
+}
+
+struct Task {
+    observer: Observer,
+    /// The `now` of the latest call of `apply`.
+    now: Timestamp,
+    wall: Option<WallOffset>,
+    /// Kept for its memory.
+    out: Vec<Output>,
+    remembered: VecDeque<Arc<ChangeRecord>>,
+    followers: broadcast::Sender<Arc<ChangeRecord>>,
+    events: BTreeMap<&'static str, u64>,
+    /// Wishes not yet sent.
+    controls: Vec<Control>,
+    inspects_refused: u64,
+    control: mpsc::Sender<Control>,
+    asker: Asker,
+    recorder: Option<Recorder>,
+    saver: Saver,
+    health: Health,
+}
+
+impl Task {
+    async fn run(mut self, mut queue: mpsc::Receiver<Batch>, mut asks: mpsc::Receiver<Ask>) {
+        let mut wall = interval(WALL_LOOK);
+        wall.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks: u32 = 0;
+        // A deadline that stays due must not spin.
+        let mut not_before = Instant::now();
+        loop {
+            self.settle().await;
+            let deadline = self
+                .observer
+                .next_deadline()
+                .map(|at| not_before.max(Instant::now() + at.since(boottime_now())));
+            let save = self.saver.due();
+            tokio::select! {
+                batch = queue.recv() => match batch {
+                    Some(batch) => self.take(&batch),
+                    None => break,
+                },
+                Some(ask) = asks.recv() => self.answer(ask),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    // What happened before the deadline goes first.
+                    while let Ok(batch) = queue.try_recv() {
+                        self.take(&batch);
+                    }
+                    self.note(Fact::Tick);
+                    not_before = Instant::now() + Duration::from_millis(1);
+                }
+                _ = wall.tick() => {
+                    looks = looks.wrapping_add(1);
+                    self.sample_wall(looks.is_multiple_of(WALL_TELL));
+                }
+                () = sleep_until(save.unwrap_or_else(Instant::now)), if save.is_some() => {
+                    self.saver.begin(&self.observer);
+                }
+                result = self.saver.finished() => self.saver.end(result),
+            }
+        }
+        self.settle().await;
+        self.saver.last(&self.observer).await;
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish();
+        }
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        let read = boottime_now();
+        for event in &batch.events {
+            // Time goes by the events, never ahead of the clock and never back.
+            let at = event.occurred.latest.min(read);
+            self.apply(at, event);
+        }
+        if batch.started {
+            self.health.set_started();
+            info!("ready");
+        }
+    }
+
+    fn note(&mut self, fact: Fact) {
+        let now = boottime_now();
+        let occurred = Occurred::noticed(now, now);
+        self.apply(now, &Event { occurred, fact });
+    }
+
+    fn apply(&mut self, at: Timestamp, event: &Event) {
+        self.now = self.now.max(at);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(self.now, event);
+        }
+        *self
+            .events
+            .entry(sink::metrics::event_kind(&event.fact))
+            .or_default() += 1;
+        self.observer.apply(self.now, event, &mut self.out);
+        let mut out = std::mem::take(&mut self.out);
+        for output in out.drain(..) {
+            match output {
+                Output::Change(record) => self.publish(record),
+                Output::Request(request) => self.carry_out(request),
+            }
+        }
+        self.out = out;
+    }
+
+    fn publish(&mut self, record: ChangeRecord) {
+        sink::log::tell(&record);
+        self.saver.dirty = true;
+        let record = Arc::new(record);
+        if self.remembered.len() >= REMEMBERED {
+            self.remembered.pop_front();
+        }
+        self.remembered.push_back(Arc::clone(&record));
+        // Nobody may be following.
+        let _ = self.followers.send(record);
+    }
+
+    fn carry_out(&mut self, request: Request) {
+        match request {
+            Request::Trust { netns, address } => self.controls.push(Control::Trust(netns, address)),
+            Request::Distrust { netns, address } => {
+                self.controls.push(Control::Distrust(netns, address));
+            }
+            Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
+            Request::Inspect {
+                netns,
+                id,
+                local,
+                remote,
+            } => {
+                let taken = self.asker.ask(Question::Inspect {
+                    netns,
+                    id,
+                    local,
+                    remote,
+                });
+                self.inspects_refused += u64::from(!taken);
+            }
+        }
+    }
+
+    /// Sends on what the latest events left to be sent.
+    async fn settle(&mut self) {
+        for wish in self.controls.drain(..) {
+            // The intake never waits for this task, so this ends; it is gone only at the end.
+            let _ = self.control.send(wish).await;
+        }
+        let refused = std::mem::take(&mut self.inspects_refused);
+        if refused > 0 {
+            self.lost(LossStage::SockDiag, refused);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush();
+            let lost = recorder.take_lost();
+            if lost > 0 {
+                self.lost(LossStage::Recorder, lost);
+            }
+        }
+    }
+
+    fn lost(&mut self, stage: LossStage, count: u64) {
+        self.note(Fact::Lost { stage, count });
+    }
+
+    fn sample_wall(&mut self, always: bool) {
+        let wall = jiff::Timestamp::now().as_nanosecond();
+        let boot = i128::from(boottime_now().nanos());
+        let Ok(nanos) = i64::try_from(wall - boot) else {
+            return;
+        };
+        let jumped = self
+            .wall
+            .is_none_or(|before| before.nanos.abs_diff(nanos) > WALL_JUMP_NANOS);
+        if always || jumped {
+            let offset = WallOffset { nanos };
+            self.wall = Some(offset);
+            self.note(Fact::WallClock { offset });
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        // Whoever asked may have gone away, which is no concern of ours: hence `let _`.
+        match ask {
+            Ask::Snapshot(reply) => {
+                let _ = reply.send(Snapshot {
+                    peers: self.observer.peers(self.now.max(boottime_now())),
+                    totals: self.observer.totals(),
+                    events: self.events.clone(),
+                });
+            }
+            Ask::Flaps(reply) => {
+                let _ = reply.send(self.observer.flaps());
+            }
+            Ask::Events(since, reply) => {
+                let _ = reply.send(self.page(since));
+            }
+            Ask::Forget(node, peer, reply) => {
+                let before = self.remembered.back().map_or(0, |record| record.seq);
+                self.note(Fact::PeerForget { node, peer });
+                let _ = reply.send(self.forgotten_since(before));
+            }
+            Ask::Tell(facts) => {
+                for fact in facts {
+                    self.note(fact);
+                }
+            }
+        }
+    }
+
+    fn page(&self, since: u64) -> Page {
+        let first = self.remembered.front().map_or(0, |record| record.seq);
+        Page {
+            events: self
+                .remembered
+                .iter()
+                .filter(|record| record.seq > since)
+                .cloned()
+                .collect(),
+            missed: first.saturating_sub(1).saturating_sub(since),
+            next: self.followers.subscribe(),
+        }
+    }
+
+    fn forgotten_since(&self, seq: u64) -> Vec<Forgotten> {
+        self.remembered
+            .iter()
+            .rev()
+            .take_while(|record| record.seq > seq)
+            .filter_map(|record| {
+                let Change::PeerForgotten { peer, .. } = &record.change else {
+                    return None;
+                };
+                Some(Forgotten {
+                    node: record.node.clone(),
+                    peer: peer.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// Writes known peers to the state directory, one write at a time.
+struct Saver {
+    state_dir: Option<StateDir>,
+    others: SavedNodes,
+    dirty: bool,
+    not_before: Instant,
+    idle_until: Instant,
+    writing: Option<JoinHandle<Result<()>>>,
+    failing: bool,
+}
+
+impl Saver {
+    fn new(state_dir: Option<StateDir>, others: SavedNodes) -> Self {
+        Self {
+            state_dir,
+            others,
+            dirty: false,
+            not_before: Instant::now(),
+            idle_until: Instant::now() + SAVE_IDLE,
+            writing: None,
+            failing: false,
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        if self.state_dir.is_none() || self.writing.is_some() {
+            return None;
+        }
+        Some(if self.dirty {
+            self.not_before
+        } else {
+            self.idle_until.max(self.not_before)
+        })
+    }
+
+    fn all(&self, observer: &Observer) -> SavedNodes {
+        let mut nodes = self.others.clone();
+        nodes.extend(observer.save());
+        nodes
+    }
+
+    fn begin(&mut self, observer: &Observer) {
+        let Some(state_dir) = self.state_dir.clone() else {
+            return;
+        };
+        let nodes = self.all(observer);
+        self.dirty = false;
+        self.writing = Some(tokio::task::spawn_blocking(move || state_dir.save(&nodes)));
+    }
+
+    /// When the write under way is done; for ever when none is.
+    async fn finished(&mut self) -> Result<()> {
+        match &mut self.writing {
+            Some(writing) => writing.await.unwrap_or_else(|error| Err(error.into())),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn end(&mut self, result: Result<()>) {
+        self.writing = None;
+        let now = Instant::now();
+        self.idle_until = now + SAVE_IDLE;
+        self.not_before = now + SAVE_EVERY;
+        match result {
+            Ok(()) => self.failing = false,
+            Err(error) => {
+                if !self.failing {
+                    warn!("known peers would not survive a restart: {error:#}");
+                }
+                self.failing = true;
+                self.dirty = true;
+                self.not_before = now + SAVE_RETRY;
+            }
+        }
+    }
+
+    async fn last(&mut self, observer: &Observer) {
+        if self.writing.is_some() {
+            let result = self.finished().await;
+            self.end(result);
+        }
+        if self.state_dir.is_some() {
+            self.begin(observer);
+            let result = self.finished().await;
+            self.end(result);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The agent: brings everything up in order, waits for signals, brings everything down.
+//!
+//! Order: what can be refused (configuration, listeners, files) comes before anything is attached.
+//! Then attach and subscribe, then dump, then go on with events.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use observer_core::{Observer, event::Fact};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{error, info, warn};
+
+use crate::{
+    check::{kernel_options, sock_diags},
+    cli::{Answer, ConfigArgs, RunArgs},
+    config::{Config, Listen},
+    health::Health,
+    intake::{self, Intake},
+    inventory,
+    keeper::{self, Keeper, Parts},
+    listen::{self, UnixSocket},
+    logging::{self, LogFilter},
+    namespaces::Namespaces,
+    recorder::Recorder,
+    server,
+    sink::api::{self, Answers},
+    sockets,
+    source::kernel::KernelSource,
+    state_dir::{Loaded, SavedNodes, StateDir},
+    terminal, tls,
+};
+
+/// Wishes of the core that can wait for the intake.
+const CONTROLS: usize = 1024;
+
+/// Runs the command.
+pub fn run(args: &RunArgs) -> Result<Answer> {
+    let config = args.config.resolve()?;
+    if args.print_config {
+        terminal::print(&config.to_toml()?)?;
+        return Ok(Answer::Done);
+    }
+    let log = logging::start(config.log_format, &config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    runtime.block_on(agent(&args.config, config, &log))?;
+    Ok(Answer::Done)
+}
+
+struct Listeners {
+    unix: (UnixSocket, UnixListener),
+    metrics: Option<TcpListener>,
+    tls: Option<TlsAcceptor>,
+    api: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> Result<Self> {
+        let tcp = |listen, option| match listen {
+            Listen::Off => Ok(None),
+            Listen::At(address) => listen::tcp(address, option).map(Some),
+        };
+        Ok(Self {
+            tls: tls::acceptor(config)?,
+            metrics: tcp(config.metrics_listen, "--metrics-listen")?,
+            api: tcp(config.api_listen, "--api-listen")?,
+            unix: UnixSocket::bind(&config.socket)?,
+        })
+    }
+
+    /// Serves until the set is dropped; the unix socket's name lives as long as what is returned.
+    fn serve(self, answers: &Answers, tasks: &mut JoinSet<()>) -> UnixSocket {
+        let (socket, listener) = self.unix;
+        tasks.spawn(server::serve(
+            listener,
+            None,
+            api::unix_routes(answers.clone()),
+        ));
+        if let Some(listener) = self.metrics {
+            tasks.spawn(server::serve(
+                listener,
+                self.tls,
+                api::metrics_routes(answers.clone()),
+            ));
+        }
+        if let Some(listener) = self.api {
+            tasks.spawn(server::serve(
+                listener,
+                None,
+                api::loopback_routes(answers.clone()),
+            ));
+        }
+        socket
+    }
+}
+
+async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let listeners = Listeners::bind(&config)?;
+    let inventory = config
+        .inventory
+        .as_deref()
+        .map(inventory::read)
+        .transpose()?;
+    let recorder = config
+        .record
+        .as_deref()
+        .map(|path| Recorder::start(path, &config.core()))
+        .transpose()?;
+    let (state_dir, saved) = open_state(&config);
+
+    let (kernel, probes) = KernelSource::start(&kernel_options(&config));
+    let health = Health::new(&probes);
+    tell_probes(&health);
+    if kernel.is_none() {
+        refuse_blindness(&config)?;
+    }
+
+    let namespaces = Namespaces::new(&config);
+    let (others, first) = first_facts(&namespaces, saved, inventory);
+    let (asker, replies) = sockets::start(config.ports())?;
+    let (queue, batches) = mpsc::channel(intake::QUEUE);
+    let (control, wishes) = mpsc::channel(CONTROLS);
+    let (stop, stopping) = watch::channel(false);
+    let (keeper, core) = keeper::start(Parts {
+        observer: Observer::new(config.core()),
+        queue: batches,
+        control,
+        asker: asker.clone(),
+        recorder,
+        state_dir,
+        others,
+        first,
+        health: health.clone(),
+    });
+    let intake = Intake {
+        kernel,
+        namespaces,
+        asker,
+        replies,
+        control: wishes,
+        queue,
+        health: health.clone(),
+    };
+    let reading = tokio::spawn(intake.run(stopping));
+
+    let mut servers = JoinSet::new();
+    let node = config.node.clone().unwrap_or_else(crate::config::host_name);
+    let answers = Answers {
+        keeper: keeper.clone(),
+        health,
+        node: Arc::from(node),
+    };
+    let socket = listeners.serve(&answers, &mut servers);
+    info!(socket = %config.socket.display(), metrics = %config.metrics_listen,
+          api = %config.api_listen, "listening");
+
+    let ended = signals.serve(args, config, log, &keeper).await;
+    info!("stopping on {ended}");
+    drop(socket);
+    servers.abort_all();
+    // The intake hands over what it has and lets go of its end of the queue; that ends the core's
+    // task, which saves.
+    let _ = stop.send(true);
+    reading.await.context("the reading task failed")?;
+    drop((keeper, answers));
+    core.await.context("the core's task failed")
+}
+
+fn tell_probes(health: &Health) {
+    for source in health.sources().iter().filter(|source| !source.running) {
+        let why = source.reason.as_deref().unwrap_or("unknown");
+        warn!(
+            probe = source.name,
+            lost = source.lost_without,
+            "cannot run: {why}"
+        );
+    }
+    if !health.sees_changes() {
+        warn!(
+            "the kernel does not tell of sessions: going on by polling sock_diag, so causes stay unknown and short \
+             losses are missed"
+        );
+    }
+}
+
+/// Without probes, something has to be left that sees: better not to run than to run blind.
+fn refuse_blindness(config: &Config) -> Result<()> {
+    if let Some(btf) = &config.btf {
+        bail!(
+            "--btf {}: no kernel probe can run with it; the reasons are above",
+            btf.display()
+        );
+    }
+    let looked = sock_diags(config);
+    match looked.iter().find_map(|source| source.reason.as_deref()) {
+        Some(reason) if !looked.iter().any(|source| source.running) => bail!(
+            "nothing can be observed: no kernel probe runs, and sock_diag neither: {reason}; \
+             `bgp-observer check` shows what is missing"
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn open_state(config: &Config) -> (Option<StateDir>, SavedNodes) {
+    let state_dir = StateDir::new(&config.state_dir);
+    let now = jiff::Timestamp::now().as_second();
+    let opened = state_dir.prepare().and_then(|()| state_dir.load(now));
+    match opened {
+        Ok(Loaded { nodes, set_aside }) => {
+            if let Some(told) = set_aside {
+                error!("known peers are lost: {told}");
+            }
+            (Some(state_dir), nodes)
+        }
+        Err(error) => {
+            error!("known peers will not survive a restart: {error:#}");
+            (None, SavedNodes::new())
+        }
+    }
+}
+
+/// Saved peers of nodes that are not observed, and what the core is told before anything else.
+fn first_facts(
+    namespaces: &Namespaces,
+    mut saved: SavedNodes,
+    inventory: Option<Vec<observer_core::event::InventoryPeer>>,
+) -> (SavedNodes, Vec<Fact>) {
+    let mut facts: Vec<Fact> = inventory
+        .map(|peers| Fact::Inventory { peers })
+        .into_iter()
+        .collect();
+    for node in namespaces.nodes() {
+        if let Some(peers) = saved.remove(node) {
+            facts.push(Fact::PeersRestored {
+                node: node.to_owned(),
+                peers,
+            });
+        }
+    }
+    (saved, facts)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Reloads on SIGHUP; returns the name of the signal that ends the agent.
+    async fn serve(
+        &mut self,
+        args: &ConfigArgs,
+        mut config: Config,
+        log: &LogFilter,
+        keeper: &Keeper,
+    ) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => match reload(args, &config, log, keeper).await {
+                    Ok(new) => config = new,
+                    Err(error) => error!("nothing was reloaded: {error:#}"),
+                },
+            }
+        }
+    }
+}
+
+/// Takes over what can change in a running agent, and says what cannot.
+async fn reload(
+    args: &ConfigArgs,
+    old: &Config,
+    log: &LogFilter,
+    keeper: &Keeper,
+) -> Result<Config> {
+    let new = args.resolve()?;
+    let inventory = match &new.inventory {
+        Some(path) => inventory::read(path)?,
+        None => Vec::new(),
+    };
+    log.set(&new.log)?;
+    let peers = inventory.len();
+    if new.inventory.is_some() || old.inventory.is_some() {
+        keeper
+            .tell(vec![Fact::Inventory { peers: inventory }])
+            .await?;
+    }
+    let mut running = old.clone();
+    running.inventory.clone_from(&new.inventory);
+    running.log.clone_from(&new.log);
+    for key in running.differences(&new) {
+        warn!("{key} changed: takes effect when the agent is restarted");
+    }
+    info!(inventory_peers = peers, log = new.log, "reloaded");
+    Ok(running)
+}

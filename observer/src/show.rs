@@ -1,0 +1,8 @@
+//! Commands that ask a running agent and print its answer.
+
+pub mod events;
+pub mod flaps;
+pub mod forget;
+pub mod status;
+pub mod table;
+pub mod words;

@@ -1,0 +1,128 @@
+//! Changes and times in words, as `events`, `replay` and the log show them.
+
+use std::borrow::Cow;
+
+use observer_core::change::{Change, ChangeRecord};
+
+use crate::terminal::{plain, span};
+
+/// The peer that a change concerns (or nothing), and what happened. May hold control characters
+/// from outside.
+pub fn describe(change: &Change) -> (&str, Cow<'static, str>) {
+    match change {
+        Change::PeerKnown { peer, known_by } => {
+            (peer, format!("peer known ({})", of(known_by)).into())
+        }
+        Change::PeerForgotten { peer, reason } => {
+            (peer, format!("peer forgotten: {reason}").into())
+        }
+        Change::SessionState { peer, from, to } => (
+            peer,
+            format!("session {} -> {}", from.name(), to.name()).into(),
+        ),
+        Change::SessionUp {
+            peer,
+            inherited,
+            establish_seconds,
+            down_seconds,
+        } => {
+            let mut what = "session up".to_owned();
+            if *inherited {
+                what.push_str(" (older than the agent)");
+            }
+            if let Some(down) = down_seconds {
+                what.push_str(" after ");
+                what.push_str(&span(*down));
+            }
+            if let Some(establish) = establish_seconds {
+                what.push_str(", TCP connected in ");
+                what.push_str(&span(*establish));
+            }
+            (peer, what.into())
+        }
+        Change::SessionDown { peer } => (peer, "session down".into()),
+        Change::Flap { flap } => {
+            let before = flap
+                .up_before_seconds
+                .map(|seconds| format!(" (had been up {})", span(seconds)))
+                .unwrap_or_default();
+            (
+                &flap.peer,
+                format!("flap {}: {}{before}", flap.number, flap.cause_text).into(),
+            )
+        }
+        Change::FlapAmended { flap } => (
+            &flap.peer,
+            format!("flap {}, as is known now: {}", flap.number, flap.cause_text).into(),
+        ),
+        Change::ConnectFailed {
+            peer,
+            outbound,
+            reason,
+        } => {
+            let direction = if *outbound { "outbound" } else { "inbound" };
+            (
+                peer,
+                format!("{direction} connection failed: {reason}").into(),
+            )
+        }
+        Change::Unanswered { peer, retransmits } => (
+            peer,
+            format!("data unanswered, retransmitted {retransmits} times").into(),
+        ),
+        Change::SpeakerEnded { speaker, end } => (
+            "",
+            format!("local {} (pid {}) {end}", speaker.comm, speaker.pid).into(),
+        ),
+        Change::SpeakerSeen { speaker } => (
+            "",
+            format!("local speaker {} (pid {})", speaker.comm, speaker.pid).into(),
+        ),
+        Change::Lost { stage, count } => (
+            "",
+            format!("{count} events lost at {}", stage.name()).into(),
+        ),
+    }
+}
+
+/// A unit variant's name as in JSON.
+pub fn of(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name.replace('_', " "),
+        _ => String::new(),
+    }
+}
+
+/// One change as a line for people, without the line's end.
+pub fn line(record: &ChangeRecord) -> String {
+    let (peer, what) = describe(&record.change);
+    let or_dash = |text: &str| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            plain(text)
+        }
+    };
+    format!(
+        "{}  {:<12}  {:<15}  {}",
+        moment(record.time),
+        or_dash(&record.node),
+        or_dash(peer),
+        plain(&what)
+    )
+}
+
+/// A time to the millisecond, UTC.
+pub fn moment(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
+}
+
+/// As calicoctl shows a time: the hour if it is of today, else the day. UTC.
+pub fn since(time: jiff::Timestamp, now: jiff::Timestamp) -> String {
+    let day = time.strftime("%Y-%m-%d").to_string();
+    if day == now.strftime("%Y-%m-%d").to_string() {
+        time.strftime("%H:%M:%S").to_string()
+    } else {
+        day
+    }
+}

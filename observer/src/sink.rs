@@ -1,0 +1,5 @@
+//! Where what the core concluded is shown. A sink never calls back.
+
+pub mod api;
+pub mod log;
+pub mod metrics;

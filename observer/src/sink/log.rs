@@ -1,0 +1,27 @@
+//! The log line of a change. A flap is told once, when its cause is final.
+
+use observer_core::change::{Change, ChangeRecord};
+use tracing::{debug, info, warn};
+
+use crate::{show::words, terminal::plain};
+
+/// Logs `record`.
+pub fn tell(record: &ChangeRecord) {
+    let node = plain(&record.node);
+    let (peer, what) = words::describe(&record.change);
+    let (peer, what) = (plain(peer), plain(&what));
+    match &record.change {
+        Change::Flap { .. } | Change::Lost { .. } | Change::SpeakerEnded { .. } => {
+            warn!(node, peer, "{what}");
+        }
+        Change::SessionUp { .. }
+        | Change::PeerKnown { .. }
+        | Change::PeerForgotten { .. }
+        | Change::SpeakerSeen { .. }
+        | Change::FlapAmended { .. }
+        | Change::Unanswered { .. } => info!(node, peer, "{what}"),
+        Change::SessionDown { .. } | Change::SessionState { .. } | Change::ConnectFailed { .. } => {
+            debug!(node, peer, "{what}");
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The Prometheus text of `/metrics`, built anew for each scrape from one snapshot.
+//!
+//! Names and labels are DESIGN §4's. The alert of every Calico guide reads
+//! `calico_bgp_peers_state`, so that one comes first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use observer_core::{
+    cause::Cause,
+    event::{Fact, LossStage},
+    observer::Histogram,
+    peer::PeerView,
+};
+use prometheus::{
+    TextEncoder,
+    proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+use crate::{health::SourceStatus, keeper::Snapshot};
+
+/// Value of `kind` in `bgp_observer_events_total` for each fact.
+const EVENT_KINDS: [&str; 19] = [
+    "tick",
+    "wall_clock",
+    "node_observed",
+    "node_gone",
+    "peers_restored",
+    "inventory",
+    "peer_forget",
+    "tcp_state",
+    "tcp_error",
+    "reset_received",
+    "reset_sent",
+    "retransmit",
+    "socket_info",
+    "socket_gone",
+    "sockets_dumped",
+    "speaker_exited",
+    "speaker_signalled",
+    "speaker_oom",
+    "strangers",
+];
+/// Facts that tell of losses have their own metric; as events they are of this kind.
+const KIND_LOST: &str = "lost";
+
+/// The `kind` of `fact`.
+pub const fn event_kind(fact: &Fact) -> &'static str {
+    match fact {
+        Fact::Tick => "tick",
+        Fact::WallClock { .. } => "wall_clock",
+        Fact::NodeObserved { .. } => "node_observed",
+        Fact::NodeGone { .. } => "node_gone",
+        Fact::PeersRestored { .. } => "peers_restored",
+        Fact::Inventory { .. } => "inventory",
+        Fact::PeerForget { .. } => "peer_forget",
+        Fact::TcpState { .. } => "tcp_state",
+        Fact::TcpError { .. } => "tcp_error",
+        Fact::ResetReceived { .. } => "reset_received",
+        Fact::ResetSent { .. } => "reset_sent",
+        Fact::Retransmit { .. } => "retransmit",
+        Fact::SocketInfo { .. } => "socket_info",
+        Fact::SocketGone { .. } => "socket_gone",
+        Fact::SocketsDumped { .. } => "sockets_dumped",
+        Fact::SpeakerExited { .. } => "speaker_exited",
+        Fact::SpeakerSignalled { .. } => "speaker_signalled",
+        Fact::SpeakerOom { .. } => "speaker_oom",
+        Fact::Strangers { .. } => "strangers",
+        Fact::Lost { .. } => KIND_LOST,
+    }
+}
+
+/// Every kind, none seen: counters exist from the start.
+pub fn no_events() -> BTreeMap<&'static str, u64> {
+    EVENT_KINDS
+        .into_iter()
+        .chain([KIND_LOST])
+        .map(|kind| (kind, 0))
+        .collect()
+}
+
+/// What a scrape shows beside the snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// The node that agent-wide series are of.
+    pub node: &'a str,
+    /// Probes and sources.
+    pub sources: &'a [SourceStatus],
+    /// Nothing is seen: no series of peers.
+    pub blind: bool,
+    /// The agent's version.
+    pub version: &'a str,
+}
+
+/// The text of a scrape.
+pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
+    let mut page = Page::default();
+    if !scene.blind {
+        peers(&mut page, &snapshot.peers);
+        nodes(&mut page, snapshot);
+    }
+    agent(&mut page, snapshot, scene);
+    TextEncoder::new()
+        .encode_to_string(&page.families)
+        .context("cannot write metrics")
+}
+
+fn peers(page: &mut Page, peers: &[PeerView]) {
+    page.gauge(
+        "calico_bgp_peers_state",
+        "Whether a known BGP peer's session is in this state: up is Established, down is anything else.",
+        peers.iter().flat_map(|peer| {
+            let version = peer.ip_version.to_string();
+            [("up", peer.up), ("down", !peer.up)].map(|(state, is)| {
+                let mut labels = of(peer);
+                labels.push(("ip_version", version.clone()));
+                labels.push(("state", state.to_owned()));
+                (labels, f64::from(u8::from(is)))
+            })
+        }),
+    );
+    page.gauge(
+        "bgp_observer_peer_info",
+        "What is known of a peer, in labels.",
+        peers.iter().map(|peer| {
+            let mut labels = of(peer);
+            labels.push(("peer_node", peer.peer_node.clone().unwrap_or_default()));
+            let peer_type = peer.peer_type.map_or("", |of_type| of_type.name());
+            labels.push(("peer_type", peer_type.to_owned()));
+            let asn = peer.asn.map(|asn| asn.to_string());
+            labels.push(("asn", asn.unwrap_or_default()));
+            (labels, 1.0)
+        }),
+    );
+    page.gauge(
+        "bgp_observer_session_state",
+        "State of the session, RFC 4271: 1 Idle, 2 Connect, 3 Active, 4 OpenSent, 5 OpenConfirm, 6 Established.",
+        peers.iter().map(|peer| (of(peer), f64::from(peer.state.number()))),
+    );
+    page.counter(
+        "bgp_observer_session_flaps_total",
+        "Times an Established session was lost, since the peer is known.",
+        peers.iter().map(|peer| (of(peer), float(peer.flaps))),
+    );
+    let moment = |time: Option<jiff::Timestamp>| time.map(seconds);
+    page.some_gauge(
+        "bgp_observer_session_established_timestamp_seconds",
+        "When the session last became Established, Unix time.",
+        peers
+            .iter()
+            .map(|peer| (of(peer), moment(peer.established_at))),
+    );
+    page.some_gauge(
+        "bgp_observer_session_last_down_timestamp_seconds",
+        "When the session was last lost, Unix time.",
+        peers
+            .iter()
+            .map(|peer| (of(peer), moment(peer.last_down_at))),
+    );
+    page.some_gauge(
+        "bgp_observer_tcp_rtt_seconds",
+        "Smoothed TCP round-trip time to the peer.",
+        peers.iter().map(|peer| (of(peer), peer.rtt_seconds)),
+    );
+    page.counter(
+        "bgp_observer_tcp_retransmits_total",
+        "TCP segments sent again to the peer, since it is known.",
+        peers.iter().map(|peer| (of(peer), float(peer.retransmits))),
+    );
+    page.some_gauge(
+        "bgp_observer_establish_last_seconds",
+        "Time from SYN to an established TCP connection, latest connection seen to begin.",
+        peers.iter().map(|peer| (of(peer), peer.establish_seconds)),
+    );
+}
+
+fn nodes(page: &mut Page, snapshot: &Snapshot) {
+    let totals = &snapshot.totals;
+    let nodes: BTreeSet<&str> = snapshot
+        .peers
+        .iter()
+        .map(|peer| peer.node.as_str())
+        .chain(totals.flaps_by_cause.keys().map(String::as_str))
+        .collect();
+    page.counter(
+        "bgp_observer_session_flaps_by_cause_total",
+        "Lost sessions of the node by what ended them.",
+        nodes.iter().flat_map(|node| {
+            let counted = totals.flaps_by_cause.get(*node);
+            Cause::LABELS.map(|cause| {
+                let count = counted.and_then(|causes| causes.get(cause)).copied();
+                let labels = vec![("node", (*node).to_owned()), ("cause", cause.to_owned())];
+                (labels, float(count.unwrap_or_default()))
+            })
+        }),
+    );
+    page.histogram(
+        "bgp_observer_establish_seconds",
+        "Time from SYN to an established TCP connection, both stamped by the kernel.",
+        totals
+            .establish
+            .iter()
+            .map(|(node, histogram)| (vec![("node", node.clone())], histogram)),
+    );
+}
+
+fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
+    let totals = &snapshot.totals;
+    let here = |more: Vec<(&'static str, String)>| {
+        let mut labels = vec![("node", scene.node.to_owned())];
+        labels.extend(more);
+        labels
+    };
+    page.counter(
+        "bgp_observer_strangers_total",
+        "Completed inbound connections to a BGP port from addresses that are no known peer.",
+        [(here(vec![]), float(totals.strangers))],
+    );
+    // A source that every node has counts as attached when it works for all of them.
+    let mut attached = BTreeMap::new();
+    for source in scene.sources {
+        let all = attached
+            .entry((source.name.clone(), source.kind.clone()))
+            .or_insert(true);
+        *all &= source.running;
+    }
+    page.gauge(
+        "bgp_observer_probe_attached",
+        "Whether a probe or source runs; `bgp-observer check` says why not.",
+        attached.into_iter().map(|((probe, kind), all)| {
+            let labels = here(vec![("probe", probe), ("kind", kind)]);
+            (labels, f64::from(u8::from(all)))
+        }),
+    );
+    page.counter(
+        "bgp_observer_events_total",
+        "Events that the core was told.",
+        snapshot
+            .events
+            .iter()
+            .map(|(kind, count)| (here(vec![("kind", (*kind).to_owned())]), float(*count))),
+    );
+    let lost = |stage| totals.lost.get(&stage).copied().unwrap_or_default();
+    page.counter(
+        "bgp_observer_events_lost_total",
+        "Events that never reached the core, by where they were lost.",
+        LossStage::ALL.map(|stage| {
+            let labels = here(vec![("stage", stage.name().to_owned())]);
+            (labels, float(lost(stage)))
+        }),
+    );
+    page.counter(
+        "bgp_observer_resyncs_total",
+        "Dumps that repaired what a loss may have hidden.",
+        [(
+            here(vec![("source", "sock_diag".to_owned())]),
+            float(totals.resyncs),
+        )],
+    );
+    page.counter(
+        "bgp_observer_decode_errors_total",
+        "Records that made no sense, by kind.",
+        [(
+            here(vec![("kind", "ring_record".to_owned())]),
+            float(lost(LossStage::Decode)),
+        )],
+    );
+    page.gauge(
+        "bgp_observer_build_info",
+        "The agent's version, in labels.",
+        [(here(vec![("version", scene.version.to_owned())]), 1.0)],
+    );
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// The labels of a peer's series.
+fn of(peer: &PeerView) -> Labels {
+    vec![("node", peer.node.clone()), ("peer", peer.peer.clone())]
+}
+
+fn seconds(time: jiff::Timestamp) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds are exact for 285,000 years"
+    )]
+    let millis = time.as_millisecond() as f64;
+    millis / 1_000.0
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus counts in floating point"
+)]
+const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// Metric families in the order in which they are shown; families without series are left out.
+#[derive(Default)]
+struct Page {
+    families: Vec<MetricFamily>,
+}
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, f64)>) {
+        let metrics = series.into_iter().map(|(labels, value)| {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            let mut metric = Metric::from_label(pairs(labels));
+            metric.set_gauge(gauge);
+            metric
+        });
+        self.family(name, help, MetricType::GAUGE, metrics.collect());
+    }
+
+    /// Only those series that have a value.
+    fn some_gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels, Option<f64>)>,
+    ) {
+        let known = series
+            .into_iter()
+            .filter_map(|(labels, value)| Some((labels, value?)));
+        self.gauge(name, help, known);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, f64)>) {
+        let metrics = series.into_iter().map(|(labels, value)| {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            let mut metric = Metric::from_label(pairs(labels));
+            metric.set_counter(counter);
+            metric
+        });
+        self.family(name, help, MetricType::COUNTER, metrics.collect());
+    }
+
+    fn histogram<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels, &'a Histogram)>,
+    ) {
+        let metrics = series.into_iter().map(|(labels, histogram)| {
+            let mut cumulative = 0;
+            let mut buckets = Vec::new();
+            for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
+                cumulative += count;
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(*bound);
+                bucket.set_cumulative_count(cumulative);
+                buckets.push(bucket);
+            }
+            let mut shown = prometheus::proto::Histogram::default();
+            shown.set_bucket(buckets);
+            shown.set_sample_count(histogram.counts.iter().sum());
+            shown.set_sample_sum(histogram.sum);
+            let mut metric = Metric::from_label(pairs(labels));
+            metric.set_histogram(shown);
+            metric
+        });
+        self.family(name, help, MetricType::HISTOGRAM, metrics.collect());
+    }
+
+    fn family(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
+        if metrics.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.families.push(family);
+    }
+}
+
+fn pairs(labels: Labels) -> Vec<LabelPair> {
+    labels
+        .into_iter()
+        .map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(name.to_owned());
+            pair.set_value(value);
+            pair
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

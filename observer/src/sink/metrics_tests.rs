@@ -1,0 +1,146 @@
+use observer_core::observer::Totals;
+
+use super::*;
+use crate::testing::{down, up};
+
+fn sources() -> Vec<SourceStatus> {
+    let probe = SourceStatus {
+        name: "inet_sock_set_state".to_owned(),
+        kind: "tp_btf".to_owned(),
+        node: None,
+        running: true,
+        reason: None,
+        lost_without: String::new(),
+    };
+    vec![
+        probe,
+        SourceStatus::sock_diag("a", None),
+        SourceStatus::sock_diag("b", Some("no".to_owned())),
+    ]
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        peers: vec![up("a", "10.0.0.2"), down("a", "fd00::3")],
+        totals: Totals {
+            flaps_by_cause: BTreeMap::from([(
+                "a".to_owned(),
+                BTreeMap::from([("fin_received", 2)]),
+            )]),
+            strangers: 9,
+            lost: BTreeMap::from([(LossStage::Decode, 4)]),
+            resyncs: 1,
+            establish: BTreeMap::from([(
+                "a".to_owned(),
+                Histogram {
+                    bounds: &[0.001, 0.01],
+                    counts: vec![1, 2, 3],
+                    sum: 0.5,
+                },
+            )]),
+        },
+        events: BTreeMap::from([("tcp_state", 5)]),
+    }
+}
+
+fn text(blind: bool) -> String {
+    let scene = Scene {
+        node: "a",
+        sources: &sources(),
+        blind,
+        version: "1.2.3",
+    };
+    render(&snapshot(), &scene).unwrap()
+}
+
+#[test]
+fn a_fixed_view_is_shown_as_this_text() {
+    let shown = text(false);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sink/metrics_golden.txt");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(path, &shown).unwrap();
+    }
+    assert_eq!(shown, std::fs::read_to_string(path).unwrap());
+}
+
+#[test]
+fn the_guides_alert_comes_first_and_is_one_hot() {
+    let shown = text(false);
+    assert!(shown.starts_with("# HELP calico_bgp_peers_state "));
+    for line in [
+        r#"calico_bgp_peers_state{node="a",peer="10.0.0.2",ip_version="4",state="up"} 1"#,
+        r#"calico_bgp_peers_state{node="a",peer="10.0.0.2",ip_version="4",state="down"} 0"#,
+        r#"calico_bgp_peers_state{node="a",peer="fd00::3",ip_version="6",state="up"} 0"#,
+        r#"calico_bgp_peers_state{node="a",peer="fd00::3",ip_version="6",state="down"} 1"#,
+    ] {
+        assert!(shown.lines().any(|found| found == line), "{line}");
+    }
+}
+
+#[test]
+fn the_blind_show_no_peer() {
+    let shown = text(true);
+    assert!(!shown.contains("peer=\""), "{shown}");
+    assert!(shown.contains("bgp_observer_probe_attached"));
+}
+
+#[test]
+fn counters_that_alerts_use_exist_before_anything_happened() {
+    let mut snapshot = Snapshot {
+        peers: vec![up("a", "10.0.0.2")],
+        events: no_events(),
+        ..Snapshot::default()
+    };
+    let scene = Scene {
+        node: "a",
+        sources: &[],
+        blind: false,
+        version: "1",
+    };
+    let shown = render(&snapshot, &scene).unwrap();
+    let zero = |line: &str| assert!(shown.contains(line), "{line} is not in\n{shown}");
+    zero("bgp_observer_session_flaps_total{node=\"a\",peer=\"10.0.0.2\"} 0\n");
+    for cause in Cause::LABELS {
+        zero(&format!(
+            "bgp_observer_session_flaps_by_cause_total{{node=\"a\",cause=\"{cause}\"}} 0\n"
+        ));
+    }
+    for stage in LossStage::ALL {
+        zero(&format!("stage=\"{}\"}} 0\n", stage.name()));
+    }
+    zero("kind=\"reset_received\"} 0\n");
+
+    snapshot.peers.clear();
+    let shown = render(&snapshot, &scene).unwrap();
+    assert!(!shown.contains("peer=\""), "{shown}");
+}
+
+#[test]
+fn every_fact_has_a_counter_from_the_start() {
+    let events = no_events();
+    assert_eq!(events.len(), EVENT_KINDS.len() + 1);
+    assert!(events.contains_key(event_kind(&Fact::Tick)));
+    assert!(events.contains_key(event_kind(&Fact::Strangers { connections: 1 })));
+}
+
+#[test]
+fn label_values_are_escaped() {
+    let mut odd = up("a", "10.0.0.2");
+    odd.peer_node = Some("x\"} 1\nfake{a=\"\\".to_owned());
+    let snapshot = Snapshot {
+        peers: vec![odd],
+        ..Snapshot::default()
+    };
+    let scene = Scene {
+        node: "a",
+        sources: &[],
+        blind: false,
+        version: "1",
+    };
+    let shown = render(&snapshot, &scene).unwrap();
+    assert!(
+        shown.contains(r#"peer_node="x\"} 1\nfake{a=\"\\""#),
+        "{shown}"
+    );
+    assert!(!shown.lines().any(|line| line.starts_with("fake")));
+}

@@ -1,2 +1,0 @@
-//! Sources.
-pub mod tap;

@@ -1,0 +1,478 @@
+//! The kernel's own word: the programs of `observer-ebpf`, loaded, attached, and their rings read.
+//!
+//! It decides nothing about peers: the agent says which namespaces to observe, which peers are
+//! known, which processes speak. It ends with the value: programs, links and maps belong to file
+//! descriptors of this process, nothing is pinned.
+
+pub mod decode;
+pub mod identity;
+pub mod layout;
+pub mod probes;
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+};
+use nix::time::{ClockId, clock_gettime};
+use observer_abi::{
+    COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS,
+    COUNTERS, MAX_PORTS,
+};
+use observer_core::{
+    event::{Event, Fact, LossStage, NetnsId, SocketId},
+    time::{Occurred, Timestamp},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+use zerocopy::IntoBytes;
+
+pub use self::probes::ProbeStatus;
+use self::{
+    identity::Identities,
+    layout::Found,
+    probes::{PROBES, explain},
+};
+use super::btf::{Btf, BtfError};
+
+/// The kernel programs; empty where the build was told to skip them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
+
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Records taken from one ring per [`KernelSource::drain`]: about a millisecond of work.
+const DRAIN_LIMIT: usize = 2048;
+
+/// How often the programs' own misses are looked up: one small file per program.
+const MISSES_EVERY: Duration = Duration::from_secs(1);
+
+/// What the kernel programs are to look at.
+#[derive(Clone, Debug, Default)]
+pub struct KernelOptions {
+    /// The ports BGP is spoken on, at most [`MAX_PORTS`].
+    pub ports: Vec<u16>,
+    /// The kernel's BTF, where it is not at `/sys/kernel/btf/vmlinux`.
+    pub btf_path: Option<PathBuf>,
+}
+
+/// Why the kernel programs' maps could not be changed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing}")]
+pub struct MapChangeError {
+    doing: String,
+    #[source]
+    source: MapError,
+}
+
+/// The attached programs and what they share with the agent.
+pub struct KernelSource {
+    /// Owns the programs and their links: they detach when it is dropped.
+    programs: Ebpf,
+    events: Ring,
+    strangers: Ring,
+    counters: PerCpuArray<MapData, u64>,
+    netns: HashMap<MapData, u32, u32>,
+    known: HashMap<MapData, [u8; 24], u8>,
+    speakers: HashMap<MapData, u32, u32>,
+    identities: Identities,
+    has_cookies: bool,
+    counted: [u64; COUNTERS as usize],
+    missed: u64,
+    missed_at: Timestamp,
+    drained_at: Timestamp,
+    more: bool,
+}
+
+impl KernelSource {
+    /// Loads and attaches every probe that this kernel allows. No source where none could be
+    /// attached; the statuses say why.
+    pub fn start(options: &KernelOptions) -> (Option<Self>, Vec<ProbeStatus>) {
+        let none = |reason: &str| {
+            let off = |probe: &probes::Probe| probe.off(reason.to_owned());
+            (None, PROBES.iter().map(off).collect())
+        };
+        let prepared = match Prepared::new(options) {
+            Ok(prepared) => prepared,
+            Err(reason) => return none(&reason),
+        };
+        let Prepared {
+            mut programs,
+            btf,
+            found,
+        } = prepared;
+        let statuses: Vec<_> = PROBES
+            .iter()
+            .map(|probe| probe.attach(&mut programs, &btf, &found))
+            .collect();
+        if statuses.iter().all(|status| !status.attached) {
+            return (None, statuses);
+        }
+        match Self::over(programs, &found) {
+            Ok(source) => (Some(source), statuses),
+            Err(error) => none(&explain(&error)),
+        }
+    }
+
+    fn over(mut programs: Ebpf, found: &Found) -> Result<Self, MapError> {
+        let mut take = |name: &str| -> Result<Map, MapError> {
+            programs
+                .take_map(name)
+                .ok_or_else(|| MapError::InvalidName {
+                    name: name.to_owned(),
+                })
+        };
+        Ok(Self {
+            events: Ring::over(take("EVENTS")?)?,
+            strangers: Ring::over(take("STRANGERS")?)?,
+            counters: PerCpuArray::try_from(take("COUNTERS")?)?,
+            netns: HashMap::try_from(take("NETNS")?)?,
+            known: HashMap::try_from(take("KNOWN_PEERS")?)?,
+            speakers: HashMap::try_from(take("SPEAKERS")?)?,
+            programs,
+            missed: 0,
+            missed_at: Timestamp::default(),
+            identities: Identities::default(),
+            has_cookies: found.layout.has_socket_cookie == 1,
+            counted: [0; COUNTERS as usize],
+            drained_at: boottime_now(),
+            // The programs have run since they were attached.
+            more: true,
+        })
+    }
+
+    /// Observes the namespace with this inode as `netns` from now on.
+    pub fn observe(&mut self, inode: u32, netns: NetnsId) -> Result<(), MapChangeError> {
+        self.netns
+            .insert(inode, netns.0, 0)
+            .map_err(|source| MapChangeError {
+                doing: format!("observe network namespace {inode}"),
+                source,
+            })
+    }
+
+    /// Observes it no longer.
+    pub fn unobserve(&mut self, inode: u32) -> Result<(), MapChangeError> {
+        absent_is_fine(self.netns.remove(&inode)).map_err(|source| MapChangeError {
+            doing: format!("stop observing network namespace {inode}"),
+            source,
+        })
+    }
+
+    /// Makes `peer` a known peer: what happens on its connections is evidence.
+    pub fn trust(&mut self, netns: NetnsId, peer: IpAddr) -> Result<(), MapChangeError> {
+        self.known
+            .insert(key(netns, peer), 1, 0)
+            .map_err(|source| MapChangeError {
+                doing: format!("make {peer} a known peer in the kernel"),
+                source,
+            })
+    }
+
+    /// Makes `peer` a stranger again.
+    pub fn distrust(&mut self, netns: NetnsId, peer: IpAddr) -> Result<(), MapChangeError> {
+        absent_is_fine(self.known.remove(&key(netns, peer))).map_err(|source| MapChangeError {
+            doing: format!("make {peer} a stranger in the kernel"),
+            source,
+        })
+    }
+
+    /// Watches the end of process `pid`, which speaks BGP in `netns`. Processes that dial or listen
+    /// while the programs run are found by them.
+    pub fn add_speaker(&mut self, pid: u32, netns: NetnsId) -> Result<(), MapChangeError> {
+        self.speakers
+            .insert(pid, netns.0, 0)
+            .map_err(|source| MapChangeError {
+                doing: format!("watch the BGP speaker {pid}"),
+                source,
+            })
+    }
+
+    /// Waits until there may be something to [`drain`](Self::drain). Cancelling it loses nothing.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        if self.more {
+            return Ok(());
+        }
+        let (events, strangers) = (self.events.wake_up()?, self.strangers.wake_up()?);
+        // Readiness is cleared before the rings are read, so that what comes meanwhile wakes again.
+        tokio::select! {
+            guard = events.readable() => guard?.clear_ready(),
+            guard = strangers.readable() => guard?.clear_ready(),
+        }
+        Ok(())
+    }
+
+    /// Appends what the rings hold to `out`, by time, then what the kernel counted since the last
+    /// call. True where there is more: at most [`DRAIN_LIMIT`] records of each ring at once.
+    pub fn drain(&mut self, out: &mut Vec<Event>) -> bool {
+        let first = out.len();
+        let mut undecoded = 0;
+        let (identities, more) = (&mut self.identities, &mut self.more);
+        *more = false;
+        for ring in [&mut self.events, &mut self.strangers] {
+            *more |= ring.drain(|bytes| match decode::decode(bytes, identities) {
+                Some(event) => out.push(named(event)),
+                None => undecoded += 1,
+            });
+        }
+        if let Some(fresh) = out.get_mut(first..) {
+            fresh.sort_by_key(|event| event.occurred.earliest);
+        }
+        self.count(undecoded, out);
+        self.more
+    }
+
+    /// Gives sockets in sock_diag's answers the identity that the probes' events have. Only needed
+    /// where the kernel does not tell the probes a socket's cookie (before 5.12); nothing is changed
+    /// elsewhere.
+    pub fn reconcile(&mut self, events: &mut [Event]) {
+        if self.has_cookies {
+            return;
+        }
+        for event in events {
+            if let Fact::SocketInfo { socket, .. } = &mut event.fact {
+                let ends = (socket.netns, socket.local, socket.remote);
+                socket.id = self.identities.reconcile(SocketId(socket.id.0), ends);
+            }
+        }
+    }
+
+    /// Turns what the kernel counted since the last time into events.
+    fn count(&mut self, undecoded: u64, out: &mut Vec<Event>) {
+        let occurred = Occurred::noticed(self.drained_at, boottime_now());
+        self.drained_at = occurred.latest;
+        let mut push = |count: u64, fact: fn(u64) -> Fact| {
+            if count > 0 {
+                out.push(Event {
+                    occurred,
+                    fact: fact(count),
+                });
+            }
+        };
+        push(undecoded, |count| lost(LossStage::Decode, count));
+        if occurred.latest.since(self.missed_at) >= MISSES_EVERY {
+            self.missed_at = occurred.latest;
+            let total = probes::misses(&self.programs);
+            push(total.saturating_sub(self.missed), |count| {
+                lost(LossStage::Ring, count)
+            });
+            self.missed = total;
+        }
+        for ((index, fact), counted) in COUNTED.into_iter().zip(&mut self.counted) {
+            // A read that fails is made good by the next one: the counters only ever rise.
+            if let Ok(values) = self.counters.get(&index, 0) {
+                let total = values.iter().copied().fold(0, u64::wrapping_add);
+                push(total.wrapping_sub(*counted), fact);
+                *counted = total;
+            }
+        }
+    }
+}
+
+/// Before 6.9 the OOM tracepoint tells a number only; the victim still has its name in /proc.
+fn named(mut event: Event) -> Event {
+    if let Fact::SpeakerOom { speaker, .. } = &mut event.fact
+        && speaker.comm.is_empty()
+        && let Ok(comm) = std::fs::read_to_string(format!("/proc/{}/comm", speaker.pid))
+    {
+        comm.trim_end().clone_into(&mut speaker.comm);
+    }
+    event
+}
+
+/// CLOCK_BOOTTIME now, the clock of every event.
+pub fn boottime_now() -> Timestamp {
+    // The clock exists since 2.6.39; a system without it is not one we run on.
+    let Ok(now) = clock_gettime(ClockId::CLOCK_BOOTTIME) else {
+        return Timestamp::default();
+    };
+    let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec()).unwrap_or(0);
+    Timestamp::from_nanos(seconds * 1_000_000_000 + nanos)
+}
+
+/// Everything short of attaching.
+struct Prepared {
+    programs: Ebpf,
+    btf: AyaBtf,
+    found: Found,
+}
+
+impl Prepared {
+    fn new(options: &KernelOptions) -> Result<Self, String> {
+        if OBJECT.is_empty() {
+            return Err("the agent was built without kernel programs (AYA_BUILD_SKIP)".to_owned());
+        }
+        let ports = ports(&options.ports)?;
+        let path = options.btf_path.clone().unwrap_or_else(|| VMLINUX.into());
+        let found = Btf::read(&path)
+            .map(|btf| layout::read(&btf))
+            .map_err(|error| no_btf(&path, &error))?;
+        let btf = AyaBtf::parse_file(&path, Endianness::default())
+            .map_err(|error| format!("{}: {}", path.display(), explain(&error)))?;
+        lift_memory_limit();
+        let programs = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("LAYOUT", found.layout.as_bytes(), true)
+            .override_global("PORTS", ports.as_bytes(), true)
+            .load(OBJECT)
+            .map_err(|error| explain(&error))?;
+        Ok(Self {
+            programs,
+            btf,
+            found,
+        })
+    }
+}
+
+fn no_btf(path: &Path, error: &BtfError) -> String {
+    let words = explain(error);
+    let words = if matches!(error, BtfError::Read { .. }) {
+        words
+    } else {
+        format!("{}: {words}", path.display())
+    };
+    format!("{words}; the kernel must be built with CONFIG_DEBUG_INFO_BTF, and /sys be readable")
+}
+
+fn ports(wanted: &[u16]) -> Result<[u16; MAX_PORTS], String> {
+    if wanted.is_empty() || wanted.contains(&0) {
+        return Err("no BGP port is configured, or one of them is 0".to_owned());
+    }
+    if wanted.len() > MAX_PORTS {
+        return Err(format!(
+            "{} BGP ports are configured, at most {MAX_PORTS} can be observed",
+            wanted.len()
+        ));
+    }
+    let mut ports = [0; MAX_PORTS];
+    for (slot, port) in ports.iter_mut().zip(wanted) {
+        *slot = *port;
+    }
+    Ok(ports)
+}
+
+/// Before 5.11 maps count against RLIMIT_MEMLOCK, which is often 64 KiB. Where it cannot be lifted,
+/// making the maps fails and says so.
+fn lift_memory_limit() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+}
+
+fn key(netns: NetnsId, peer: IpAddr) -> [u8; 24] {
+    zerocopy::transmute!(decode::peer_key(netns, peer))
+}
+
+type CountedFact = fn(u64) -> Fact;
+
+/// What each kernel counter counts.
+const COUNTED: [(u32, CountedFact); COUNTERS as usize] = [
+    (COUNTER_EVENTS_LOST, |count| lost(LossStage::Ring, count)),
+    (COUNTER_STRANGER_EVENTS_LOST, |count| {
+        lost(LossStage::StrangerRing, count)
+    }),
+    (COUNTER_STRANGERS, |connections| Fact::Strangers {
+        connections,
+    }),
+    (COUNTER_MAP_FULL, |count| lost(LossStage::Map, count)),
+];
+
+const fn lost(stage: LossStage, count: u64) -> Fact {
+    Fact::Lost { stage, count }
+}
+
+fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// A ring buffer and what wakes us when it fills.
+struct Ring {
+    buffer: RingBuf<MapData>,
+    /// Made on first use: it needs a running tokio, starting the source does not.
+    wake_up: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Ring {
+    fn over(map: Map) -> Result<Self, MapError> {
+        Ok(Self {
+            buffer: RingBuf::try_from(map)?,
+            wake_up: None,
+        })
+    }
+
+    fn wake_up(&mut self) -> io::Result<&AsyncFd<OwnedFd>> {
+        let fd = if let Some(fd) = self.wake_up.take() {
+            fd
+        } else {
+            let duplicate = self.buffer.as_fd().try_clone_to_owned()?;
+            // SAFETY: the `OwnedFd` is open, and is neither replaced nor closed while the `AsyncFd`
+            // owns it: only a shared reference to it is ever given out.
+            unsafe { AsyncFd::register_with_interest(duplicate, Interest::READABLE)? }
+        };
+        Ok(self.wake_up.insert(fd))
+    }
+
+    /// Hands over each record; true where the limit was reached.
+    fn drain(&mut self, mut record: impl FnMut(&[u8])) -> bool {
+        for _ in 0..DRAIN_LIMIT {
+            match self.buffer.next() {
+                Some(bytes) => record(&bytes),
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reason every probe gives, when none can run.
+    fn reason(options: &KernelOptions) -> String {
+        let (source, statuses) = KernelSource::start(options);
+        assert!(source.is_none());
+        assert_eq!(statuses.len(), PROBES.len());
+        let mut reasons: Vec<_> = statuses
+            .into_iter()
+            .map(|status| status.reason.unwrap())
+            .collect();
+        reasons.dedup();
+        assert_eq!(reasons.len(), 1);
+        reasons.pop().unwrap()
+    }
+
+    #[test]
+    fn what_keeps_every_probe_off_is_said_in_words() {
+        if OBJECT.is_empty() {
+            assert!(reason(&KernelOptions::default()).contains("AYA_BUILD_SKIP"));
+            return;
+        }
+        let with = |ports: &[u16], path: &str| {
+            reason(&KernelOptions {
+                ports: ports.to_vec(),
+                btf_path: Some(path.into()),
+            })
+        };
+        assert!(with(&[], "/x").contains("no BGP port"));
+        assert!(with(&[179; 9], "/x").contains("9 BGP ports"));
+        assert!(with(&[179], "/nonexistent").starts_with("cannot read /nonexistent: No such file"));
+        let garbage = with(&[179], "/proc/self/status");
+        assert!(
+            garbage.starts_with("/proc/self/status: this is no BTF"),
+            "{garbage}"
+        );
+        assert!(garbage.contains("CONFIG_DEBUG_INFO_BTF"));
+    }
+}

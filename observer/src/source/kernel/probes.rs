@@ -1,0 +1,244 @@
+//! The probes one by one: what each needs, whether it could be attached, and in an operator's words
+//! why not.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use aya::{
+    Btf, BtfError as AyaBtfError, Ebpf,
+    programs::{BtfTracePoint, ProgramError},
+};
+
+use super::layout::{Found, Need};
+
+/// A probe, and how it fared.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProbeStatus {
+    /// Its name, as the `probe` label.
+    pub name: &'static str,
+    /// How it is attached: `tp_btf`, or `off`.
+    pub kind: &'static str,
+    /// Whether it is.
+    pub attached: bool,
+    /// Why it is not.
+    pub reason: Option<String>,
+    /// What users lose without it.
+    pub lost_without: &'static str,
+}
+
+/// One kernel program, by its name in the object.
+#[derive(Debug)]
+pub struct Probe {
+    name: &'static str,
+    tracepoint: &'static str,
+    /// The kernel that brought the tracepoint, where that is later than the oldest one supported.
+    since: Option<&'static str>,
+    needs: &'static [Need],
+    lost_without: &'static str,
+}
+
+/// Every probe. Those of processes come first: a speaker that is already gone when the TCP probes
+/// come up would leave its sockets' end without a reason.
+pub const PROBES: [Probe; 8] = [
+    Probe {
+        name: "speaker_exit",
+        tracepoint: "sched_process_exit",
+        since: None,
+        needs: &[Need::Task, Need::ExitCode],
+        lost_without: "a local BGP speaker that ends looks like one that closed its sessions",
+    },
+    Probe {
+        name: "speaker_signal",
+        tracepoint: "signal_generate",
+        since: None,
+        needs: &[Need::Task, Need::SignalCode],
+        lost_without: "who killed the local BGP speaker",
+    },
+    Probe {
+        name: "speaker_oom",
+        tracepoint: "mark_victim",
+        since: None,
+        needs: &[Need::Task],
+        lost_without: "a local BGP speaker killed for lack of memory looks like one killed by hand",
+    },
+    Probe {
+        name: "tcp_state",
+        tracepoint: "inet_sock_set_state",
+        since: None,
+        needs: &[Need::Socket],
+        lost_without: "sessions are only seen by polling: short flaps are missed, times are rough",
+    },
+    Probe {
+        name: "tcp_error",
+        tracepoint: "inet_sk_error_report",
+        since: Some("5.14"),
+        needs: &[Need::Socket],
+        lost_without: "why a connection failed: refused, timed out, no route",
+    },
+    Probe {
+        name: "reset_received",
+        tracepoint: "tcp_receive_reset",
+        since: None,
+        needs: &[Need::Socket],
+        lost_without: "whether the peer reset the connection",
+    },
+    Probe {
+        name: "reset_sent",
+        tracepoint: "tcp_send_reset",
+        since: None,
+        needs: &[Need::Socket],
+        lost_without: "whether this node reset the connection",
+    },
+    Probe {
+        name: "retransmit",
+        tracepoint: "tcp_retransmit_skb",
+        since: None,
+        needs: &[Need::Socket],
+        lost_without: "retransmissions as they happen; totals still come from sock_diag",
+    },
+];
+
+impl Probe {
+    /// Loads and attaches the probe. Each is on its own: one that fails leaves the others running.
+    pub fn attach(&self, programs: &mut Ebpf, btf: &Btf, found: &Found) -> ProbeStatus {
+        let attached = match found.missing(self.needs) {
+            Some(reason) => Err(reason.to_owned()),
+            None => self.load(programs, btf),
+        };
+        match attached {
+            Ok(()) => ProbeStatus {
+                name: self.name,
+                kind: "tp_btf",
+                attached: true,
+                reason: None,
+                lost_without: self.lost_without,
+            },
+            Err(reason) => self.off(reason),
+        }
+    }
+
+    /// The status of a probe that does not run.
+    pub fn off(&self, reason: String) -> ProbeStatus {
+        ProbeStatus {
+            name: self.name,
+            kind: "off",
+            attached: false,
+            reason: Some(reason),
+            lost_without: self.lost_without,
+        }
+    }
+
+    fn load(&self, programs: &mut Ebpf, btf: &Btf) -> Result<(), String> {
+        let program: &mut BtfTracePoint = programs
+            .program_mut(self.name)
+            .ok_or("the embedded object lacks this program: the agent was built wrongly")?
+            .try_into()
+            .map_err(|_| "the embedded program is no BTF tracepoint".to_owned())?;
+        program
+            .load(self.tracepoint, btf)
+            .map_err(|error| self.explain(&error))?;
+        program
+            .attach()
+            .map(drop)
+            .map_err(|error| self.explain(&error))
+    }
+
+    fn explain(&self, error: &ProgramError) -> String {
+        if let ProgramError::Btf(AyaBtfError::UnknownBtfTypeName { .. }) = error {
+            let since = self.since.map_or_else(String::new, |version| {
+                format!(" (Linux has it since {version})")
+            });
+            return format!("this kernel has no tracepoint {}{since}", self.tracepoint);
+        }
+        if let ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } = error
+        {
+            if let Some(refusal) = refusal(io_error) {
+                return refusal;
+            }
+            let log = verifier_log.to_string();
+            let last = log
+                .lines()
+                .rev()
+                .find(|line| !line.is_empty() && !line.starts_with("processed"))
+                .unwrap_or("no reason given");
+            return format!("the kernel's verifier refused the program ({io_error}): {last}");
+        }
+        explain(error)
+    }
+}
+
+/// How often the kernel did not run a program although its tracepoint fired, since the programs were
+/// loaded. It skips a program that would interrupt itself: a softirq that changes a socket's state
+/// in the middle of our program on the same CPU (`bpf_trace_run`, `recursion_misses` in the
+/// program's fdinfo since 5.12).
+pub fn misses(programs: &Ebpf) -> u64 {
+    let of = |probe: &Probe| -> Option<u64> {
+        let program = programs.program(probe.name)?;
+        let fd = program.fd().ok()?.as_fd().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        recursion_misses(&info)
+    };
+    PROBES.iter().filter_map(of).sum()
+}
+
+fn recursion_misses(info: &str) -> Option<u64> {
+    let count = info
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    count.trim().parse().ok()
+}
+
+/// Any error of the loader, with the remedy where lack of privilege is at its root.
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut cause = Some(error);
+    while let Some(this) = cause {
+        if let Some(refusal) = this.downcast_ref::<io::Error>().and_then(refusal) {
+            return refusal;
+        }
+        cause = this.source();
+        if let Some(next) = cause {
+            let next = next.to_string();
+            if !words.contains(&next) {
+                words = format!("{words}: {next}");
+            }
+        }
+    }
+    words
+}
+
+fn refusal(error: &io::Error) -> Option<String> {
+    match error.raw_os_error()? {
+        libc::EPERM => Some(
+            "the kernel does not allow it (EPERM): run as root or with CAP_BPF and CAP_PERFMON; \
+             if that is so already, a security policy (lockdown, seccomp, \
+             kernel.unprivileged_bpf_disabled) forbids BPF"
+                .to_owned(),
+        ),
+        libc::ENOSYS => Some("this kernel was built without BPF (CONFIG_BPF_SYSCALL)".to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_own_misses_are_read_from_fdinfo() {
+        let info = "pos:\t0\nprog_id:\t7\nrecursion_misses:\t12\nverified_insns:\t3\n";
+        assert_eq!(recursion_misses(info), Some(12));
+        assert_eq!(recursion_misses("pos:\t0\n"), None);
+    }
+
+    #[test]
+    fn lack_of_privilege_is_said_with_its_remedy() {
+        let error = io::Error::from_raw_os_error(libc::EPERM);
+        assert!(explain(&error).contains("CAP_BPF"));
+    }
+}

@@ -1,0 +1,9 @@
+//! Where events come from: everything that asks the kernel something. Each source says whether it
+//! can run and why not; none concludes anything.
+
+pub mod btf;
+pub mod kernel;
+pub mod netns;
+pub mod sock_diag;
+pub mod speakers;
+pub mod tap;

@@ -1,0 +1,94 @@
+//! Views that tests of several sinks show.
+
+use observer_core::{
+    cause::Cause,
+    event::PeerType,
+    peer::{ConnectionView, Flap, KnownBy, PeerView, SessionState},
+};
+
+/// 2026-01-02 03:04:05 UTC.
+pub fn noon() -> jiff::Timestamp {
+    jiff::Timestamp::from_second(1_767_323_045).unwrap()
+}
+
+/// A peer of `node`, Established.
+pub fn up(node: &str, peer: &str) -> PeerView {
+    PeerView {
+        node: node.to_owned(),
+        peer: peer.to_owned(),
+        ip_version: if peer.contains(':') { 6 } else { 4 },
+        peer_node: Some("worker-2".to_owned()),
+        peer_type: Some(PeerType::Mesh),
+        asn: Some(64_512),
+        state: SessionState::Established,
+        up: true,
+        since: Some(noon()),
+        inherited: false,
+        known_by: KnownBy::Established,
+        info: "Established".to_owned(),
+        last_cause: None,
+        last_cause_text: None,
+        cause_pending: false,
+        established_at: Some(noon()),
+        last_down_at: None,
+        flaps: 0,
+        failed_attempts: 0,
+        last_failure: None,
+        rtt_seconds: Some(0.000_25),
+        retransmits: 1,
+        establish_seconds: Some(0.001_5),
+        last_data_age_seconds: Some(12.0),
+        connections: vec![ConnectionView {
+            local: "10.0.0.1:179".parse().unwrap(),
+            remote: "10.0.0.2:40000".parse().unwrap(),
+            tcp_state: "ESTABLISHED".to_owned(),
+            carries_session: true,
+            bytes_received: 100,
+            bytes_acked: 90,
+            send_queue: 0,
+            receive_queue: 0,
+        }],
+    }
+}
+
+/// A peer of `node` that was lost and of which no inventory knows.
+pub fn down(node: &str, peer: &str) -> PeerView {
+    PeerView {
+        peer_node: None,
+        peer_type: None,
+        asn: None,
+        state: SessionState::Active,
+        up: false,
+        known_by: KnownBy::Dialled,
+        info: Cause::FinReceived.to_string(),
+        last_cause: Some(Cause::FinReceived),
+        last_cause_text: Some(Cause::FinReceived.to_string()),
+        established_at: None,
+        last_down_at: Some(noon()),
+        flaps: 2,
+        failed_attempts: 3,
+        last_failure: Some("connection refused (ECONNREFUSED)".to_owned()),
+        rtt_seconds: None,
+        retransmits: 7,
+        establish_seconds: None,
+        last_data_age_seconds: None,
+        connections: Vec::new(),
+        ..up(node, peer)
+    }
+}
+
+/// A flap of `peer`, over.
+pub fn flap(node: &str, peer: &str) -> Flap {
+    Flap {
+        node: node.to_owned(),
+        peer: peer.to_owned(),
+        number: 1,
+        down_at: noon(),
+        up_at: Some(noon()),
+        down_seconds: Some(7.1),
+        up_before_seconds: Some(7_200.0),
+        cause: Cause::FinReceived,
+        cause_text: Cause::FinReceived.to_string(),
+        evidence: vec!["ESTABLISHED to CLOSE_WAIT".to_owned()],
+    }
+}

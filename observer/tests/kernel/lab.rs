@@ -1,0 +1,211 @@
+//! Namespaces of the tests' own, and an observed source that can be waited on.
+
+use std::{
+    ffi::OsStr,
+    io::{self, Write},
+    net::IpAddr,
+    process::{Child, Command},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use observer::source::{
+    kernel::{KernelOptions, KernelSource},
+    netns::Netns,
+};
+use observer_core::event::{Event, Fact, NetnsId};
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a condition is looked at until then.
+const POLL: Duration = Duration::from_millis(1);
+
+/// Whether tests of the kernel can run here. In CI they must.
+pub fn can_run() -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let why = "tests of the kernel programs need root: they load BPF and make namespaces";
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    let _ = writeln!(io::stderr(), "skipped: {why}");
+    false
+}
+
+/// Held for reading by every source, so that one test can be [`alone`].
+static SOURCES: RwLock<()> = RwLock::new(());
+
+/// Waits until no other test of this process has a source, and keeps them from starting one.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    SOURCES.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tries until `found` gives something.
+pub fn wait_until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A process that is killed and reaped when dropped.
+pub struct Speaker(pub Child);
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A network namespace with its loopback up, gone when dropped.
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let namespace = Self {
+            name: format!("bo-{}-{number}", std::process::id()),
+        };
+        ip(&["netns", "add", &namespace.name]);
+        namespace.ip(&["link", "set", "lo", "up"]);
+        namespace
+    }
+
+    pub fn ip(&self, arguments: &[&str]) {
+        ip(&[&["-n", self.name.as_str()], arguments].concat());
+    }
+
+    pub fn netns(&self) -> Netns {
+        Netns::named(&self.name).expect("the namespace just made")
+    }
+
+    /// A command that will run inside.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        self.netns().run_in(f).expect("entering the namespace")
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+    }
+}
+
+/// Connects two namespaces.
+pub fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let (left, right) = (format!("l{number}"), format!("r{number}"));
+    one.0.ip(&[
+        "link",
+        "add",
+        &left,
+        "type",
+        "veth",
+        "peer",
+        &right,
+        "netns",
+        &other.0.name,
+    ]);
+    for ((namespace, address), device) in [(one, left), (other, right)] {
+        namespace.ip(&["addr", "add", address, "dev", &device]);
+        namespace.ip(&["link", "set", &device, "up"]);
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status().expect("ip");
+    assert!(status.success(), "ip {}", arguments.join(" "));
+}
+
+/// A source that observes namespaces, and every event it has given.
+pub struct Observed {
+    pub source: KernelSource,
+    pub events: Vec<Event>,
+    _shared: Option<RwLockReadGuard<'static, ()>>,
+}
+
+impl Observed {
+    /// Every probe attached, nothing observed yet.
+    pub fn start() -> Self {
+        let shared = SOURCES.read().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            _shared: Some(shared),
+            ..Self::start_unshared()
+        }
+    }
+
+    /// As [`start`](Self::start), for a test that is [`alone`].
+    pub fn start_unshared() -> Self {
+        let (source, statuses) = KernelSource::start(&KernelOptions {
+            ports: vec![179],
+            btf_path: None,
+        });
+        for status in &statuses {
+            assert!(status.attached, "{status:?}");
+        }
+        Self {
+            source: source.expect("all probes attached"),
+            events: Vec::new(),
+            _shared: None,
+        }
+    }
+
+    pub fn of(namespace: &Namespace, known: &[&str]) -> Self {
+        let mut observed = Self::start();
+        observed.observe(namespace, NetnsId(1));
+        for peer in known {
+            let peer: IpAddr = peer.parse().expect("an address");
+            observed.source.trust(NetnsId(1), peer).expect("trust");
+        }
+        observed
+    }
+
+    pub fn observe(&mut self, namespace: &Namespace, id: NetnsId) {
+        let inode = namespace.netns().inode();
+        self.source.observe(inode, id).expect("observe");
+    }
+
+    /// Drains until `wanted` gives something for the events so far.
+    pub fn wait<T>(&mut self, what: &str, wanted: impl Fn(&[Event]) -> Option<T>) -> T {
+        let Self { source, events, .. } = self;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            while source.drain(events) {}
+            if let Some(found) = wanted(events) {
+                return found;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain for {what}; there was {events:#?}"
+            );
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Drains until a fact is as `wanted`.
+    pub fn wait_fact<T>(&mut self, what: &str, wanted: impl Fn(&Fact) -> Option<T>) -> T {
+        self.wait(what, |events| {
+            events.iter().find_map(|event| wanted(&event.fact))
+        })
+    }
+}

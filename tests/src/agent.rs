@@ -1,0 +1,351 @@
+//! The agent under test: started over a lab's nodes, asked through its own commands.
+
+use std::{
+    env,
+    fmt::Write as _,
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::Signal,
+    time::{ClockId, clock_gettime},
+};
+use observer_core::{
+    change::ChangeRecord,
+    peer::{Flap, PeerView},
+};
+use serde::Deserialize;
+
+use crate::{http, lab::Lab, metrics::Scrape, process::Process, speaker::ASN, wait};
+
+/// The program: `$BGP_OBSERVER_BIN`, else the one built beside the running program.
+pub fn program() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("BGP_OBSERVER_BIN") {
+        let path = PathBuf::from(path);
+        ensure!(
+            path.is_file(),
+            "BGP_OBSERVER_BIN={}: no such file",
+            path.display()
+        );
+        return Ok(path);
+    }
+    let own = env::current_exe().context("cannot tell where this program is")?;
+    let folders = own.ancestors().skip(1).take(3);
+    folders
+        .flat_map(|folder| {
+            [
+                folder.to_owned(),
+                folder.join("release"),
+                folder.join("debug"),
+            ]
+        })
+        .map(|folder| folder.join("bgp-observer"))
+        .find(|candidate| candidate.is_file())
+        .context("no agent: `cargo build -p observer`, or set BGP_OBSERVER_BIN")
+}
+
+/// An address on loopback whose port nobody has at the moment.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Nanoseconds since boot: the agent's clock.
+pub fn boot_nanos() -> Result<i128> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    Ok(i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec()))
+}
+
+#[derive(Deserialize)]
+struct Peers {
+    peers: Vec<PeerView>,
+}
+
+#[derive(Deserialize)]
+struct Flaps {
+    flaps: Vec<Flap>,
+}
+
+/// How to start it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Write every event to this file.
+    pub record: Option<PathBuf>,
+    /// Tell it who ought to be there.
+    pub inventory: bool,
+    /// Serve metrics here; else on a free port.
+    pub metrics: Option<SocketAddr>,
+    /// Further arguments.
+    pub more: Vec<String>,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    program: PathBuf,
+    socket: PathBuf,
+    metrics: SocketAddr,
+}
+
+impl Agent {
+    /// Starts one over all nodes of `lab` and waits until it is ready. Agents of one lab share the
+    /// state directory, so the next remembers what the last knew.
+    pub fn start(lab: &Lab, options: &Options) -> Result<Self> {
+        let program = program()?;
+        let folder = lab.estate().folder();
+        let socket = folder.join("api.sock");
+        for attempt in 1.. {
+            // Free now; somebody else may take it before the agent does.
+            let metrics = match options.metrics {
+                Some(address) => address,
+                None => free_address()?,
+            };
+            let mut command = Command::new(&program);
+            command.arg("run");
+            for node in lab.nodes() {
+                command
+                    .arg("--netns")
+                    .arg(format!("{}={}", node.namespace, node.name));
+            }
+            command
+                .arg("--state-dir")
+                .arg(folder.join("state"))
+                .arg("--socket")
+                .arg(&socket)
+                .args([
+                    "--metrics-listen",
+                    &metrics.to_string(),
+                    "--api-listen",
+                    "off",
+                ]);
+            if let Some(record) = &options.record {
+                command.arg("--record").arg(record);
+            }
+            if options.inventory {
+                let path = folder.join("inventory.toml");
+                std::fs::write(&path, inventory(lab))?;
+                command.arg("--inventory").arg(path);
+            }
+            command.args(&options.more);
+            let process = Process::start(lab.estate(), "agent", None, &mut command, None)?;
+            let agent = Self {
+                process,
+                program: program.clone(),
+                socket: socket.clone(),
+                metrics,
+            };
+            match agent.await_ready() {
+                Ok(()) => return Ok(agent),
+                Err(error) if attempt < 3 && format!("{error:#}").contains("in use") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bail!("the agent found no free port")
+    }
+
+    fn await_ready(&self) -> Result<()> {
+        let limit = Duration::from_secs(20);
+        wait::until("agent ready", limit, Duration::from_millis(10), || {
+            // An agent that ended will not become ready: said at once, not at the deadline.
+            if let Err(ended) = self.process.must_run() {
+                return Ok(Err(ended));
+            }
+            http::get(self.metrics, "/readyz").map(|_| Ok(()))
+        })?
+    }
+
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Where it serves metrics.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// Its unix socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// A command of it that talks to this agent.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .arg("--socket")
+            .arg(&self.socket)
+            .env_remove("BGP_OBSERVER_SOCKET");
+        command
+    }
+
+    /// What a command of it prints; fails when it fails.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments).output()?;
+        if !output.status.success() {
+            bail!(
+                "bgp-observer {}: {}: {}",
+                arguments.join(" "),
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// `status -o json`.
+    pub fn peers(&self) -> Result<Vec<PeerView>> {
+        let answer: Peers = serde_json::from_str(&self.ask(&["status", "-o", "json"])?)?;
+        Ok(answer.peers)
+    }
+
+    /// `flaps -o json`.
+    pub fn flaps(&self) -> Result<Vec<Flap>> {
+        let answer: Flaps = serde_json::from_str(&self.ask(&["flaps", "-o", "json"])?)?;
+        Ok(answer.flaps)
+    }
+
+    /// Scrapes it.
+    pub fn scrape(&self) -> Result<Scrape> {
+        http::get(self.metrics, "/metrics")?.parse()
+    }
+
+    /// `events --follow -o json`: what it remembers, then what happens.
+    pub fn follow(&self, lab: &Lab) -> Result<Events> {
+        let mut command = self.command(&["events", "--follow", "-o", "json"]);
+        let process = Process::start(
+            lab.estate(),
+            "events",
+            None,
+            &mut command,
+            Some(Stdio::piped()),
+        )?;
+        let stdout = process.take_stdout().context("no output of events")?;
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let told = line.map_err(Into::into).and_then(|line| {
+                    let record = serde_json::from_str(&line)
+                        .with_context(|| format!("not a change: {line}"))?;
+                    Ok(Told {
+                        at: boot_nanos()?,
+                        record,
+                    })
+                });
+                if sender.send(told).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Events {
+            receiver,
+            _process: process,
+        })
+    }
+
+    /// Waits until it shows `sessions` peers and every one Established.
+    pub fn await_all_up(&self, sessions: usize, limit: Duration) -> Result<Vec<PeerView>> {
+        wait::soon("agent shows every session Established", limit, || {
+            let peers = self.peers()?;
+            ensure!(
+                peers.len() == sessions,
+                "{} peers of {sessions}",
+                peers.len()
+            );
+            match peers.iter().find(|peer| !peer.up) {
+                Some(peer) => bail!("{} → {}: {:?}", peer.node, peer.peer, peer.state),
+                None => Ok(peers),
+            }
+        })
+    }
+
+    /// Ends it as an operator would.
+    pub fn stop(self) -> Result<()> {
+        self.process.signal(Signal::SIGTERM)?;
+        let status = self.process.wait(Duration::from_secs(10))?;
+        ensure!(
+            status.success(),
+            "agent: {status}: {}",
+            self.process.last_words()
+        );
+        Ok(())
+    }
+
+    /// Ends it as the OOM killer would.
+    pub fn kill(self) {
+        self.process.kill();
+    }
+
+    /// Bytes of memory that it has resident (`VmRSS`).
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = std::fs::read_to_string(path)?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+}
+
+/// A change, and when it reached us.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Nanoseconds since boot.
+    pub at: i128,
+    /// The change.
+    pub record: ChangeRecord,
+}
+
+/// Changes as they come.
+#[derive(Debug)]
+pub struct Events {
+    receiver: Receiver<Result<Told>>,
+    _process: Process,
+}
+
+impl Events {
+    /// The next change within `limit`, if there is one.
+    pub fn next(&self, limit: Duration) -> Result<Option<Told>> {
+        match self.receiver.recv_timeout(limit) {
+            Ok(told) => told.map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => bail!("`events --follow` ended"),
+        }
+    }
+
+    /// All changes until nothing came for `quiet`.
+    pub fn drain(&self, quiet: Duration) -> Result<Vec<ChangeRecord>> {
+        let mut records = Vec::new();
+        while let Some(told) = self.next(quiet)? {
+            records.push(told.record);
+        }
+        Ok(records)
+    }
+}
+
+fn inventory(lab: &Lab) -> String {
+    let mut text = String::new();
+    for node in lab.nodes() {
+        let _ = writeln!(
+            text,
+            "[[peer]]\naddress = \"{}\"\nname = \"{}\"\ntype = \"node-to-node mesh\"\nasn = {ASN}",
+            node.address, node.name
+        );
+    }
+    text
+}

@@ -1,0 +1,22 @@
+//! A rolling restart: SIGTERM, so BIRD says Cease and closes; back after 3 s.
+
+use nix::sys::signal::Signal;
+
+use super::{Act, Cast, Expected, Script, at, said_cease};
+
+pub(super) fn script(cast: &Cast<'_>) -> Script {
+    let mut flaps = cast.others_see(said_cease(cast.victim));
+    flaps.extend(cast.victim_sees(
+        &["local_speaker_gone"],
+        &[cast.victim.speaker.comm(), "SIGTERM from"],
+    ));
+    Script {
+        title: "the speaker of n2 is restarted",
+        steps: vec![at(0, Act::End(Signal::SIGTERM)), at(3, Act::Start)],
+        expected: Expected {
+            flaps,
+            recovers: true,
+            ..Expected::default()
+        },
+    }
+}

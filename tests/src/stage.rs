@@ -1,0 +1,64 @@
+//! What most integration tests begin with.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    agent::{Agent, Options},
+    lab::{Lab, Plan},
+    scenario::Scenario,
+    story::{self, CONVERGES, Outcome},
+};
+
+/// A cause may stay pending for 250 ms (DESIGN §3); the rest is for telling it on a busy machine.
+const FINAL: Duration = Duration::from_millis(250 + 150);
+
+/// A converged lab with an agent that saw it converge.
+pub fn observed(plan: Plan, options: &Options) -> Result<(Lab, Agent)> {
+    let lab = Lab::up(plan)?;
+    let agent = Agent::start(&lab, options)?;
+    lab.await_established(CONVERGES)?;
+    agent
+        .await_all_up(lab.sessions(), Duration::from_secs(10))
+        .with_context(|| agent.process().last_words())?;
+    Ok((lab, agent))
+}
+
+/// Plays `scenario` and holds it to its expectations; the error tells the whole story.
+pub fn hold(scenario: Scenario, lab: &Lab, agent: &Agent) -> Result<Outcome> {
+    let mut story = Vec::new();
+    let outcome = story::play(scenario, lab, agent, &mut story);
+    let story = String::from_utf8_lossy(&story).into_owned();
+    let tell = || {
+        format!(
+            "{scenario:?}\n{story}\nagent:\n{}",
+            agent.process().last_words()
+        )
+    };
+    let outcome = outcome.with_context(tell)?;
+    let mut differences = outcome.differences.clone();
+    for (session, after) in &outcome.final_after {
+        if *after > FINAL {
+            differences.push(format!(
+                "{session}: its cause was final only after {after:?}"
+            ));
+        }
+    }
+    for flap in &outcome.flaps {
+        let known = outcome.final_after.keys().any(|session| session.is(flap));
+        if !known {
+            differences.push(format!(
+                "{} → {}: its flap was not told",
+                flap.node, flap.peer
+            ));
+        }
+    }
+    ensure!(
+        differences.is_empty(),
+        "{}\n\n{}",
+        differences.join("\n"),
+        tell()
+    );
+    Ok(outcome)
+}

@@ -1,0 +1,302 @@
+//! Plays a scenario under the agent's eyes and tells what happened, in words for someone who has
+//! never seen the tool.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use observer_core::{
+    change::Change,
+    peer::{Flap, PeerView},
+};
+
+use crate::{
+    agent::{Agent, Events, Told, boot_nanos},
+    http,
+    lab::Lab,
+    metrics::Scrape,
+    scenario::{Scenario, Script, Session, When},
+    wait,
+};
+
+/// How long a lab may take to converge. `GoBGP` is the slowest.
+pub const CONVERGES: Duration = Duration::from_mins(1);
+/// How long after the last step everything must be as expected.
+const FOLLOWS: Duration = Duration::from_secs(75);
+/// How long changes are listened for between two looks at the agent.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What came of a scenario.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What is not as expected; nothing when all is well.
+    pub differences: Vec<String>,
+    /// The peers before the first step.
+    pub before: Vec<PeerView>,
+    /// The peers at the end.
+    pub after: Vec<PeerView>,
+    /// The flaps recorded meanwhile.
+    pub flaps: Vec<Flap>,
+    /// The changes since the first step.
+    pub told: Vec<Told>,
+    /// By session, from the kernel's stamp of its end to the first scrape that showed it down.
+    pub visible_after: BTreeMap<Session, Duration>,
+    /// By session, from the kernel's stamp of its end until the counted flap, cause and all, reached
+    /// a client.
+    pub final_after: BTreeMap<Session, Duration>,
+}
+
+/// Plays `scenario` on a converged `lab`. Fails only when something could not be done or asked.
+pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -> Result<Outcome> {
+    let stage = Stage {
+        script: scenario.script(lab)?,
+        before: agent.peers()?,
+        flaps_before: agent.flaps()?,
+        events: agent.follow(lab)?,
+        lab,
+        agent,
+    };
+    stage.events.drain(Duration::from_millis(200))?;
+    let expected = &stage.script.expected;
+    let watched: Vec<Session> = expected
+        .flaps
+        .iter()
+        .map(|flap| flap.session.clone())
+        .collect();
+    let stop = AtomicBool::new(false);
+    let mut told = Vec::new();
+    let (begun, seen) = thread::scope(|scope| {
+        let watch = scope.spawn(|| watch_down(agent.metrics_address(), &watched, &stop));
+        let played = stage.perform(&mut told, out);
+        stop.store(true, Ordering::Relaxed);
+        let seen = watch.join().unwrap_or_default();
+        played.map(|begun| (begun, seen))
+    })?;
+
+    let after = agent.peers()?;
+    let flaps = stage.flaps()?;
+    let differences = expected.differences(&stage.before, &after, &flaps);
+    while let Some(change) = stage.events.next(Duration::from_millis(100))? {
+        tell(out, begun, &change)?;
+        told.push(change);
+    }
+    let mut visible_after = BTreeMap::new();
+    let mut final_after = BTreeMap::new();
+    for session in watched {
+        let Some(down) = told.iter().find(|told| is_down(told, &session)) else {
+            continue;
+        };
+        let stamp = i128::from(down.record.at.nanos());
+        let since = |at: i128| Duration::from_nanos(u64::try_from(at - stamp).unwrap_or_default());
+        if let Some(at) = seen.get(&session) {
+            visible_after.insert(session.clone(), since(*at));
+        }
+        if let Some(flap) = told.iter().find(|told| is_flap(told, &session)) {
+            final_after.insert(session, since(flap.at));
+        }
+    }
+    let before = stage.before;
+    Ok(Outcome {
+        differences,
+        before,
+        after,
+        flaps,
+        told,
+        visible_after,
+        final_after,
+    })
+}
+
+/// A scenario about to be played.
+struct Stage<'a> {
+    script: Script,
+    lab: &'a Lab,
+    agent: &'a Agent,
+    events: Events,
+    before: Vec<PeerView>,
+    flaps_before: Vec<Flap>,
+}
+
+impl Stage<'_> {
+    /// Does the steps, tells the changes meanwhile, until all is as expected or time is up; gives
+    /// the moment of the first step.
+    fn perform(&self, told: &mut Vec<Told>, out: &mut dyn Write) -> Result<i128> {
+        let begun = boot_nanos()?;
+        let clock = Instant::now();
+        let mut listen = |out: &mut dyn Write, limit: Duration| -> Result<()> {
+            let until = Instant::now() + limit;
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                if let Some(change) = self.events.next(left)? {
+                    tell(out, begun, &change)?;
+                    told.push(change);
+                }
+            }
+            Ok(())
+        };
+        for step in &self.script.steps {
+            match step.when {
+                When::After(delay) => listen(out, delay.saturating_sub(clock.elapsed()))?,
+                When::Fallen => wait::until("every flap", FOLLOWS, Duration::ZERO, || {
+                    listen(out, PAUSE)?;
+                    let fallen = self.script.expected.fallen(&self.flaps()?);
+                    fallen
+                        .then_some(())
+                        .context("some sessions have not fallen")
+                })?,
+            }
+            let now = seconds(boot_nanos()? - begun);
+            writeln!(out, "{now:>10}  ▶ {}", step.act.describe(self.lab.node(2)?))?;
+            step.act.perform(self.lab)?;
+        }
+        listen(out, self.script.expected.calm)?;
+        let last = Instant::now();
+        while last.elapsed() < FOLLOWS {
+            let (after, flaps) = (self.agent.peers()?, self.flaps()?);
+            if self
+                .script
+                .expected
+                .differences(&self.before, &after, &flaps)
+                .is_empty()
+            {
+                break;
+            }
+            listen(out, PAUSE)?;
+        }
+        Ok(begun)
+    }
+
+    /// Flaps recorded since before the first step.
+    fn flaps(&self) -> Result<Vec<Flap>> {
+        let known = |flap: &Flap| {
+            self.flaps_before.iter().any(|old| {
+                old.node == flap.node && old.peer == flap.peer && old.number == flap.number
+            })
+        };
+        let mut flaps = self.agent.flaps()?;
+        flaps.retain(|flap| !known(flap));
+        Ok(flaps)
+    }
+}
+
+/// Scrapes without a pause until each session was seen down, and gives the moments.
+fn watch_down(
+    address: SocketAddr,
+    sessions: &[Session],
+    stop: &AtomicBool,
+) -> BTreeMap<Session, i128> {
+    let mut seen = BTreeMap::new();
+    while seen.len() < sessions.len() && !stop.load(Ordering::Relaxed) {
+        let Ok(text) = http::get(address, "/metrics") else {
+            continue;
+        };
+        let Ok(now) = boot_nanos() else { continue };
+        let Ok(scrape) = text.parse::<Scrape>() else {
+            continue;
+        };
+        for session in sessions {
+            if scrape.down(&session.node, &session.peer) {
+                seen.entry(session.clone()).or_insert(now);
+            }
+        }
+    }
+    seen
+}
+
+fn is_down(told: &Told, session: &Session) -> bool {
+    matches!(&told.record.change, Change::SessionDown { peer } if *peer == session.peer)
+        && told.record.node == session.node
+}
+
+fn is_flap(told: &Told, session: &Session) -> bool {
+    matches!(&told.record.change, Change::Flap { flap } if session.is(flap))
+}
+
+/// One change as a line, its time relative to the first step.
+fn tell(out: &mut dyn Write, begun: i128, told: &Told) -> Result<()> {
+    let at = i128::from(told.record.at.nanos()) - begun;
+    let node = &told.record.node;
+    writeln!(
+        out,
+        "{:>10}    {node:<4} {}",
+        seconds(at),
+        describe(&told.record.change)
+    )?;
+    Ok(())
+}
+
+fn seconds(nanos: i128) -> String {
+    let millis = nanos.div_euclid(100_000);
+    let sign = if millis < 0 { '-' } else { '+' };
+    format!(
+        "{sign}{}.{:04} s",
+        millis.abs() / 10_000,
+        millis.abs() % 10_000
+    )
+}
+
+fn describe(change: &Change) -> String {
+    match change {
+        Change::PeerKnown { peer, known_by } => format!("{peer} is known ({known_by:?})"),
+        Change::PeerForgotten { peer, reason } => format!("{peer} is forgotten: {reason}"),
+        Change::SessionState { peer, from, to } => {
+            format!("{peer} {} → {}", from.name(), to.name())
+        }
+        Change::SessionUp {
+            peer,
+            down_seconds: Some(down),
+            ..
+        } => {
+            format!("{peer} UP after {down:.1} s")
+        }
+        Change::SessionUp { peer, .. } => format!("{peer} UP"),
+        Change::SessionDown { peer } => format!("{peer} DOWN"),
+        Change::Flap { flap } => format!("{} flap {}: {}", flap.peer, flap.number, flap.cause_text),
+        Change::FlapAmended { flap } => {
+            format!(
+                "{} flap {} now reads: {}",
+                flap.peer, flap.number, flap.cause_text
+            )
+        }
+        Change::ConnectFailed {
+            peer,
+            outbound,
+            reason,
+        } => {
+            let way = if *outbound { "to" } else { "from" };
+            format!("connection {way} {peer} failed: {reason}")
+        }
+        Change::Unanswered { peer, retransmits } => {
+            format!("{peer} does not answer ({retransmits} retransmissions)")
+        }
+        Change::SpeakerEnded { speaker, end } => {
+            format!("speaker {} (pid {}) {end}", speaker.comm, speaker.pid)
+        }
+        Change::SpeakerSeen { speaker } => {
+            format!("speaker {} (pid {}) is there", speaker.comm, speaker.pid)
+        }
+        Change::Lost { stage, count } => format!("{count} event(s) lost: {}", stage.name()),
+    }
+}
+
+/// A flap with its evidence, as lines.
+pub fn tell_flap(out: &mut dyn Write, flap: &Flap) -> Result<()> {
+    let length = match flap.down_seconds {
+        Some(seconds) => format!("{seconds:.2} s"),
+        None => "still down".to_owned(),
+    };
+    writeln!(
+        out,
+        "  {} → {}: {length}: {}",
+        flap.node, flap.peer, flap.cause_text
+    )?;
+    for line in &flap.evidence {
+        writeln!(out, "      {line}")?;
+    }
+    Ok(())
+}

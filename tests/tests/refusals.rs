@@ -1,0 +1,172 @@
+//! What the agent cannot do it says in words, with an exit code that is not 0, and does not start
+//! halfway.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use observer_tests::{agent, gate, wait};
+
+/// `bgp-observer run` with nothing of its own outside `folder`.
+fn run(folder: &Path) -> Result<Command> {
+    let mut command = Command::new("timeout");
+    command
+        .arg("20")
+        .arg(agent::program()?)
+        .args(["run", "--metrics-listen", "off", "--api-listen", "off"])
+        .arg("--state-dir")
+        .arg(folder.join("state"))
+        .arg("--socket")
+        .arg(folder.join("api.sock"));
+    Ok(command)
+}
+
+fn folder(name: &str) -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn refused(output: &Output, code: i32, words: &[&str]) -> Result<()> {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        output.status.code() == Some(code),
+        "exit {}, said: {said}",
+        output.status
+    );
+    for word in words {
+        ensure!(said.contains(word), "does not name `{word}`: {said}");
+    }
+    ensure!(!said.contains("panicked"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn unknown_flags_and_bad_values_are_bad_usage() -> Result<()> {
+    let folder = folder("flags")?;
+    refused(&run(&folder)?.arg("--colour").output()?, 2, &["--colour"])?;
+    refused(
+        &run(&folder)?.args(["--port", "0"]).output()?,
+        2,
+        &["--port", "0"],
+    )?;
+    refused(
+        &run(&folder)?.args(["--port", "bgp"]).output()?,
+        2,
+        &["--port", "bgp"],
+    )
+}
+
+#[test]
+fn a_bad_configuration_is_named_with_file_and_line() -> Result<()> {
+    let folder = folder("config")?;
+    let config = folder.join("agent.toml");
+    fs::write(&config, "port = [1790]\ncolour = \"red\"\n")?;
+    let output = run(&folder)?.arg("--config").arg(&config).output()?;
+    refused(&output, 2, &["agent.toml", "colour", "line 2"])
+}
+
+#[test]
+fn a_namespace_that_is_not_there_is_named_and_waited_for() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let folder = folder("netns")?;
+    let log = folder.join("log");
+    let mut agent = Command::new(agent::program()?)
+        .args(["run", "--metrics-listen", "off", "--api-listen", "off"])
+        .args(["--netns", "no-such-ns=n1", "--state-dir"])
+        .arg(folder.join("state"))
+        .arg("--socket")
+        .arg(folder.join("api.sock"))
+        .stderr(fs::File::create(&log)?)
+        .spawn()?;
+    let named = wait::soon("the agent names it", Duration::from_secs(15), || {
+        let said = fs::read_to_string(&log)?;
+        ensure!(said.contains("no-such-ns"), "said: {said}");
+        ensure!(agent.try_wait()?.is_none(), "it ended: {said}");
+        Ok(())
+    });
+    kill(Pid::from_raw(agent.id().try_into()?), Signal::SIGTERM)?;
+    let status = agent.wait()?;
+    named?;
+    ensure!(status.success(), "SIGTERM: {status}");
+    Ok(())
+}
+
+#[test]
+fn type_information_that_cannot_be_read_is_named() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let folder = folder("btf")?;
+    let btf = folder.join("not.btf");
+    fs::write(&btf, "this is not BTF")?;
+    let output = run(&folder)?.arg("--btf").arg(&btf).output()?;
+    refused(&output, 1, &["not.btf"])
+}
+
+#[test]
+fn a_port_in_use_is_named() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let folder = folder("port")?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?.to_string();
+    let mut command = Command::new("timeout");
+    command
+        .arg("20")
+        .arg(agent::program()?)
+        .args(["run", "--api-listen", "off"]);
+    command.args(["--metrics-listen", &address]);
+    command
+        .arg("--state-dir")
+        .arg(folder.join("state"))
+        .arg("--socket")
+        .arg(folder.join("s"));
+    refused(&command.output()?, 1, &[&address, "in use"])
+}
+
+#[test]
+fn a_missing_capability_is_named() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    // Somewhere an ordinary user can write, and a copy of the program it can reach.
+    let folder = std::env::temp_dir().join(format!("bgp-observer-nobody-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    std::os::unix::fs::chown(&folder, Some(65534), Some(65534))?;
+    let program = folder.join("bgp-observer");
+    fs::copy(agent::program()?, &program)?;
+    let output = Command::new("timeout")
+        .arg("20")
+        .arg(&program)
+        .args([
+            "run",
+            "--metrics-listen",
+            "off",
+            "--api-listen",
+            "off",
+            "--state-dir",
+        ])
+        .arg(folder.join("state"))
+        .arg("--socket")
+        .arg(folder.join("api.sock"))
+        .uid(65534)
+        .gid(65534)
+        .output();
+    fs::remove_dir_all(&folder)?;
+    refused(&output?, 1, &["CAP_"])
+}

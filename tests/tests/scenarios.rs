@@ -1,0 +1,147 @@
+//! Each scenario, played on a real mesh: the right cause at both ends, final in time, counted once.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use observer_core::change::Change;
+use observer_tests::{
+    agent::Options,
+    gate,
+    lab::Plan,
+    scenario::Scenario,
+    speaker::Speaker,
+    stage::{hold, observed},
+    story::Outcome,
+};
+
+fn play(scenario: Scenario, speaker: Speaker) -> Result<Option<Outcome>> {
+    if !gate::open()? {
+        return Ok(None);
+    }
+    let mut plan = Plan::default().speaker(speaker);
+    plan.manners.hold = scenario.hold();
+    let (lab, agent) = observed(plan, &Options::default())?;
+    hold(scenario, &lab, &agent).map(Some)
+}
+
+#[test]
+fn restart_is_a_fin_for_the_peers_and_a_sigterm_for_the_victim() -> Result<()> {
+    play(Scenario::Restart, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn kill_is_a_fin_for_the_peers_and_a_sigkill_for_the_victim() -> Result<()> {
+    let Some(outcome) = play(Scenario::Kill, Speaker::Bird)? else {
+        return Ok(());
+    };
+    // Who sent it is part of the record: this very test.
+    let own = std::process::id().to_string();
+    for flap in outcome.flaps.iter().filter(|flap| flap.node == "n2") {
+        ensure!(
+            flap.cause_text.contains(&own),
+            "the sender {own} is not in {}",
+            flap.cause_text
+        );
+    }
+    for flap in &outcome.flaps {
+        let down = flap
+            .down_seconds
+            .context("a session that is up again was down for a time")?;
+        ensure!(
+            (3.0..60.0).contains(&down),
+            "{} → {} down {down} s",
+            flap.node,
+            flap.peer
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn firewall_is_silence_then_the_hold_timer() -> Result<()> {
+    let Some(outcome) = play(Scenario::Firewall, Speaker::Bird)? else {
+        return Ok(());
+    };
+    // The victim's own firewall drops what it sends, so that its kernel sends nothing *again*.
+    for flap in outcome.flaps.iter().filter(|flap| flap.node != "n2") {
+        let unanswered = outcome.told.iter().any(|told| {
+            told.record.node == flap.node
+                && matches!(&told.record.change, Change::Unanswered { peer, .. } if *peer == flap.peer)
+        });
+        ensure!(
+            unanswered,
+            "{} → {}: nothing told that it went unanswered",
+            flap.node,
+            flap.peer
+        );
+    }
+    let retransmitting = |node: &str| {
+        let mut peers = outcome.after.iter();
+        peers.any(|peer| peer.node == node && peer.peer == "10.0.0.2" && peer.retransmits > 0)
+    };
+    ensure!(
+        retransmitting("n1") && retransmitting("n3"),
+        "{:#?}",
+        outcome.after
+    );
+    Ok(())
+}
+
+#[test]
+fn refuse_is_told_as_refused_to_who_dials() -> Result<()> {
+    let Some(outcome) = play(Scenario::Refuse, Speaker::Bird)? else {
+        return Ok(());
+    };
+    let dialled = outcome
+        .after
+        .iter()
+        .find(|peer| peer.node == "n3" && peer.peer == "10.0.0.2");
+    ensure!(
+        dialled.is_some_and(|peer| peer.failed_attempts > 0),
+        "no failed attempt: {dialled:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn reset_is_sent_at_one_end_and_received_at_the_other() -> Result<()> {
+    play(Scenario::Reset, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn a_link_that_is_down_for_a_while_takes_no_session_with_it() -> Result<()> {
+    play(Scenario::Linkdown, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn a_session_down_is_visible_within_milliseconds() -> Result<()> {
+    let Some(outcome) = play(Scenario::Reset, Speaker::Bird)? else {
+        return Ok(());
+    };
+    ensure!(
+        outcome.visible_after.len() == outcome.flaps.len(),
+        "{:?}",
+        outcome.visible_after
+    );
+    // Far above what an idle machine shows (the lab prints it), far below any scrape interval.
+    let limit = Duration::from_millis(250);
+    for (session, after) in &outcome.visible_after {
+        ensure!(*after < limit, "{session} was visible only after {after:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn bird2_dies_as_bird_does() -> Result<()> {
+    play(Scenario::Kill, Speaker::Bird2).map(drop)
+}
+
+#[test]
+fn frr_dies_as_bird_does() -> Result<()> {
+    play(Scenario::Kill, Speaker::Frr).map(drop)
+}
+
+#[test]
+fn gobgp_dies_as_bird_does() -> Result<()> {
+    play(Scenario::Kill, Speaker::Gobgp).map(drop)
+}

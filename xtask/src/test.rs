@@ -1,0 +1,200 @@
+//! `cargo xtask test` and `ci`: every check of the repository, in the order of their cost.
+//!
+//! A step whose tool is missing fails: nothing is skipped in silence.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    rules, setup,
+    shell::{Stopwatch, cache, cargo, command, root, run as run_command},
+    toolchain,
+};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also run the tests that take minutes.
+    #[arg(long)]
+    long: bool,
+}
+
+struct Step {
+    name: &'static str,
+    run: fn(long: bool) -> Result<()>,
+}
+
+const STEPS: [Step; 9] = [
+    Step {
+        name: "set-up",
+        run: |_| setup::ensure(),
+    },
+    Step {
+        name: "formatting",
+        run: |_| run_command(cargo()?.args(["fmt", "--all", "--check"])),
+    },
+    Step {
+        name: "house rules",
+        run: |_| rules::check(),
+    },
+    Step {
+        name: "licences, bans, sources",
+        run: |_| licences(),
+    },
+    Step {
+        name: "alerting rules",
+        run: |_| alerts(),
+    },
+    Step {
+        name: "lints",
+        run: |_| lints(),
+    },
+    Step {
+        name: "lints of the kernel side",
+        run: |_| kernel_side_lints(),
+    },
+    Step {
+        name: "agent",
+        run: |_| crate::build::agent(false).map(drop),
+    },
+    Step {
+        name: "tests",
+        run: tests,
+    },
+];
+
+pub fn run(args: &Args) -> Result<()> {
+    all(args.long)
+}
+
+pub fn ci() -> Result<()> {
+    // Tests fail instead of explaining a skip when they see it.
+    let own = std::env::current_exe().context("cannot find this program")?;
+    run_command(
+        command(&own.to_string_lossy())?
+            .arg("test")
+            .env("CI", "true"),
+    )
+}
+
+fn all(long: bool) -> Result<()> {
+    let mut done: Vec<(&str, Duration)> = Vec::new();
+    let mut failed = None;
+    for step in &STEPS {
+        println!("\n== {}", step.name);
+        let watch = Stopwatch::start();
+        let result = (step.run)(long);
+        done.push((step.name, watch.elapsed()));
+        if let Err(error) = result {
+            failed = Some((step.name, error));
+            break;
+        }
+    }
+
+    println!();
+    for step in &STEPS {
+        let result = match done.iter().find(|(name, _)| *name == step.name) {
+            None => "not run".to_owned(),
+            Some((name, took)) => {
+                let failed = failed.as_ref().is_some_and(|(step, _)| step == name);
+                format!(
+                    "{} {:>7.1} s",
+                    if failed { "FAILED" } else { "ok    " },
+                    took.as_secs_f64()
+                )
+            }
+        };
+        println!("{:<26}{result}", step.name);
+    }
+    match failed {
+        None => Ok(()),
+        Some((name, error)) => Err(error.context(format!("step `{name}`"))),
+    }
+}
+
+fn licences() -> Result<()> {
+    let mut deny = command("cargo-deny")?;
+    // Advisories are not checked: their database must be fetched, and CI has no such network.
+    deny.args([
+        "--all-features",
+        "--workspace",
+        "check",
+        "licenses",
+        "bans",
+        "sources",
+    ]);
+    run_command(&mut deny)
+}
+
+fn lints() -> Result<()> {
+    let mut clippy = cargo()?;
+    clippy.args([
+        "clippy",
+        "--workspace",
+        "--exclude",
+        "observer-ebpf",
+        "--all-targets",
+    ]);
+    run_command(clippy.args(["--", "-D", "warnings"]))
+}
+
+fn kernel_side_lints() -> Result<()> {
+    let toolchain = toolchain::current(&cache()?).context("set-up took no BPF toolchain")?;
+    let mut clippy = toolchain::bpf_command(&toolchain, "cargo")?;
+    clippy.args([
+        "clippy",
+        "--package",
+        "observer-ebpf",
+        "--release",
+        "-Z",
+        "build-std=core",
+    ]);
+    clippy.args(["--target", "bpfel-unknown-none", "--", "-D", "warnings"]);
+    run_command(&mut clippy)
+}
+
+fn alerts() -> Result<()> {
+    let promtool = cache()?.join("debs/prometheus/usr/bin/promtool");
+    for (verb, folder) in [("check", "deploy/alerts"), ("test", "tests/alerts")] {
+        let files = yaml_files(folder)?;
+        run_command(
+            Command::new(&promtool)
+                .current_dir(root())
+                .args([verb, "rules"])
+                .args(files),
+        )?;
+    }
+    Ok(())
+}
+
+/// The YAML files of a folder, which must have some.
+fn yaml_files(folder: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(root().join(folder)).with_context(|| format!("no {folder}"))? {
+        let path = entry
+            .with_context(|| format!("cannot list {folder}"))?
+            .path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        bail!("{folder} has no .yaml file");
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn tests(long: bool) -> Result<()> {
+    let mut test = cargo()?;
+    test.args(["test", "--workspace", "--exclude", "observer-ebpf"]);
+    test.args(if long {
+        &["--", "--include-ignored"][..]
+    } else {
+        &[]
+    });
+    run_command(&mut test)
+}
