@@ -16,11 +16,12 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    health::Health,
+    health::{Health, SourceStatus},
     namespaces::{Namespaces, Step},
     reorder::{HOLD, Reorder},
     sockets::{Asker, Dump, Question, Reply},
-    source::kernel::{KernelSource, boottime_now},
+    source::{clock::boottime_now, kernel::KernelSource},
+    taps::Taps,
 };
 
 /// Events in one batch at most.
@@ -31,6 +32,10 @@ pub const QUEUE: usize = 64;
 const DRAINS: usize = 32;
 /// How often names, graces and repairs are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// How often the taps are moved to where the peers are routed now.
+const RETAP: Duration = Duration::from_secs(5);
+/// How long peers that become known are gathered before the taps are moved for them.
+const RETAP_SOON: Duration = Duration::from_millis(20);
 /// How often sockets are dumped when the kernel does not tell of changes.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -78,6 +83,8 @@ impl Intake {
         let mut state = Reading {
             polling: !self.health.sees_changes(),
             kernel: self.kernel,
+            taps: self.taps,
+            retap: Timestamp::default(),
             namespaces: self.namespaces,
             asker: self.asker,
             queue: self.queue,
@@ -108,11 +115,16 @@ impl Intake {
                         state.polling = true;
                     }
                 }
+                readable = state.taps.readable() => {
+                    if let Err(error) = readable {
+                        warn!("taps cannot be waited for: {error}");
+                    }
+                }
                 Some(reply) = replies.recv() => state.take_reply(reply),
                 Some(wish) = control.recv() => state.obey(wish),
                 _ = look_around.tick() => state.look_around(),
                 _ = poll.tick(), if state.polling => state.dump_all(),
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                () = tokio::time::sleep_until(due) => {}
                 _ = stop.changed() => break,
             }
             while let Ok(wish) = control.try_recv() {
@@ -139,6 +151,9 @@ async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
 
 struct Reading {
     kernel: Option<KernelSource>,
+    taps: Taps,
+    /// When the taps are to be moved next.
+    retap: Timestamp,
     polling: bool,
     namespaces: Namespaces,
     asker: Asker,
@@ -162,14 +177,12 @@ struct Reading {
 }
 
 impl Reading {
-    fn due(&self) -> Option<Instant> {
+    fn due(&self) -> Instant {
         let held = self.reorder.due();
         let start = self.first_done.filter(|_| !self.started);
-        let due = match (held, start.map(|at| at.after(HOLD))) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
-        };
-        Some(Instant::now() + due.since(boottime_now()))
+        let start = start.map(|at| at.after(HOLD));
+        let due = [held, start].into_iter().flatten().fold(self.retap, Timestamp::min);
+        Instant::now() + due.since(boottime_now())
     }
 
     fn drain(&mut self) {
@@ -223,10 +236,14 @@ impl Reading {
                 if self.first_done.is_none() {
                     self.first.insert(netns);
                 }
+                if let Err(error) = self.taps.begin(netns, &handle) {
+                    self.tell_tap(netns, Some(format!("{error:#}")));
+                }
                 self.dump(netns);
             }
             Step::LetGo { netns } => {
                 info!(netns = netns.0, "namespace lost its name; letting go of it");
+                self.taps.end(netns);
                 self.asker.ask(Question::Close(netns));
                 self.asked.remove(&netns);
                 self.first.remove(&netns);
@@ -323,7 +340,7 @@ impl Reading {
         };
         // A failure that stays is told and counted once.
         let told = failure.clone();
-        if self.health.set_sock_diag(node, failure)
+        if self.health.set(SourceStatus::sock_diag(node, failure))
             && let Some(reason) = told
         {
             warn!(node, "sock_diag: {reason}");
@@ -334,9 +351,36 @@ impl Reading {
         }
     }
 
+    /// Moves the taps to where the peers are routed now.
+    fn retap(&mut self) {
+        self.retap = boottime_now().after(RETAP);
+        for (netns, outcome) in self.taps.refresh() {
+            let reason = outcome.err().map(|error| format!("{error:#}"));
+            self.tell_tap(netns, reason);
+        }
+    }
+
+    fn tell_tap(&self, netns: NetnsId, reason: Option<String>) {
+        let Some(node) = self.namespaces.node(netns) else {
+            return;
+        };
+        let told = reason.clone();
+        if self.health.set(SourceStatus::tap(node, reason))
+            && let Some(reason) = told
+        {
+            warn!(node, "tap: {reason}");
+        }
+    }
+
     fn obey(&mut self, wish: Control) {
-        if let Control::Dump(netns) = wish {
-            return self.dump(netns);
+        match wish {
+            Control::Dump(netns) => return self.dump(netns),
+            Control::Trust(netns, address) => {
+                if self.taps.follow(netns, address) {
+                    self.retap = self.retap.min(boottime_now().after(RETAP_SOON));
+                }
+            }
+            Control::Distrust(netns, address) => self.taps.unfollow(netns, address),
         }
         let Some(kernel) = &mut self.kernel else {
             return;

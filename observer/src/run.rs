@@ -32,6 +32,7 @@ use crate::{
     sink::api::{self, Answers},
     sockets,
     source::kernel::KernelSource,
+    taps::Taps,
     state_dir::{Loaded, SavedNodes, StateDir},
     terminal, tls,
 };
@@ -144,6 +145,7 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
     });
     let intake = Intake {
         kernel,
+        taps: Taps::new(&config.ports()).context("cannot wait for packets")?,
         namespaces,
         asker,
         replies,

@@ -13,14 +13,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    os::fd::{AsFd, BorrowedFd},
 };
 
-pub use self::socket::PacketInfo;
-use self::{
-    route::RouteLookup,
-    socket::{Batch, PacketSocket},
-};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use self::{route::RouteLookup, socket::PacketSocket};
+pub use self::socket::{Batch, PacketInfo};
 
 /// Packets handed out per socket and call of [`Tap::drain`], so that one busy peer cannot keep the
 /// others waiting.
@@ -30,13 +28,12 @@ const DRAIN_LIMIT: usize = 1024;
 ///
 /// It is opened and refreshed by a thread inside that namespace; everything else may be done from
 /// anywhere.
+#[derive(Debug)]
 pub struct Tap {
     ports: Vec<u16>,
     peers: BTreeSet<IpAddr>,
     sockets: BTreeMap<u32, PacketSocket>,
     lookup: RouteLookup,
-    ready: Epoll,
-    batch: Batch,
     drops: u64,
 }
 
@@ -44,7 +41,7 @@ impl Tap {
     /// A tap on nothing yet, in the calling thread's namespace.
     ///
     /// # Errors
-    /// As socket(2) and epoll_create(2); `EPERM` without `CAP_NET_RAW` only shows in
+    /// As socket(2); `EPERM` without `CAP_NET_RAW` only shows in
     /// [`refresh`](Self::refresh), when there is something to open.
     pub fn open(ports: &[u16]) -> io::Result<Self> {
         Ok(Self {
@@ -52,15 +49,8 @@ impl Tap {
             peers: BTreeSet::new(),
             sockets: BTreeMap::new(),
             lookup: RouteLookup::open()?,
-            ready: Epoll::new()?,
-            batch: Batch::default(),
             drops: 0,
         })
-    }
-
-    /// Becomes readable when a packet waits; poll it, then [`drain`](Self::drain).
-    pub fn readiness(&self) -> BorrowedFd<'_> {
-        self.ready.as_fd()
     }
 
     /// The sessions with `peer` are to be read from the next refresh on; says whether that is news.
@@ -79,12 +69,13 @@ impl Tap {
     }
 
     /// Looks up where the peers are routed now, opens sockets on interfaces that are new and closes
-    /// those that no peer is behind any more. To be called from inside the namespace, when a peer
-    /// came, and every few seconds, since routes and interfaces come and go.
+    /// those that no peer is behind any more; new ones are added to `ready`. To be called from inside
+    /// the namespace, when a peer came, and every few seconds, since routes and interfaces come and
+    /// go.
     ///
     /// # Errors
     /// The first failure to open or to ask; the rest is done all the same.
-    pub fn refresh(&mut self) -> io::Result<()> {
+    pub fn refresh(&mut self, ready: &Epoll) -> io::Result<()> {
         let mut outcome = Ok(());
         let mut wanted = BTreeSet::new();
         for peer in &self.peers {
@@ -104,26 +95,27 @@ impl Tap {
         }
         for interface in wanted {
             if !self.sockets.contains_key(&interface) {
-                outcome = outcome.and(self.add(interface));
+                outcome = outcome.and(self.add(interface, ready));
             }
         }
         outcome
     }
 
-    fn add(&mut self, interface: u32) -> io::Result<()> {
+    /// A descriptor leaves `ready` by being closed.
+    fn add(&mut self, interface: u32, ready: &Epoll) -> io::Result<()> {
         let socket = PacketSocket::open(interface, &self.ports)?;
-        self.ready.add(&socket)?;
+        ready.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
         self.sockets.insert(interface, socket);
         Ok(())
     }
 
-    /// Hands out the packets that wait; true if more may be waiting. A socket whose interface is
-    /// gone is closed.
-    pub fn drain(&mut self, mut take: impl FnMut(PacketInfo, &[u8])) -> bool {
+    /// Hands out the packets that wait, by way of `batch`; true if more may be waiting. A socket whose
+    /// interface is gone is closed.
+    pub fn drain(&mut self, batch: &mut Batch, mut take: impl FnMut(PacketInfo, &[u8])) -> bool {
         let mut more = false;
         let mut gone = Vec::new();
         for (interface, socket) in &self.sockets {
-            match self.batch.drain(socket, DRAIN_LIMIT, &mut take) {
+            match batch.drain(socket, DRAIN_LIMIT, &mut take) {
                 Ok(taken) => more |= taken >= DRAIN_LIMIT,
                 // The interface went down: told once, and packets come again when it is up.
                 Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {}
@@ -143,57 +135,3 @@ impl Tap {
     }
 }
 
-impl std::fmt::Debug for Tap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tap")
-            .field("peers", &self.peers)
-            .field("sockets", &self.sockets)
-            .finish()
-    }
-}
-
-/// One descriptor that is readable when any of several is, so that the tap's owner polls one,
-/// however many interfaces there are.
-#[derive(Debug)]
-struct Epoll(std::os::fd::OwnedFd);
-
-impl Epoll {
-    fn new() -> io::Result<Self> {
-        use std::os::fd::FromRawFd as _;
-        // SAFETY: no pointers are passed; the descriptor is new and ours.
-        unsafe {
-            let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(Self(std::os::fd::OwnedFd::from_raw_fd(fd)))
-        }
-    }
-
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// A descriptor leaves by being closed.
-    fn add(&self, socket: &PacketSocket) -> io::Result<()> {
-        use std::os::fd::AsRawFd as _;
-        let mut event = libc::epoll_event {
-            events: libc::EPOLLIN.cast_unsigned(),
-            u64: u64::from(socket.interface()),
-        };
-        // SAFETY: the event lives through the call, which copies it.
-        let result = unsafe {
-            libc::epoll_ctl(
-                self.0.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                socket.as_fd().as_raw_fd(),
-                &raw mut event,
-            )
-        };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
-    }
-}
