@@ -24,11 +24,7 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
     let sources = sources(&config);
     let running = sources.iter().filter(|source| source.running).count();
     let text = match args.output {
-        Format::Json => {
-            let mut text = serde_json::to_string(&serde_json::json!({ "sources": sources }))?;
-            text.push('\n');
-            text
-        }
+        Format::Json => terminal::json(&serde_json::json!({ "sources": sources }))?,
         Format::Table => table(&sources),
     };
     terminal::print(&text)?;
