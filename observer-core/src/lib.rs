@@ -13,14 +13,17 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod bgp;
 pub mod cause;
 pub mod change;
 pub mod config;
+pub mod conversation;
 pub mod event;
 pub mod observer;
 pub mod peer;
 pub mod record;
 pub mod replay;
+pub mod stream;
 pub mod time;
 
 mod address;

@@ -4,6 +4,7 @@
 //! Nothing here decides anything about BGP; that is `observer_core`'s. What is here may fail, and
 //! says so.
 
+pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod client;
@@ -28,3 +29,4 @@ pub mod state_dir;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod tls;

@@ -13,7 +13,7 @@ use observer_core::event::{Event, NetnsId, Process, SocketId};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use crate::source::{kernel::boottime_now, netns::Netns, sock_diag::SockDiag};
+use crate::source::{netns::Netns, sock_diag::SockDiag};
 
 /// Questions that can wait; beyond that they are refused and counted.
 const QUESTIONS: usize = 4096;
@@ -123,7 +123,7 @@ impl Reader {
                     );
                     return None;
                 };
-                let answer = socket.inspect(id, local, remote, boottime_now);
+                let answer = socket.inspect(id, local, remote);
                 Some(Reply::Inspected(netns, answer.map_err(Into::into)))
             }
         }
@@ -132,12 +132,12 @@ impl Reader {
     fn dump(&mut self, netns: NetnsId, handle: &Netns) -> Result<Dump> {
         match self.open.entry(netns) {
             Entry::Occupied(mut open) => Ok(Dump {
-                events: open.get_mut().dump(boottime_now)?,
+                events: open.get_mut().dump()?,
                 speakers: Vec::new(),
             }),
             Entry::Vacant(none) => {
-                let socket = none.insert(SockDiag::open(handle, netns, self.ports.clone())?);
-                let (events, owners) = socket.dump_with_owners(boottime_now)?;
+                let socket = none.insert(SockDiag::open(handle, netns, &self.ports)?);
+                let (events, owners) = socket.dump_with_owners()?;
                 if let Some(why) = &owners.incomplete {
                     warn!(netns = netns.0, "not every BGP speaker is known: {why}");
                 }

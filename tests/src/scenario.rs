@@ -415,3 +415,12 @@ fn closed(victim: &Node) -> &'static [&'static str] {
         Speaker::Gobgp => &["fin_received", "rst_received"],
     }
 }
+
+/// The same after a NOTIFICATION: the other end closes on reading it, and that may come before the
+/// victim's own close. Which of the two was first is all that TCP can tell.
+fn said_cease(victim: &Node) -> &'static [&'static str] {
+    match victim.speaker {
+        Speaker::Bird | Speaker::Bird2 | Speaker::Frr => &["fin_received", "fin_sent"],
+        Speaker::Gobgp => &["fin_received", "fin_sent", "rst_received"],
+    }
+}

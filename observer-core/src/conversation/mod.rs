@@ -1,0 +1,361 @@
+//! One TCP connection as a BGP conversation: both directions' streams, the messages in them, and
+//! what the two OPENs agreed on.
+//!
+//! Segments go in, [`Observation`]s come out at once, in the order of the bytes. What is malformed
+//! is an observation like any other; nothing fails. It does *not* know the session that the
+//! connection carries, nor whether the kernel closed it: state belongs to a session, bytes to a
+//! connection (DOMAIN §4).
+
+mod counters;
+mod framer;
+#[doc(hidden)]
+pub mod fuzz;
+mod negotiation;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bgp::{
+        DecodeError, Message, MessageKind, NotificationFacts, OpenFacts, RouteRefresh, UpdateFacts,
+    },
+    stream::{Piece, Segment, Stream, StreamConfig, StreamCounters, Taken},
+    time::Timestamp,
+};
+pub use counters::DirectionCounters;
+use framer::{Framed, Framer};
+pub use negotiation::Inference;
+use negotiation::{Opens, Reading};
+
+/// Who sent something. `a` and `b` are the owner's choice: local and remote end at a tap, first and
+/// second seen in a capture.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From `a` to `b`.
+    AToB,
+    /// From `b` to `a`.
+    BToA,
+}
+
+impl Direction {
+    /// The other way.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::AToB => Self::BToA,
+            Self::BToA => Self::AToB,
+        }
+    }
+}
+
+/// Something seen on a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'a> {
+    /// Time of the segment that completed it.
+    pub at: Timestamp,
+    /// Who sent it.
+    pub direction: Direction,
+    /// What.
+    pub seen: Seen<'a>,
+}
+
+/// What can be seen.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// TCP begins.
+    Syn,
+    /// An OPEN.
+    Open(&'a OpenFacts),
+    /// An UPDATE; the flag says that ADD-PATH or AS width had to be inferred.
+    Update(&'a UpdateFacts<'a>, bool),
+    /// A NOTIFICATION.
+    Notification(&'a NotificationFacts),
+    /// A KEEPALIVE.
+    Keepalive,
+    /// A ROUTE-REFRESH.
+    RouteRefresh(&'a RouteRefresh<'a>),
+    /// A message of no known type.
+    Unknown(u8),
+    /// Something wrong; of which message, unless no message could be told.
+    Malformed(Option<MessageKind>, DecodeError),
+    /// So many octets were never seen.
+    Gap(u64),
+    /// So many octets were passed over to find the next message.
+    Resync(u64),
+    /// The sender closed its side (FIN, all bytes before it seen).
+    Closed,
+    /// A RST with a number that a receiver would believe.
+    Reset,
+}
+
+/// Bounds and belief of the two streams.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConversationConfig {
+    /// Of what `a` sends.
+    pub a_to_b: StreamConfig,
+    /// Of what `b` sends.
+    pub b_to_a: StreamConfig,
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    a: Half,
+    b: Half,
+}
+
+/// What one end sends.
+#[derive(Clone, Debug)]
+struct Half {
+    stream: Stream,
+    reader: Reader,
+}
+
+/// Reads the bytes of one direction.
+#[derive(Clone, Debug, Default)]
+struct Reader {
+    framer: Framer,
+    counters: DirectionCounters,
+}
+
+/// Where observations go.
+type Sink<'a> = &'a mut dyn FnMut(Observation<'_>);
+
+impl Half {
+    fn new(config: StreamConfig) -> Self {
+        Self {
+            stream: Stream::new(config),
+            reader: Reader::default(),
+        }
+    }
+}
+
+impl Conversation {
+    /// Nothing seen yet.
+    pub fn new(config: ConversationConfig) -> Self {
+        Self {
+            a: Half::new(config.a_to_b),
+            b: Half::new(config.b_to_a),
+        }
+    }
+
+    /// Takes a segment sent in `direction` and tells what it completes in either direction.
+    pub fn segment(
+        &mut self,
+        at: Timestamp,
+        direction: Direction,
+        segment: &Segment<'_>,
+        sink: Sink<'_>,
+    ) -> Taken {
+        if let Some(ack) = segment.ack {
+            let (receiver, sender) = self.halves(direction);
+            let Half { stream, reader } = sender;
+            let open = receiver.reader.counters.opens.last();
+            let mut told = Told {
+                at,
+                direction: direction.reversed(),
+                sink,
+            };
+            stream.acknowledge(ack, &mut |piece| reader.take(piece, open, &mut told));
+        }
+        let (sender, receiver) = self.halves(direction);
+        let Half { stream, reader } = sender;
+        let open = receiver.reader.counters.opens.last();
+        let mut told = Told {
+            at,
+            direction,
+            sink,
+        };
+        if segment.syn && !stream.is_started() {
+            told.tell(Seen::Syn);
+        } else if !segment.syn && !stream.is_started() {
+            reader.framer.enter_midway();
+        }
+        if segment.rst && stream.expects(segment.seq) {
+            told.tell(Seen::Reset);
+        }
+        if segment.rst {
+            // RFC 9293 §3.5.3: text in a RST is a diagnosis, not data.
+            return Taken::New;
+        }
+        stream.push(segment, &mut |piece| reader.take(piece, open, &mut told))
+    }
+
+    /// The connection is over: what is held comes out, or is dropped where it never was
+    /// acknowledged.
+    pub fn finish(&mut self, at: Timestamp, sink: Sink<'_>) {
+        for direction in [Direction::AToB, Direction::BToA] {
+            let (sender, receiver) = self.halves(direction);
+            let Half { stream, reader } = sender;
+            let open = receiver.reader.counters.opens.last();
+            let mut told = Told {
+                at,
+                direction,
+                sink,
+            };
+            stream.finish(&mut |piece| reader.take(piece, open, &mut told));
+        }
+    }
+
+    /// What was counted in a direction.
+    pub fn counters(&self, direction: Direction) -> &DirectionCounters {
+        &self.half(direction).reader.counters
+    }
+
+    /// What TCP went through in a direction.
+    pub fn stream_counters(&self, direction: Direction) -> &StreamCounters {
+        self.half(direction).stream.counters()
+    }
+
+    /// The OPEN sent in a direction, once seen.
+    pub fn open(&self, direction: Direction) -> Option<&OpenFacts> {
+        self.counters(direction).opens.last()
+    }
+
+    /// Seconds of hold time both agreed on: the lesser (RFC 4271 §4.2); none until both OPENs were
+    /// seen.
+    pub fn hold_secs(&self) -> Option<u16> {
+        let (a, b) = (self.open(Direction::AToB)?, self.open(Direction::BToA)?);
+        Some(a.hold_secs.min(b.hold_secs))
+    }
+
+    /// Octets held for this connection: what its owner adds up for a bound over all.
+    pub fn held(&self) -> usize {
+        [&self.a, &self.b]
+            .into_iter()
+            .map(|half| half.stream.held() + half.reader.framer.pending())
+            .sum()
+    }
+
+    const fn half(&self, direction: Direction) -> &Half {
+        match direction {
+            Direction::AToB => &self.a,
+            Direction::BToA => &self.b,
+        }
+    }
+
+    /// Sender and receiver.
+    const fn halves(&mut self, direction: Direction) -> (&mut Half, &mut Half) {
+        match direction {
+            Direction::AToB => (&mut self.a, &mut self.b),
+            Direction::BToA => (&mut self.b, &mut self.a),
+        }
+    }
+}
+
+/// A sink that knows when and who.
+struct Told<'a> {
+    at: Timestamp,
+    direction: Direction,
+    sink: Sink<'a>,
+}
+
+impl Told<'_> {
+    fn tell(&mut self, seen: Seen<'_>) {
+        (self.sink)(Observation {
+            at: self.at,
+            direction: self.direction,
+            seen,
+        });
+    }
+}
+
+impl Reader {
+    fn take(&mut self, piece: Piece<'_>, receiver: Option<&OpenFacts>, told: &mut Told<'_>) {
+        let Self { framer, counters } = self;
+        match piece {
+            Piece::Data(bytes) => {
+                let opens = Opens {
+                    sender: counters.opens.last(),
+                    receiver,
+                };
+                let longest = opens.longest_message();
+                framer.push(bytes, longest, &mut |framed| {
+                    frame(counters, framed, receiver, told);
+                });
+            }
+            Piece::Gap(length) => {
+                counters.gaps += 1;
+                counters.gap_bytes += length;
+                framer.interrupt();
+                told.tell(Seen::Gap(length));
+            }
+            Piece::End => told.tell(Seen::Closed),
+        }
+    }
+}
+
+/// Counts and tells one thing that the framer found.
+fn frame(
+    counters: &mut DirectionCounters,
+    framed: Framed<'_>,
+    receiver: Option<&OpenFacts>,
+    told: &mut Told<'_>,
+) {
+    let (header, body) = match framed {
+        Framed::Message(header, body) => (header, body),
+        Framed::Broken(error) => {
+            counters.error(error);
+            return told.tell(Seen::Malformed(None, error));
+        }
+        Framed::Skipped(length) => {
+            counters.resyncs += 1;
+            counters.skipped_bytes += length;
+            return told.tell(Seen::Resync(length));
+        }
+    };
+    counters.message(header.kind);
+    let message = match Message::decode_body(header, body) {
+        Ok(message) => message,
+        Err(error) => {
+            counters.error(error);
+            if let MessageKind::Unknown(kind) = header.kind {
+                told.tell(Seen::Unknown(kind));
+            }
+            return told.tell(Seen::Malformed(Some(header.kind), error));
+        }
+    };
+    let wrong = |counters: &mut DirectionCounters, told: &mut Told<'_>, error| {
+        counters.error(error);
+        told.tell(Seen::Malformed(Some(header.kind), error));
+    };
+    match message {
+        Message::Keepalive => told.tell(Seen::Keepalive),
+        Message::RouteRefresh(refresh) => told.tell(Seen::RouteRefresh(&refresh)),
+        Message::Open(open) => {
+            let facts = OpenFacts::read(&open, |error| wrong(counters, told, error));
+            counters.open(&facts);
+            told.tell(Seen::Open(&facts));
+        }
+        Message::Notification(notification) => {
+            let facts =
+                NotificationFacts::read(&notification, |error| wrong(counters, told, error));
+            counters.notification(&facts);
+            told.tell(Seen::Notification(&facts));
+        }
+        Message::Update(update) => {
+            let mut inference = std::mem::take(&mut counters.inference);
+            let opens = Opens {
+                sender: counters.opens.last(),
+                receiver,
+            };
+            let mut reading = Reading {
+                opens,
+                inference: &mut inference,
+                inferred: false,
+            };
+            let mut errors = Vec::new();
+            let facts = update.read(&mut reading, &mut |error| errors.push(error));
+            let inferred = reading.inferred;
+            counters.inference = inference;
+            for error in errors {
+                wrong(counters, told, error);
+            }
+            counters.update(&facts, inferred);
+            told.tell(Seen::Update(&facts, inferred));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
