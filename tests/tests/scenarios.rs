@@ -125,6 +125,7 @@ fn a_session_down_is_visible_within_milliseconds() -> Result<()> {
     );
     // Far above what an idle machine shows (the lab prints it), far below any scrape interval.
     let limit = Duration::from_millis(250);
+    println!("visible after {:?}", outcome.visible_after.values());
     for (session, after) in &outcome.visible_after {
         ensure!(*after < limit, "{session} was visible only after {after:?}");
     }
