@@ -17,6 +17,7 @@ use crate::{
     connection::Connection,
     deadline::Due,
     event::{InventoryPeer, LossStage, SocketId},
+    exchange::Exchange,
     node::{Naming, Node, Peer},
     peer::{KnownBy, SavedPeer, SessionState},
     session::Session,
@@ -258,6 +259,7 @@ impl Peer {
             heard,
             retransmits: 0,
             establish: None,
+            exchange: Exchange::default(),
         }
     }
 

@@ -20,6 +20,7 @@ pub mod config;
 pub mod conversation;
 pub mod event;
 pub mod observer;
+pub mod payload;
 pub mod peer;
 pub mod record;
 pub mod replay;
@@ -27,9 +28,12 @@ pub mod stream;
 pub mod time;
 
 mod address;
+mod clue;
 mod connection;
 mod deadline;
+mod early;
 mod evidence;
+pub mod exchange;
 mod inventory;
 mod known;
 mod loss;
@@ -39,17 +43,23 @@ mod sessions;
 mod sockets;
 mod speaker;
 mod stranger;
+mod tap;
 mod totals;
 mod turn;
 mod view;
+mod wire;
 
 pub use observer::Observer;
 
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod testing_wire;
+#[cfg(test)]
 mod tests_known;
 #[cfg(test)]
 mod tests_properties;
 #[cfg(test)]
 mod tests_sessions;
+#[cfg(test)]
+mod tests_wire;

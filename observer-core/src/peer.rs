@@ -65,6 +65,20 @@ pub enum KnownBy {
     Restored,
 }
 
+/// How much of a session's messages was read.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConversationView {
+    /// From the first OPEN on, without a hole.
+    Complete,
+    /// From somewhere in the middle, or with a hole: what the OPENs agreed on may be inferred, and
+    /// counts are of what was seen.
+    Inferred,
+    /// Nothing.
+    #[default]
+    None,
+}
+
 /// One peer of one observed node, as `status` and the API show it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PeerView {
