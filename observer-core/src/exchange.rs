@@ -1,14 +1,18 @@
 //! What one peer and this node have said to each other, over all connections since the peer is known.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bgp::{MessageKind, NotificationFacts, OpenFacts, iana},
+    bgp::{MessageKind, NotificationFacts, OpenFacts, UpdateFacts, iana},
+    bgp_view::NotificationView,
     conversation::{Direction, DirectionCounters, Observation, Seen},
+    event::SocketId,
     evidence::Clue,
-    time::Timestamp,
+    restart::Window,
+    rib::Rib,
+    time::{Timestamp, WallOffset},
     totals::WireTotals,
     wire::Signs,
 };
@@ -112,15 +116,31 @@ pub(crate) struct Exchange {
     /// The latest OPENs.
     pub opens: Sides<Option<OpenFacts>>,
     /// The latest NOTIFICATIONs, and when.
-    pub notifications: Sides<Option<(Timestamp, NotificationFacts)>>,
+    pub notifications: Sides<Option<NotificationView>>,
     /// Things wrong, by kind.
     pub decode_errors: BTreeMap<&'static str, u64>,
+    pub rib: Rib,
+    /// Its routes are stale, or were until End-of-RIB of some families.
+    pub restart: Option<Window>,
+    /// Stale routes that End-of-RIBs dropped in this restart.
+    pub swept: u64,
+    pub end_of_rib: Option<Duration>,
 }
 
 /// Observations of one connection while they are taken in.
 pub(crate) struct Listening<'a> {
     pub exchange: &'a mut Exchange,
     pub totals: &'a mut WireTotals,
+    pub id: SocketId,
+    pub wall: WallOffset,
+    /// The session rides on this connection, or may come to.
+    pub carries: bool,
+    /// How many routes more there may be.
+    pub room: usize,
+    /// Routes for which there was no room.
+    pub refused: u64,
+    /// The last End-of-RIB that a restart waited for came.
+    pub restart_over: bool,
     /// What bears on the connection's end.
     pub clues: Vec<Clue>,
     /// The session's state may be another.
@@ -152,9 +172,10 @@ impl Listening<'_> {
                 signs.keep_alive(at, direction);
                 self.news |= before != (signs.keepalive, signs.established_at);
             }
-            Seen::Update(..) => {
+            Seen::Update(facts, _) => {
                 if received {
                     signs.hear(at);
+                    self.learn(signs, at, facts);
                 }
             }
             Seen::Notification(notification) => {
@@ -185,6 +206,30 @@ impl Listening<'_> {
         }
     }
 
+    fn learn(&mut self, signs: &Signs, at: Timestamp, facts: &UpdateFacts<'_>) {
+        let exchange = &mut *self.exchange;
+        if self.carries && exchange.rib.owner.is_none() {
+            exchange.rib.begin(self.id);
+        }
+        if !self.carries || exchange.rib.owner != Some(self.id) {
+            return;
+        }
+        let refused = exchange.rib.update(facts, self.room);
+        self.refused = self.refused.saturating_add(refused);
+        let Some(family) = facts.end_of_rib else {
+            return;
+        };
+        let first = exchange.rib.complete.insert(family);
+        if let Some(up) = signs.established_at.filter(|_| first) {
+            exchange.end_of_rib = Some(at.since(up));
+            self.totals.end_of_rib.observe(at.since(up));
+        }
+        let swept = exchange.rib.sweep(family);
+        exchange.swept += u64::try_from(swept).unwrap_or(u64::MAX);
+        let window = exchange.restart.as_mut();
+        self.restart_over |= window.is_some_and(|window| window.complete(family));
+    }
+
     fn notify(
         &mut self,
         signs: &mut Signs,
@@ -196,7 +241,11 @@ impl Listening<'_> {
         signs.passed = true;
         self.news = true;
         self.totals.count_notification(direction, notification);
-        *self.exchange.notifications.of_mut(direction) = Some((at, notification.clone()));
+        *self.exchange.notifications.of_mut(direction) = Some(NotificationView {
+            at: self.wall.wall(at),
+            notification: notification.clone(),
+            words: notification.to_string(),
+        });
         self.clues.push(Clue::Notification {
             sent: direction == Direction::AToB,
             notification: notification.clone(),

@@ -217,6 +217,8 @@ impl Node {
         }
         turn.deadlines.clear(Due::Cause(self.netns, address));
         turn.deadlines.clear(Due::Silence(self.netns, address));
+        turn.deadlines.clear(Due::Restart(self.netns, address));
+        turn.deadlines.clear(Due::Hold(self.netns, address));
         let name = address.to_string();
         turn.tell(
             &self.name,

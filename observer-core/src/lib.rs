@@ -14,6 +14,7 @@
 #![warn(missing_docs)]
 
 pub mod bgp;
+pub mod bgp_view;
 pub mod cause;
 pub mod change;
 pub mod config;
@@ -34,10 +35,13 @@ mod deadline;
 mod early;
 mod evidence;
 pub mod exchange;
+mod hold;
 mod inventory;
 mod known;
 mod loss;
 mod node;
+mod restart;
+mod rib;
 mod session;
 mod sessions;
 mod sockets;
@@ -56,6 +60,8 @@ mod testing;
 #[cfg(test)]
 mod testing_wire;
 #[cfg(test)]
+mod tests_exchange;
+#[cfg(test)]
 mod tests_known;
 #[cfg(test)]
 mod tests_properties;
@@ -63,3 +69,5 @@ mod tests_properties;
 mod tests_sessions;
 #[cfg(test)]
 mod tests_wire;
+#[cfg(test)]
+mod tests_wire_properties;

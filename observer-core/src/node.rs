@@ -148,6 +148,8 @@ impl Node {
             self.settle(turn, address, true);
             turn.deadlines.clear(Due::Cause(self.netns, address));
             turn.deadlines.clear(Due::Silence(self.netns, address));
+            turn.deadlines.clear(Due::Restart(self.netns, address));
+            turn.deadlines.clear(Due::Hold(self.netns, address));
             turn.ask(Request::Distrust {
                 netns: self.netns,
                 address: address.ip,

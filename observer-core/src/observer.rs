@@ -289,6 +289,8 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Cause(netns, _)
         | Due::Connection(netns, _)
         | Due::Stranger(netns, _)
+        | Due::Restart(netns, _)
+        | Due::Hold(netns, _)
         | Due::Silence(netns, _)
         | Due::Resync(netns) => netns,
         Due::Losses(stage) => return turn.losses_due(stage),
@@ -300,6 +302,8 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Cause(_, address) => node.settle(turn, address, true),
         Due::Connection(_, id) => node.connection_due(turn, id),
         Due::Stranger(_, id) => node.stranger_due(turn, id),
+        Due::Restart(_, address) => node.restart_due(turn, address),
+        Due::Hold(_, address) => node.hold_due(turn, address),
         Due::Silence(_, address) => node.consider_forgetting(turn, address),
         Due::Resync(_) => node.dump(turn),
         Due::Losses(_) => {}

@@ -147,6 +147,8 @@ impl Node {
             peer: &name,
         };
         peer.session.establish(turn, subject, id, inherited, took);
+        self.resume_routes(turn, address, id);
+        self.watch_hold(turn, id);
     }
 
     fn tell_unanswered(&mut self, turn: &mut Turn<'_>, id: SocketId) {
@@ -180,8 +182,10 @@ impl Node {
                     .get(other)
                     .is_some_and(|other| other.confirmed && other.is_usable())
         });
-        if heir.is_some() {
-            peer.session.carrier = heir;
+        if let Some(heir) = heir {
+            peer.session.carrier = Some(heir);
+            peer.exchange.rib.clear();
+            peer.exchange.rib.begin(heir);
             return;
         }
         let name = address.to_string();
@@ -228,7 +232,13 @@ impl Node {
             node: &self.name,
             peer: &name,
         };
+        let (carrier, cause) = (pending.carrier, verdict.cause.clone());
         peer.session.count(turn, subject, verdict, evidence);
+        let down = peer.session.down.unwrap_or_else(|| turn.moment());
+        self.end_routes(turn, address, carrier, down, &cause);
+        let Some(peer) = self.peers.get(&address) else {
+            return;
+        };
         // DESIGN §3: what this node de-configured it does not miss, unless the inventory does.
         if deconfigured && peer.naming != Naming::Named {
             let reason = "this node sent Cease/Peer De-configured";

@@ -8,9 +8,11 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use crate::{
     address::{PeerAddress, canonical_end, is_link_local},
+    change::RestartEnd,
     connection::Connection,
     early::Tuple,
     event::{Fact, LossStage, SocketId, TcpState},
+    evidence::Clue,
     exchange::Listening,
     node::{Node, inspection},
     stream::Segment,
@@ -21,6 +23,10 @@ use crate::{
 /// Octets held back for all connections of a node.
 const MAX_HELD: usize = 64 << 20;
 
+/// Routes kept for all peers of a node.
+const MAX_ROUTES: usize = 4_000_000;
+/// Routes that a peer may have before all are counted.
+const MANY_ROUTES: usize = 4_096;
 /// Tapped interfaces remembered.
 const MAX_INTERFACES: usize = 4096;
 
@@ -33,6 +39,15 @@ pub(crate) struct Tapped<'a> {
     /// Our end and the other, in the form that is compared.
     pub tuple: Tuple,
     pub segment: Segment<'a>,
+}
+
+/// What a segment's messages ask for.
+#[derive(Debug)]
+struct Heard {
+    clues: Vec<Clue>,
+    news: bool,
+    refused: u64,
+    restart_over: bool,
 }
 
 /// Both ends in the form that is compared: a link-local connection has one interface, and sources
@@ -196,6 +211,8 @@ impl Node {
     }
 
     fn deliver(&mut self, turn: &mut Turn<'_>, id: SocketId, at: Timestamp, tapped: &Tapped<'_>) {
+        self.make_way(turn, id);
+        let room = self.room(id);
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
@@ -210,14 +227,26 @@ impl Node {
         }
         totals.tap.segments += 1;
         let (before, held) = (wire.tally(), wire.held());
+        let free = peer.session.carrier.is_none_or(|carrier| carrier == id);
         let mut listening = Listening {
             exchange: &mut peer.exchange,
             totals,
+            id,
+            wall: turn.wall,
+            carries: free && connection.evidence.end.is_none(),
+            room,
+            refused: 0,
+            restart_over: false,
             clues: Vec::new(),
             news: false,
         };
         wire.take(at, tapped, &mut |signs, seen| listening.take(signs, seen));
-        let Listening { clues, news, .. } = listening;
+        let heard = Heard {
+            clues: listening.clues,
+            news: listening.news,
+            refused: listening.refused,
+            restart_over: listening.restart_over,
+        };
         let now = wire.tally();
         let totals = turn.totals.wire(&self.name);
         now.add_since(&before, &mut totals.tap);
@@ -232,28 +261,67 @@ impl Node {
             wire.give_up();
             turn.lost(LossStage::Table, 1);
         }
-        for clue in clues {
-            self.notified(turn, id, clue);
-        }
-        if news {
-            self.heed(turn, id);
-        }
+        self.heed(turn, id, heard);
     }
 
-    /// What was read may have changed the session, or explained an end.
-    fn heed(&mut self, turn: &mut Turn<'_>, id: SocketId) {
+    /// An end whose cause is still awaited is settled before another connection of the same peer
+    /// brings a session up: its routes are the next one's concern no more.
+    fn make_way(&mut self, turn: &mut Turn<'_>, id: SocketId) {
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
         let address = connection.peer;
-        if connection.wire.signs.passed && connection.is_usable() {
-            // Where the kernel tells nothing by itself, this is when it is worth asking.
-            turn.ask(inspection(&connection.socket));
+        let greeted = connection.wire.signs.open.sent && connection.wire.signs.open.received;
+        let other = self
+            .peers
+            .get(&address)
+            .and_then(|peer| peer.session.pending.as_ref())
+            .is_some_and(|pending| pending.carrier != id);
+        if greeted && other {
+            self.settle(turn, address, true);
         }
-        self.settle_failure(turn, id, false);
-        self.settle(turn, address, false);
-        self.assess(turn, id);
-        self.refresh(turn, address);
+    }
+
+    /// How many routes more a connection's peer may bring. All peers are only counted for the sake of
+    /// large ones.
+    fn room(&self, id: SocketId) -> usize {
+        let peer = self
+            .connections
+            .get(&id)
+            .and_then(|connection| self.peers.get(&connection.peer));
+        if peer.is_none_or(|peer| peer.exchange.rib.len() < MANY_ROUTES) {
+            return MANY_ROUTES;
+        }
+        let all = self.peers.values().map(|peer| peer.exchange.rib.len());
+        MAX_ROUTES.saturating_sub(all.sum())
+    }
+
+    /// What was read may have changed the session, or explained an end.
+    fn heed(&mut self, turn: &mut Turn<'_>, id: SocketId, heard: Heard) {
+        if heard.refused > 0 {
+            turn.lost(LossStage::Table, heard.refused);
+        }
+        for clue in heard.clues {
+            self.notified(turn, id, clue);
+        }
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let address = connection.peer;
+        if heard.news {
+            if connection.wire.signs.passed && connection.is_usable() {
+                // Where the kernel tells nothing by itself, this is when it is worth asking.
+                turn.ask(inspection(&connection.socket));
+            }
+            self.settle_failure(turn, id, false);
+            self.settle(turn, address, false);
+            self.assess(turn, id);
+            self.refresh(turn, address);
+        }
+        if heard.restart_over {
+            self.end_restart(turn, address, RestartEnd::EndOfRib);
+        }
+        self.watch_hold(turn, id);
     }
 
     /// Segments were lost before the core saw them, nobody knows whose.

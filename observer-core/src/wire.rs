@@ -9,10 +9,12 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     address::Role,
+    bgp::OpenFacts,
+    bgp_view::ConversationView,
     connection::Connection,
     conversation::{Conversation, ConversationConfig, Direction, Observation},
     exchange::{MessageCounts, Sides},
-    peer::{ConversationView, SessionState},
+    peer::SessionState,
     stream::{Release, StreamConfig},
     tap::Tapped,
     time::Timestamp,
@@ -209,6 +211,11 @@ impl Wire {
     /// Octets held back.
     pub fn held(&self) -> usize {
         self.conversation.held()
+    }
+
+    /// The OPEN of a side.
+    pub fn open(&self, direction: Direction) -> Option<&OpenFacts> {
+        self.conversation.open(direction)
     }
 
     /// Hold time that both agreed on (RFC 4271 §4.2); none while unknown.
