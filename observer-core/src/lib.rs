@@ -14,12 +14,14 @@
 #![warn(missing_docs)]
 
 pub mod bgp;
+pub mod bgp_view;
 pub mod cause;
 pub mod change;
 pub mod config;
 pub mod conversation;
 pub mod event;
 pub mod observer;
+pub mod payload;
 pub mod peer;
 pub mod record;
 pub mod replay;
@@ -27,29 +29,45 @@ pub mod stream;
 pub mod time;
 
 mod address;
+mod clue;
 mod connection;
 mod deadline;
+mod early;
 mod evidence;
+pub mod exchange;
+mod hold;
 mod inventory;
 mod known;
 mod loss;
 mod node;
+mod restart;
+mod rib;
 mod session;
 mod sessions;
 mod sockets;
 mod speaker;
 mod stranger;
+mod tap;
 mod totals;
 mod turn;
 mod view;
+mod wire;
 
 pub use observer::Observer;
 
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod testing_wire;
+#[cfg(test)]
+mod tests_exchange;
+#[cfg(test)]
 mod tests_known;
 #[cfg(test)]
 mod tests_properties;
 #[cfg(test)]
 mod tests_sessions;
+#[cfg(test)]
+mod tests_wire;
+#[cfg(test)]
+mod tests_wire_properties;

@@ -206,7 +206,8 @@ fn a_firewall_is_retransmissions_and_then_a_hold_timer() {
     assert_eq!(
         flap.cause,
         Cause::HoldTimerExpired {
-            silent_millis: 8_600
+            silent_millis: 8_600,
+            told_by: None
         }
     );
     assert_eq!(
