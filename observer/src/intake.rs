@@ -354,7 +354,10 @@ impl Reading {
     /// Moves the taps to where the peers are routed now.
     fn retap(&mut self) {
         self.retap = boottime_now().after(RETAP);
-        for (netns, outcome) in self.taps.refresh() {
+        let mut changes = Vec::new();
+        let outcomes = self.taps.refresh(&mut changes);
+        self.reorder.push(boottime_now(), changes);
+        for (netns, outcome) in outcomes {
             let reason = outcome.err().map(|error| format!("{error:#}"));
             self.tell_tap(netns, reason);
         }

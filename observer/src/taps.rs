@@ -2,16 +2,17 @@
 //! events out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
 };
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use observer_core::{
-    event::{Event, Fact, LossStage, NetnsId, Payload},
+    event::{Event, Fact, LossStage, NetnsId},
+    payload::Payload,
     time::{Clock, Occurred, Timestamp, WallOffset},
 };
 use pcap_parser::Linktype;
@@ -95,17 +96,27 @@ impl Taps {
         }
     }
 
-    /// Looks up where peers are routed now and moves the taps there; tells how that went in each
-    /// namespace.
-    pub fn refresh(&mut self) -> Vec<(NetnsId, anyhow::Result<()>)> {
+    /// Looks up where peers are routed now and moves the taps there: what that changed goes to `out`;
+    /// tells how it went in each namespace.
+    pub fn refresh(&mut self, out: &mut Vec<Event>) -> Vec<(NetnsId, anyhow::Result<()>)> {
         let ready = &self.ready.get_ref().0;
-        self.taps
-            .iter_mut()
-            .map(|(netns, (handle, tap))| {
-                let outcome = handle.run_in(|| tap.refresh(ready));
-                (*netns, outcome.map_err(Into::into).and_then(|done| Ok(done?)))
-            })
-            .collect()
+        let mut outcomes = Vec::new();
+        for (&netns, (handle, tap)) in &mut self.taps {
+            let before: BTreeSet<u32> = tap.interfaces().collect();
+            let outcome = handle.run_in(|| tap.refresh(ready));
+            outcomes.push((netns, outcome.map_err(Into::into).and_then(|done| Ok(done?))));
+            let after: BTreeSet<u32> = tap.interfaces().collect();
+            let now = boottime_now();
+            let left = before.difference(&after);
+            let left = left.map(|&interface| Fact::TapDetached { netns, interface });
+            let new = after.difference(&before);
+            let new = new.map(|&interface| Fact::TapAttached { netns, interface });
+            out.extend(left.chain(new).map(|fact| Event {
+                occurred: Occurred::noticed(now, now),
+                fact,
+            }));
+        }
+        outcomes
     }
 
     /// Waits until there may be something to [`drain`](Self::drain). Cancelling it loses nothing.
@@ -138,7 +149,7 @@ impl Taps {
                     out.push(Event { occurred: Occurred::noticed(now, now), fact });
                 }
             };
-            tell(fragments, Fact::Fragments { netns: *netns, count: fragments });
+            tell(fragments, Fact::TapFragments { netns: *netns, count: fragments });
             let count = tap.take_drops();
             tell(count, Fact::Lost { stage: LossStage::Tap, count });
         }
@@ -166,6 +177,7 @@ fn segment(
         }
         None => Occurred::noticed(now, now),
     };
+    let remote = with_scope(remote, info.interface);
     let cut = u32::try_from(info.cut).unwrap_or(u32::MAX);
     Some(Event {
         occurred,
@@ -184,4 +196,15 @@ fn segment(
             missing: tcp.segment.missing.saturating_add(cut),
         },
     })
+}
+
+/// A link-local address says little without its interface.
+fn with_scope(address: SocketAddr, interface: u32) -> SocketAddr {
+    match address {
+        SocketAddr::V6(mut v6) if v6.ip().is_unicast_link_local() => {
+            v6.set_scope_id(interface);
+            SocketAddr::V6(v6)
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address,
+    }
 }
