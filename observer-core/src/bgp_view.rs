@@ -76,6 +76,10 @@ pub struct NotificationView {
 
 /// Graceful restart of a peer, this node being the one that waits (RFC 4724 §4.2).
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the bits of a capability, as users know them"
+)]
 pub struct GracefulRestartView {
     /// Both sides have the capability, and the peer keeps its forwarding state for some family.
     pub negotiated: bool,

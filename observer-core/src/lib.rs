@@ -35,6 +35,7 @@ mod deadline;
 mod early;
 mod evidence;
 pub mod exchange;
+mod failure;
 mod hold;
 mod inventory;
 mod known;

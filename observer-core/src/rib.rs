@@ -211,7 +211,7 @@ mod tests {
     use crate::bgp::Prefix;
 
     fn entry(number: u32, path: u32) -> NlriEntry {
-        let address = if number % 2 == 0 {
+        let address = if number.is_multiple_of(2) {
             IpAddr::V4((number << 8).into())
         } else {
             IpAddr::V6((u128::from(number) << 64).into())
@@ -245,7 +245,9 @@ mod tests {
                     }
                     8 => {
                         table.mark();
-                        model.values_mut().for_each(|stale| *stale = true);
+                        for stale in model.values_mut() {
+                            *stale = true;
+                        }
                     }
                     _ => {
                         let stale = model.values().filter(|stale| **stale).count();

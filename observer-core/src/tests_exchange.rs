@@ -151,7 +151,7 @@ fn a_restart_ends_in_other_ways_too() {
 fn a_notification_drops_routes_unless_both_sides_set_the_n_bit() {
     for (flags, kept) in [(0, 0), (0x4000, 2)] {
         let offer = Offer {
-            restart: Some((120 | flags, true)),
+            restart: Some((120 + flags, true)),
             ..Offer::default()
         };
         let mut scene = Scene::started();

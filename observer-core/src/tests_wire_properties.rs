@@ -5,13 +5,13 @@ use proptest::prelude::*;
 
 use crate::{
     Observer,
-    change::Output,
+    change::{Change, Output},
     config::CoreConfig,
     event::{Event, Fact, NetnsId, Socket, TcpState},
     record::Entry,
     testing::{millis, socket},
     testing_wire::{Offer, end_of_rib, keepalive, notification, open, update},
-    time::{Clock, Occurred},
+    time::{Clock, Occurred, Timestamp},
 };
 
 fn ends() -> impl Strategy<Value = Socket> {
@@ -146,7 +146,28 @@ fn run(told: &[Entry]) -> (Observer, Vec<Output>) {
             assert!(view.bgp.hold_margin.is_none_or(|margin| margin <= 1.0));
         }
     }
+    check_flaps(&observer, &out);
     (observer, out)
+}
+
+/// Every end is counted once, or its cause is still awaited.
+fn check_flaps(observer: &Observer, out: &[Output]) {
+    let count = |wanted: fn(&Change) -> bool| {
+        let changes = out.iter().filter_map(|output| match output {
+            Output::Change(record) => Some(&record.change),
+            Output::Request(_) => None,
+        });
+        changes.filter(|change| wanted(change)).count()
+    };
+    let downs = count(|change| matches!(change, Change::SessionDown { .. }));
+    let ups = count(|change| matches!(change, Change::SessionUp { .. }));
+    let flaps = count(|change| matches!(change, Change::Flap { .. }));
+    let started = count(|change| matches!(change, Change::GrStarted { .. }));
+    let ended = count(|change| matches!(change, Change::GrEnded { .. }));
+    let views = observer.peers(Timestamp::default());
+    let pending = views.iter().filter(|view| view.cause_pending).count();
+    assert_eq!(downs, flaps + pending);
+    assert!(ups >= downs && started >= ended);
 }
 
 proptest! {
