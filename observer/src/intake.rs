@@ -63,6 +63,8 @@ pub enum Control {
 pub struct Intake {
     /// The probes, if any run.
     pub kernel: Option<KernelSource>,
+    /// The packet taps.
+    pub taps: Taps,
     /// The namespaces.
     pub namespaces: Namespaces,
     /// The `sock_diag` thread.
@@ -181,7 +183,10 @@ impl Reading {
         let held = self.reorder.due();
         let start = self.first_done.filter(|_| !self.started);
         let start = start.map(|at| at.after(HOLD));
-        let due = [held, start].into_iter().flatten().fold(self.retap, Timestamp::min);
+        let due = [held, start]
+            .into_iter()
+            .flatten()
+            .fold(self.retap, Timestamp::min);
         Instant::now() + due.since(boottime_now())
     }
 
@@ -193,7 +198,11 @@ impl Reading {
                 }
             }
         }
+        self.taps.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
+        if boottime_now() >= self.retap {
+            self.retap();
+        }
     }
 
     fn note(&mut self, fact: Fact) {

@@ -32,8 +32,8 @@ use crate::{
     sink::api::{self, Answers},
     sockets,
     source::kernel::KernelSource,
-    taps::Taps,
     state_dir::{Loaded, SavedNodes, StateDir},
+    taps::Taps,
     terminal, tls,
 };
 

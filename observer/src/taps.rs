@@ -48,7 +48,9 @@ impl AsRawFd for Ready {
 
 impl std::fmt::Debug for Taps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Taps").field("taps", &self.taps).finish_non_exhaustive()
+        f.debug_struct("Taps")
+            .field("taps", &self.taps)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,7 +62,8 @@ impl Taps {
     pub fn new(ports: &[u16]) -> io::Result<Self> {
         let ready = Ready(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         Ok(Self {
-            ready: AsyncFd::with_interest(ready, Interest::READABLE)?,
+            // SAFETY: the epoll descriptor is `ready`'s own, opened above, and lives as long as it.
+            ready: unsafe { AsyncFd::register_with_interest(ready, Interest::READABLE)? },
             taps: BTreeMap::new(),
             ports: ports.to_vec(),
             batch: Batch::default(),
@@ -86,7 +89,9 @@ impl Taps {
     /// Reads the sessions with `peer` too, from the next [`refresh`](Self::refresh) on; says whether
     /// one is needed.
     pub fn follow(&mut self, netns: NetnsId, peer: IpAddr) -> bool {
-        self.taps.get_mut(&netns).is_some_and(|(_, tap)| tap.follow(peer))
+        self.taps
+            .get_mut(&netns)
+            .is_some_and(|(_, tap)| tap.follow(peer))
     }
 
     /// Reads them no more.
@@ -104,7 +109,10 @@ impl Taps {
         for (&netns, (handle, tap)) in &mut self.taps {
             let before: BTreeSet<u32> = tap.interfaces().collect();
             let outcome = handle.run_in(|| tap.refresh(ready));
-            outcomes.push((netns, outcome.map_err(Into::into).and_then(|done| Ok(done?))));
+            outcomes.push((
+                netns,
+                outcome.map_err(Into::into).and_then(|done| Ok(done?)),
+            ));
             let after: BTreeSet<u32> = tap.interfaces().collect();
             let now = boottime_now();
             let left = before.difference(&after);
@@ -146,12 +154,27 @@ impl Taps {
             });
             let mut tell = |count, fact| {
                 if count > 0 {
-                    out.push(Event { occurred: Occurred::noticed(now, now), fact });
+                    out.push(Event {
+                        occurred: Occurred::noticed(now, now),
+                        fact,
+                    });
                 }
             };
-            tell(fragments, Fact::TapFragments { netns: *netns, count: fragments });
+            tell(
+                fragments,
+                Fact::TapFragments {
+                    netns: *netns,
+                    count: fragments,
+                },
+            );
             let count = tap.take_drops();
-            tell(count, Fact::Lost { stage: LossStage::Tap, count });
+            tell(
+                count,
+                Fact::Lost {
+                    stage: LossStage::Tap,
+                    count,
+                },
+            );
         }
     }
 }
@@ -167,13 +190,21 @@ fn segment(
     if info.vlan.is_some_and(|id| id != 0) {
         return None;
     }
-    let (local, remote) = if info.outgoing { (tcp.from, tcp.to) } else { (tcp.to, tcp.from) };
+    let (local, remote) = if info.outgoing {
+        (tcp.from, tcp.to)
+    } else {
+        (tcp.to, tcp.from)
+    };
     let occurred = match info.realtime_nanos {
         Some(nanos) => {
             // The wall may have been set between stamp and drain: never later than now.
             let at = u64::try_from(nanos.saturating_sub(offset.nanos)).unwrap_or(0);
             let at = Timestamp::from_nanos(at).min(now);
-            Occurred { earliest: at, latest: at, clock: Clock::Packet }
+            Occurred {
+                earliest: at,
+                latest: at,
+                clock: Clock::Packet,
+            }
         }
         None => Occurred::noticed(now, now),
     };

@@ -17,8 +17,8 @@ use std::{
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use self::{route::RouteLookup, socket::PacketSocket};
 pub use self::socket::{Batch, PacketInfo};
+use self::{route::RouteLookup, socket::PacketSocket};
 
 /// Packets handed out per socket and call of [`Tap::drain`], so that one busy peer cannot keep the
 /// others waiting.
@@ -134,4 +134,3 @@ impl Tap {
         std::mem::take(&mut self.drops)
     }
 }
-
