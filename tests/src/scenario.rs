@@ -146,15 +146,20 @@ impl<'a> Cast<'a> {
         Ok(Self { victim, others })
     }
 
-    /// Every other node's session with the victim falls for one of `causes`.
-    fn others_see(&self, causes: &'static [&'static str]) -> Vec<ExpectedFlap> {
+    /// Every other node's session with the victim falls for one of `causes`, in words that hold
+    /// `words`.
+    fn others_see(
+        &self,
+        causes: &'static [&'static str],
+        words: &[&'static str],
+    ) -> Vec<ExpectedFlap> {
         let session = |node: &&Node| session(node, self.victim);
         self.others
             .iter()
             .map(|node| ExpectedFlap {
                 session: session(node),
                 causes,
-                words: Vec::new(),
+                words: words.to_vec(),
             })
             .collect()
     }
@@ -426,14 +431,5 @@ fn closed(victim: &Node) -> &'static [&'static str] {
     match victim.speaker {
         Speaker::Bird | Speaker::Bird2 | Speaker::Frr => &["fin_received"],
         Speaker::Gobgp => &["fin_received", "rst_received"],
-    }
-}
-
-/// The same after a NOTIFICATION: the other end closes on reading it, and that may come before the
-/// victim's own close. Which of the two was first is all that TCP can tell.
-fn said_cease(victim: &Node) -> &'static [&'static str] {
-    match victim.speaker {
-        Speaker::Bird | Speaker::Bird2 | Speaker::Frr => &["fin_received", "fin_sent"],
-        Speaker::Gobgp => &["fin_received", "fin_sent", "rst_received"],
     }
 }
