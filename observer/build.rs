@@ -12,20 +12,18 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, Stdio},
 };
 
 use aya_build::{Package, Toolchain};
 
 const REMEDY: &str = "run `cargo xtask setup` (or set AYA_BUILD_SKIP=1 to build without)";
 
-fn main() -> ExitCode {
-    match build() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            say(&format!("error={reason}"));
-            ExitCode::FAILURE
-        }
+fn main() {
+    // An `error` fails the build by itself. An exit status on top would make cargo print everything
+    // this script ever said, and bury the one line that helps.
+    if let Err(reason) = build() {
+        say(&format!("error={reason}"));
     }
 }
 

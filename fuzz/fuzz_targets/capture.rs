@@ -1,6 +1,6 @@
 #![no_main]
 
-#[allow(dead_code, reason = "a target uses one function of it")]
+#[allow(dead_code, unused_imports, reason = "a target uses one function of it")]
 #[path = "../../observer/src/capture/mod.rs"]
 mod capture;
 

@@ -43,15 +43,16 @@ pub struct TcpRecord {
     pub kind: u32,
     /// The agent's own number for the namespace (the value in the `NETNS` map).
     pub netns_id: u32,
-    /// CLOCK_BOOTTIME in nanoseconds (`bpf_ktime_get_boot_ns`).
+    /// `CLOCK_BOOTTIME` in nanoseconds (`bpf_ktime_get_boot_ns`).
     pub boot_nanos: u64,
     /// `sk_cookie`, unique per socket since boot; 0 where the kernel has no helper for it (< 5.12).
     pub cookie: u64,
     /// The socket's kernel address: identity only where `cookie` is 0.
     pub address: u64,
-    /// Payload bytes received in order (`tcp_sock.bytes_received`).
+    /// Payload bytes received in order (`tcp_sock.bytes_received`); the FIN counts as one.
     pub bytes_received: u64,
-    /// Payload bytes the peer acknowledged (`tcp_sock.bytes_acked`); the SYN counts as one.
+    /// Payload bytes the peer acknowledged (`tcp_sock.bytes_acked`); the SYN of a dial counts as
+    /// one, so does the FIN.
     pub bytes_acked: u64,
     /// IPv4 in the first four bytes, or IPv6; network order.
     pub local_addr: [u8; 16],
@@ -69,7 +70,7 @@ pub struct TcpRecord {
     pub pid: u32,
     /// `AF_INET` (2) or `AF_INET6` (10).
     pub family: u16,
-    /// Host order. 0 in CLOSE→SYN_SENT, where the kernel has not chosen it yet.
+    /// Host order. 0 in CLOSE → `SYN_SENT`, where the kernel has not chosen it yet.
     pub local_port: u16,
     /// Host order.
     pub remote_port: u16,
@@ -95,7 +96,7 @@ pub struct ProcessRecord {
     pub kind: u32,
     /// The agent's own number for the namespace the speaker was seen in.
     pub netns_id: u32,
-    /// CLOCK_BOOTTIME in nanoseconds.
+    /// `CLOCK_BOOTTIME` in nanoseconds.
     pub boot_nanos: u64,
     /// Thread group id of the speaker.
     pub pid: u32,
@@ -103,7 +104,7 @@ pub struct ProcessRecord {
     pub status: i32,
     /// Signal: thread group id of the sender, 0 for the kernel itself.
     pub sender_pid: u32,
-    /// Signal: `si_code` (0 = SI_USER, 0x80 = SI_KERNEL); 0 otherwise.
+    /// Signal: `si_code` (0 = `SI_USER`, 0x80 = `SI_KERNEL`); 0 otherwise.
     pub code: i32,
     /// Command name of the speaker, NUL-padded.
     pub comm: [u8; COMM_LEN],

@@ -11,6 +11,7 @@
 //! Nothing here may compile to a call of `memset` or `memcpy`: records are written field by field.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(
     clippy::inline_always,
     reason = "a call would hide from the verifier what type a pointer has"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! What the programs and the agent share.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     macros::map,
     maps::{HashMap, PerCpuArray, RingBuf},
@@ -36,9 +38,15 @@ pub static SPEAKERS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
 #[inline(always)]
 pub fn count(index: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: the pointer is this CPU's own slot. A program that interrupts this one on the
-        // same CPU could lose a count; tracepoint programs of one kind do not nest, and the two
-        // that can (softirq over process context) are kept apart by the add being one instruction.
-        unsafe { *counter = (*counter).wrapping_add(1) };
+        // SAFETY: this CPU's own slot, aligned. Atomic, because a softirq can run another program
+        // in the middle of this one; by hand, because Rust has no atomic add for a target without
+        // compare-and-swap.
+        unsafe {
+            asm!(
+                "lock *(u64 *)({counter} + 0) += {one}",
+                counter = in(reg) counter,
+                one = in(reg) 1_u64,
+            );
+        }
     }
 }

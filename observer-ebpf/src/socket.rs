@@ -54,7 +54,7 @@ pub struct Socket {
 impl Socket {
     /// The socket, if BGP is spoken on either of its ports in an observed namespace.
     ///
-    /// Not for sockets in TIME_WAIT or NEW_SYN_RECV, which are shorter structs.
+    /// Not for sockets in `TIME_WAIT` or `NEW_SYN_RECV`, which are shorter structs.
     #[inline(always)]
     pub fn observed(sk: *const Sock) -> Option<Self> {
         let sk = sk.cast::<u8>();

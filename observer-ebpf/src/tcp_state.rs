@@ -47,7 +47,7 @@ pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Transitions that only connect(), listen(), shutdown(), close() or the owner's exit make. Others
+/// Transitions that only `connect`, `listen`, `shutdown`, `close` or the owner's exit make. Others
 /// happen in whatever process a packet or timer interrupted.
 #[inline(always)]
 fn made_by_owner(old: u8, new: u8) -> bool {

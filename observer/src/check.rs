@@ -1,5 +1,7 @@
 //! `check`: what can run here, why not, and what is lost without it.
 
+use std::fmt::Write as _;
+
 use anyhow::Result;
 use observer_core::event::{Event, NetnsId};
 
@@ -22,11 +24,7 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
     let sources = sources(&config);
     let running = sources.iter().filter(|source| source.running).count();
     let text = match args.output {
-        Format::Json => {
-            let mut text = serde_json::to_string(&serde_json::json!({ "sources": sources }))?;
-            text.push('\n');
-            text
-        }
+        Format::Json => terminal::json(&serde_json::json!({ "sources": sources }))?,
         Format::Table => table(&sources),
     };
     terminal::print(&text)?;
@@ -75,25 +73,48 @@ fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> S
     SourceStatus::sock_diag(node, looked.err().map(|error| format!("{error:#}")))
 }
 
-/// The table as it is printed.
+/// The table as it is printed, and below it why what does not run does not, each reason once.
 pub fn table(sources: &[SourceStatus]) -> String {
-    let mut table = show::table::under([
-        "SOURCE",
-        "KIND",
-        "NODE",
-        "RUNS",
-        "WHY NOT",
-        "LOST WITHOUT IT",
-    ]);
+    let mut table = show::table::under(["SOURCE", "KIND", "NODE", "RUNS", "LOST WITHOUT IT"]);
+    let mut reasons: Vec<&str> = Vec::new();
     for source in sources {
+        let runs = match source.reason.as_deref() {
+            _ if source.running => "yes".to_owned(),
+            None => "no".to_owned(),
+            Some(reason) => {
+                let known = reasons.iter().position(|known| *known == reason);
+                let number = known.unwrap_or_else(|| {
+                    reasons.push(reason);
+                    reasons.len() - 1
+                });
+                format!("no [{}]", number + 1)
+            }
+        };
         table.add_row([
             plain(&source.name),
             plain(&source.kind),
             plain(source.node.as_deref().unwrap_or("-")),
-            if source.running { "yes" } else { "no" }.to_owned(),
-            plain(source.reason.as_deref().unwrap_or("-")),
+            runs,
             plain(&source.lost_without),
         ]);
     }
-    format!("{table}\n")
+    let mut text = format!("{table}\n");
+    for (number, reason) in (1..).zip(reasons) {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "[{number}] {}", plain(reason));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_several_share_is_told_once() {
+        let no = |node: &str| SourceStatus::sock_diag(node, Some("forbidden\x07".to_owned()));
+        let shown = table(&[no("a"), SourceStatus::sock_diag("b", None), no("c")]);
+        assert_eq!(shown.matches("no [1]").count(), 2, "{shown}");
+        assert!(shown.ends_with("\n[1] forbidden\\u{7}\n"), "{shown}");
+    }
 }

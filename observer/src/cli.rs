@@ -38,7 +38,8 @@ enum Command {
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
-    /// Show the changes that follow from a recorded events file; needs no agent
+    /// Show the changes that follow from a recorded events file, or the BGP conversations in a
+    /// capture file (pcap or pcapng, also gzipped); needs no agent and no root
     Replay(ReplayArgs),
     /// Say which probes and sources can run here, why not, and what is lost without them; exits 3
     /// when something cannot run, 1 when nothing can be observed at all
@@ -151,10 +152,14 @@ pub struct FlapsArgs {
 /// Flags of `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// Events file as `run --record` writes it
+    /// Events file as `run --record` writes it, or a capture file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Form of the output; json is one change per line
+    /// Another TCP port that means BGP in a capture file, besides 179; may be given again
+    #[arg(long, value_name = "PORT")]
+    pub port: Vec<u16>,
+    /// Form of the output; json is one change per line of an events file, and one object for a
+    /// capture file
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
 }

@@ -88,6 +88,14 @@ impl Health {
         before != Some(status)
     }
 
+    /// The probes no longer run, because of `reason`.
+    pub fn set_probes_failed(&self, reason: &str) {
+        for probe in &mut self.lock().probes {
+            probe.running = false;
+            probe.reason = Some(reason.to_owned());
+        }
+    }
+
     /// `node` is no longer observed.
     pub fn forget_node(&self, node: &str) {
         self.lock().sock_diag.remove(node);
@@ -107,6 +115,15 @@ impl Health {
             .chain(state.sock_diag.values())
             .cloned()
             .collect()
+    }
+
+    /// Sessions are seen as they change, not only when somebody looks.
+    pub fn sees_changes(&self) -> bool {
+        let state = self.lock();
+        state
+            .probes
+            .iter()
+            .any(|p| p.name == STATE_PROBE && p.running)
     }
 
     /// Neither probes nor `sock_diag` see any session: what is known of peers may all be wrong.

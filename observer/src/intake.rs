@@ -76,7 +76,7 @@ impl Intake {
     /// Reads until `stop` says so; then hands over what is left.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut state = Reading {
-            polling: self.kernel.is_none(),
+            polling: !self.health.sees_changes(),
             kernel: self.kernel,
             namespaces: self.namespaces,
             asker: self.asker,
@@ -101,7 +101,9 @@ impl Intake {
             tokio::select! {
                 readable = readable(&mut state.kernel) => {
                     if let Err(error) = readable {
-                        warn!("kernel rings cannot be read any more, going on by polling: {error}");
+                        let why = format!("the kernel's rings cannot be read any more: {error}");
+                        warn!("{why}; going on by polling");
+                        state.health.set_probes_failed(&why);
                         state.kernel = None;
                         state.polling = true;
                     }

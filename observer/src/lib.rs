@@ -29,3 +29,4 @@ pub mod state_dir;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod tls;

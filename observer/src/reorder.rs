@@ -84,9 +84,11 @@ mod tests {
     fn counts(events: &[Event]) -> Vec<u64> {
         events
             .iter()
-            .filter_map(|event| match event.fact {
-                Fact::Strangers { connections } => Some(connections),
-                _ => None,
+            .filter_map(|event| {
+                let Fact::Strangers { connections } = event.fact else {
+                    return None;
+                };
+                Some(connections)
             })
             .collect()
     }

@@ -1,5 +1,5 @@
-//! `replay`: feeds an events file to a fresh core and prints the changes that follow. The same file
-//! gives the same lines, always.
+//! `replay`: feeds an events file to a fresh core and prints the changes that follow, or reads a
+//! capture file and prints the BGP conversations in it. The same file gives the same lines, always.
 
 use std::{
     fs::File,
@@ -15,7 +15,8 @@ use observer_core::{
 };
 
 use crate::{
-    cli::{Answer, BadUsage, ReplayArgs},
+    capture::{self, FileKind},
+    cli::{Answer, BadUsage, Format, ReplayArgs},
     show, terminal,
 };
 
@@ -30,8 +31,28 @@ pub struct Summary {
     pub truncated: Option<u64>,
 }
 
-/// Runs the command.
+/// Runs the command. What the file is shows in its first bytes.
 pub fn replay(args: &ReplayArgs) -> Result<Answer> {
+    let unreadable = || format!("cannot read {}", args.file.display());
+    match capture::kind_of(&args.file).with_context(unreadable)? {
+        FileKind::Capture | FileKind::Gzip => replay_capture(args),
+        FileKind::Other => replay_events(args),
+    }
+}
+
+fn replay_capture(args: &ReplayArgs) -> Result<Answer> {
+    let mut ports = vec![capture::BGP_PORT];
+    ports.extend(&args.port);
+    let reading = capture::read(&args.file, &ports)
+        .with_context(|| format!("cannot read capture {}", args.file.display()))?;
+    match args.output {
+        Format::Json => terminal::print(&terminal::json(&reading.summary)?)?,
+        Format::Table => terminal::print(&reading.story.render(&reading.summary))?,
+    }
+    Ok(Answer::Done)
+}
+
+fn replay_events(args: &ReplayArgs) -> Result<Answer> {
     let file = File::open(&args.file)
         .with_context(|| format!("cannot open events file {}", args.file.display()))?;
     let summary = read(BufReader::new(file), &args.file, |record| {

@@ -13,6 +13,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
     sockets,
     source::kernel::KernelSource,
     state_dir::{Loaded, SavedNodes, StateDir},
-    terminal,
+    terminal, tls,
 };
 
 /// Wishes of the core that can wait for the intake.
@@ -58,6 +59,7 @@ pub fn run(args: &RunArgs) -> Result<Answer> {
 struct Listeners {
     unix: (UnixSocket, UnixListener),
     metrics: Option<TcpListener>,
+    tls: Option<TlsAcceptor>,
     api: Option<TcpListener>,
 }
 
@@ -68,6 +70,7 @@ impl Listeners {
             Listen::At(address) => listen::tcp(address, option).map(Some),
         };
         Ok(Self {
+            tls: tls::acceptor(config)?,
             metrics: tcp(config.metrics_listen, "--metrics-listen")?,
             api: tcp(config.api_listen, "--api-listen")?,
             unix: UnixSocket::bind(&config.socket)?,
@@ -77,16 +80,22 @@ impl Listeners {
     /// Serves until the set is dropped; the unix socket's name lives as long as what is returned.
     fn serve(self, answers: &Answers, tasks: &mut JoinSet<()>) -> UnixSocket {
         let (socket, listener) = self.unix;
-        tasks.spawn(server::serve(listener, api::unix_routes(answers.clone())));
+        tasks.spawn(server::serve(
+            listener,
+            None,
+            api::unix_routes(answers.clone()),
+        ));
         if let Some(listener) = self.metrics {
             tasks.spawn(server::serve(
                 listener,
+                self.tls,
                 api::metrics_routes(answers.clone()),
             ));
         }
         if let Some(listener) = self.api {
             tasks.spawn(server::serve(
                 listener,
+                None,
                 api::loopback_routes(answers.clone()),
             ));
         }
@@ -111,7 +120,7 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
 
     let (kernel, probes) = KernelSource::start(&kernel_options(&config));
     let health = Health::new(&probes);
-    tell_probes(&health, kernel.is_none());
+    tell_probes(&health);
     if kernel.is_none() {
         refuse_blindness(&config)?;
     }
@@ -167,7 +176,7 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
     core.await.context("the core's task failed")
 }
 
-fn tell_probes(health: &Health, all_missing: bool) {
+fn tell_probes(health: &Health) {
     for source in health.sources().iter().filter(|source| !source.running) {
         let why = source.reason.as_deref().unwrap_or("unknown");
         warn!(
@@ -176,9 +185,9 @@ fn tell_probes(health: &Health, all_missing: bool) {
             "cannot run: {why}"
         );
     }
-    if all_missing {
+    if !health.sees_changes() {
         warn!(
-            "no kernel probe runs: going on by polling sock_diag, so causes stay unknown and short \
+            "the kernel does not tell of sessions: going on by polling sock_diag, so causes stay unknown and short \
              losses are missed"
         );
     }

@@ -12,13 +12,17 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     sync::Semaphore,
+    time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 /// Connections served at once per listener; more wait in the kernel's backlog.
 const CONNECTIONS: usize = 64;
 /// Time to send a request's head, the wait for the next request included.
 const HEAD: Duration = Duration::from_secs(30);
+/// Time for a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
 /// Pause after an accept that failed, as when file descriptors ran out.
@@ -49,8 +53,8 @@ impl Accept for UnixListener {
     }
 }
 
-/// Serves `routes` to whoever connects, for ever.
-pub async fn serve(listener: impl Accept, routes: Router) {
+/// Serves `routes` to whoever connects, for ever; over TLS if so configured.
+pub async fn serve(listener: impl Accept, tls: Option<TlsAcceptor>, routes: Router) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else {
@@ -64,9 +68,16 @@ pub async fn serve(listener: impl Accept, routes: Router) {
                 continue;
             }
         };
-        let routes = routes.clone();
+        let (tls, routes) = (tls.clone(), routes.clone());
         tokio::spawn(async move {
-            speak(stream, routes).await;
+            match tls {
+                None => speak(stream, routes).await,
+                Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => speak(stream, routes).await,
+                    Ok(Err(error)) => debug!("TLS handshake failed: {error}"),
+                    Err(_) => debug!("TLS handshake took too long"),
+                },
+            }
             drop(seat);
         });
     }

@@ -31,6 +31,13 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// `value` as one line of JSON.
+pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string(value)?;
+    text.push('\n');
+    Ok(text)
+}
+
 /// Writes a line to standard error; when even that fails there is nobody to tell.
 pub fn complain(line: &str) {
     let mut shown = String::new();

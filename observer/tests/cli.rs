@@ -1,4 +1,9 @@
 //! The binary as its users meet it: exit codes, messages, signals. No root, no agent of the host's.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic and say why they skip, which clippy.toml's exception does not see"
+)]
 
 use std::{
     fs,

@@ -1,5 +1,13 @@
 //! The kernel programs on the running kernel: what really happens to sockets and processes comes
 //! out as the right events. Needs root; makes its own namespaces.
+#![expect(
+    clippy::expect_used,
+    reason = "a test fails by panicking, and prints why it was skipped"
+)]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "each test looks for one fact among all"
+)]
 
 #[path = "kernel/lab.rs"]
 mod lab;

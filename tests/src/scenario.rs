@@ -303,9 +303,26 @@ impl Expected {
             .all(|expected| flaps.iter().any(|flap| expected.session.is(flap)))
     }
 
-    /// What is not (yet) as expected, in words; `before` are the peers before the first step,
-    /// `flaps` those recorded since.
+    /// What is not as expected, in words; `before` are the peers before the first step, `flaps`
+    /// those recorded since.
     pub fn differences(
+        &self,
+        before: &[PeerView],
+        after: &[PeerView],
+        flaps: &[Flap],
+    ) -> Vec<String> {
+        let mut differences = self.outstanding(before, after, flaps);
+        for expected in &self.flaps {
+            let mut flaps = flaps.iter().filter(|flap| expected.session.is(flap));
+            if let (Some(flap), None) = (flaps.next(), flaps.next()) {
+                differences.extend(expected.differences(flap));
+            }
+        }
+        differences
+    }
+
+    /// What time may still bring: which sessions are up, how many flaps were counted.
+    pub fn outstanding(
         &self,
         before: &[PeerView],
         after: &[PeerView],
@@ -317,27 +334,23 @@ impl Expected {
                 node: peer.node.clone(),
                 peer: peer.peer.clone(),
             };
-            let flaps: Vec<&Flap> = flaps.iter().filter(|flap| session.is(flap)).collect();
             let expected = self
                 .flaps
                 .iter()
-                .find(|expected| expected.session == session);
+                .any(|expected| expected.session == session);
             let counted_before = before
                 .iter()
                 .find(|old| old.node == peer.node && old.peer == peer.peer)
                 .map_or(0, |old| old.flaps);
             let counted = peer.flaps.saturating_sub(counted_before);
-            let wanted = u64::from(expected.is_some());
-            if counted != wanted || flaps.len() as u64 != wanted {
+            let recorded = flaps.iter().filter(|flap| session.is(flap)).count() as u64;
+            let wanted = u64::from(expected);
+            if counted != wanted || recorded != wanted {
                 differences.push(format!(
-                    "{session}: {wanted} flap(s) expected, {counted} counted, {} recorded",
-                    flaps.len()
+                    "{session}: {wanted} flap(s) expected, {counted} counted, {recorded} recorded"
                 ));
             }
-            if let (Some(expected), [flap]) = (expected, flaps.as_slice()) {
-                differences.extend(expected.differences(flap));
-            }
-            let up = expected.is_none() || self.recovers;
+            let up = !expected || self.recovers;
             if peer.up != up {
                 let should = if up { "up" } else { "down" };
                 differences.push(format!(
@@ -413,5 +426,14 @@ fn closed(victim: &Node) -> &'static [&'static str] {
     match victim.speaker {
         Speaker::Bird | Speaker::Bird2 | Speaker::Frr => &["fin_received"],
         Speaker::Gobgp => &["fin_received", "rst_received"],
+    }
+}
+
+/// The same after a NOTIFICATION: the other end closes on reading it, and that may come before the
+/// victim's own close. Which of the two was first is all that TCP can tell.
+fn said_cease(victim: &Node) -> &'static [&'static str] {
+    match victim.speaker {
+        Speaker::Bird | Speaker::Bird2 | Speaker::Frr => &["fin_received", "fin_sent"],
+        Speaker::Gobgp => &["fin_received", "fin_sent", "rst_received"],
     }
 }

@@ -124,8 +124,8 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Does the steps, tells the changes meanwhile, until all is as expected or time is up; gives
-    /// the moment of the first step.
+    /// Does the steps, tells the changes meanwhile, until nothing is outstanding or time is up;
+    /// gives the moment of the first step.
     fn perform(&self, told: &mut Vec<Told>, out: &mut dyn Write) -> Result<i128> {
         let begun = boot_nanos()?;
         let clock = Instant::now();
@@ -158,10 +158,9 @@ impl Stage<'_> {
         let last = Instant::now();
         while last.elapsed() < FOLLOWS {
             let (after, flaps) = (self.agent.peers()?, self.flaps()?);
-            if self
-                .script
-                .expected
-                .differences(&self.before, &after, &flaps)
+            let expected = &self.script.expected;
+            if expected
+                .outstanding(&self.before, &after, &flaps)
                 .is_empty()
             {
                 break;

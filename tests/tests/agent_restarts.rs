@@ -162,7 +162,11 @@ fn a_passive_sides_outage_survives_the_agents_restart_in_every_scrape() -> Resul
         );
         Ok(())
     })?;
-    let flaps = agent.flaps()?;
+    let flaps = wait::soon("four flaps are final", SOON, || {
+        let flaps = agent.flaps()?;
+        ensure!(flaps.len() == 4, "{} flaps", flaps.len());
+        Ok(flaps)
+    })?;
     agent.stop()?;
 
     let stop = AtomicBool::new(false);
@@ -188,7 +192,7 @@ fn a_passive_sides_outage_survives_the_agents_restart_in_every_scrape() -> Resul
             let scrape: Scrape = text.parse()?;
             ensure!(
                 scrape.down("n1", "10.0.0.2"),
-                "the alert resolves at scrape {number}"
+                "the alert resolves at scrape {number}:\n{text}"
             );
         }
         let remembered = agent.flaps()?;

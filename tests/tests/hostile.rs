@@ -161,6 +161,7 @@ fn ten_thousand_strangers_cost_a_counter_and_nothing_else() -> Result<()> {
         grown >> 10,
         memory >> 10
     );
+    println!("memory {} KiB, grown by {} KiB", memory >> 10, grown >> 10);
     let lost = agent
         .scrape()?
         .sum("bgp_observer_events_lost_total", &[("stage", "ring")]);

@@ -7,10 +7,15 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
 use anyhow::{Result, ensure};
-use observer_tests::{agent, gate};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use observer_tests::{agent, gate, wait};
 
 /// `bgp-observer run` with nothing of its own outside `folder`.
 fn run(folder: &Path) -> Result<Command> {
@@ -73,13 +78,31 @@ fn a_bad_configuration_is_named_with_file_and_line() -> Result<()> {
 }
 
 #[test]
-fn a_namespace_that_is_not_there_is_named() -> Result<()> {
+fn a_namespace_that_is_not_there_is_named_and_waited_for() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
     let folder = folder("netns")?;
-    let output = run(&folder)?.args(["--netns", "no-such-ns=n1"]).output()?;
-    refused(&output, 1, &["no-such-ns"])
+    let log = folder.join("log");
+    let mut agent = Command::new(agent::program()?)
+        .args(["run", "--metrics-listen", "off", "--api-listen", "off"])
+        .args(["--netns", "no-such-ns=n1", "--state-dir"])
+        .arg(folder.join("state"))
+        .arg("--socket")
+        .arg(folder.join("api.sock"))
+        .stderr(fs::File::create(&log)?)
+        .spawn()?;
+    let named = wait::soon("the agent names it", Duration::from_secs(15), || {
+        let said = fs::read_to_string(&log)?;
+        ensure!(said.contains("no-such-ns"), "said: {said}");
+        ensure!(agent.try_wait()?.is_none(), "it ended: {said}");
+        Ok(())
+    });
+    kill(Pid::from_raw(agent.id().try_into()?), Signal::SIGTERM)?;
+    let status = agent.wait()?;
+    named?;
+    ensure!(status.success(), "SIGTERM: {status}");
+    Ok(())
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    rules, setup,
+    build, rules, setup,
     shell::{Stopwatch, cache, cargo, command, root, run as run_command},
     toolchain,
 };
@@ -54,8 +54,8 @@ const STEPS: [Step; 9] = [
         run: |_| kernel_side_lints(),
     },
     Step {
-        name: "agent",
-        run: |_| crate::build::agent(false).map(drop),
+        name: "programs",
+        run: |_| programs(),
     },
     Step {
         name: "tests",
@@ -84,6 +84,7 @@ fn all(long: bool) -> Result<()> {
         println!("\n== {}", step.name);
         let watch = Stopwatch::start();
         let result = (step.run)(long);
+        println!("-- {} took {watch}", step.name);
         done.push((step.name, watch.elapsed()));
         if let Err(error) = result {
             failed = Some((step.name, error));
@@ -188,6 +189,18 @@ fn yaml_files(folder: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The agent and the lab, with the features that the tests have: what the tests start.
+fn programs() -> Result<()> {
+    let mut build = cargo()?;
+    run_command(build.args([
+        "build",
+        "--workspace",
+        "--exclude",
+        "observer-ebpf",
+        "--bins",
+    ]))
+}
+
 fn tests(long: bool) -> Result<()> {
     let mut test = cargo()?;
     test.args(["test", "--workspace", "--exclude", "observer-ebpf"]);
@@ -196,5 +209,9 @@ fn tests(long: bool) -> Result<()> {
     } else {
         &[]
     });
+    test.env(
+        "BGP_OBSERVER_BIN",
+        build::target().join("debug/bgp-observer"),
+    );
     run_command(&mut test)
 }

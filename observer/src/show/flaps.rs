@@ -29,11 +29,7 @@ pub fn show(socket: &Path, args: &FlapsArgs) -> Result<Answer> {
     };
     let flaps = Client::new(socket)?.get::<Flaps>(&path)?.flaps;
     let text = match args.output {
-        Format::Json => {
-            let mut text = serde_json::to_string(&serde_json::json!({ "flaps": flaps }))?;
-            text.push('\n');
-            text
-        }
+        Format::Json => terminal::json(&serde_json::json!({ "flaps": flaps }))?,
         Format::Table if flaps.is_empty() => "No session was lost.\n".to_owned(),
         Format::Table => flaps.iter().map(story).collect::<Vec<String>>().join("\n"),
     };

@@ -79,9 +79,7 @@ fn answer(peers: &[PeerView], blind: bool) -> Answer {
 
 fn text(peers: &[PeerView], args: &StatusArgs, blind: bool) -> Result<String> {
     if args.output == StatusFormat::Json {
-        let mut text = serde_json::to_string(&serde_json::json!({ "peers": peers }))?;
-        text.push('\n');
-        return Ok(text);
+        return Ok(terminal::json(&serde_json::json!({ "peers": peers }))?);
     }
     let mut text = String::new();
     if blind {

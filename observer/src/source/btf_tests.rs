@@ -72,7 +72,7 @@ fn fixture() -> Vec<u8> {
         STRUCT | 0x80,
         4,
         28,
-        &[net, 7, 0, 0, 5, 64, own, 4, 96, flags, 1, 3 << 24 | 192],
+        &[net, 7, 0, 0, 5, 64, own, 4, 96, flags, 1, 3 << 24 | 0xc0],
     );
     btf.add("", PTR, 0, 4, &[]);
     btf.add("", CONST, 0, 2, &[]);

@@ -13,7 +13,8 @@ use std::{
     io,
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::{
@@ -38,7 +39,7 @@ use self::{
     layout::Found,
     probes::{PROBES, explain},
 };
-use super::btf::Btf;
+use super::btf::{Btf, BtfError};
 
 /// The kernel programs; empty where the build was told to skip them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
@@ -47,6 +48,9 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Records taken from one ring per [`KernelSource::drain`]: about a millisecond of work.
 const DRAIN_LIMIT: usize = 2048;
+
+/// How often the programs' own misses are looked up: one small file per program.
+const MISSES_EVERY: Duration = Duration::from_secs(1);
 
 /// What the kernel programs are to look at.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +73,7 @@ pub struct MapChangeError {
 /// The attached programs and what they share with the agent.
 pub struct KernelSource {
     /// Owns the programs and their links: they detach when it is dropped.
-    _programs: Ebpf,
+    programs: Ebpf,
     events: Ring,
     strangers: Ring,
     counters: PerCpuArray<MapData, u64>,
@@ -79,6 +83,8 @@ pub struct KernelSource {
     identities: Identities,
     has_cookies: bool,
     counted: [u64; COUNTERS as usize],
+    missed: u64,
+    missed_at: Timestamp,
     drained_at: Timestamp,
     more: bool,
 }
@@ -128,7 +134,9 @@ impl KernelSource {
             netns: HashMap::try_from(take("NETNS")?)?,
             known: HashMap::try_from(take("KNOWN_PEERS")?)?,
             speakers: HashMap::try_from(take("SPEAKERS")?)?,
-            _programs: programs,
+            programs,
+            missed: 0,
+            missed_at: Timestamp::default(),
             identities: Identities::default(),
             has_cookies: found.layout.has_socket_cookie == 1,
             counted: [0; COUNTERS as usize],
@@ -247,6 +255,14 @@ impl KernelSource {
             }
         };
         push(undecoded, |count| lost(LossStage::Decode, count));
+        if occurred.latest.since(self.missed_at) >= MISSES_EVERY {
+            self.missed_at = occurred.latest;
+            let total = probes::misses(&self.programs);
+            push(total.saturating_sub(self.missed), |count| {
+                lost(LossStage::Ring, count)
+            });
+            self.missed = total;
+        }
         for ((index, fact), counted) in COUNTED.into_iter().zip(&mut self.counted) {
             // A read that fails is made good by the next one: the counters only ever rise.
             if let Ok(values) = self.counters.get(&index, 0) {
@@ -296,12 +312,7 @@ impl Prepared {
         let path = options.btf_path.clone().unwrap_or_else(|| VMLINUX.into());
         let found = Btf::read(&path)
             .map(|btf| layout::read(&btf))
-            .map_err(|error| {
-                format!(
-                    "{}; the kernel must be built with CONFIG_DEBUG_INFO_BTF, and /sys be readable",
-                    explain(&error)
-                )
-            })?;
+            .map_err(|error| no_btf(&path, &error))?;
         let btf = AyaBtf::parse_file(&path, Endianness::default())
             .map_err(|error| format!("{}: {}", path.display(), explain(&error)))?;
         lift_memory_limit();
@@ -317,6 +328,16 @@ impl Prepared {
             found,
         })
     }
+}
+
+fn no_btf(path: &Path, error: &BtfError) -> String {
+    let words = explain(error);
+    let words = if matches!(error, BtfError::Read { .. }) {
+        words
+    } else {
+        format!("{}: {words}", path.display())
+    };
+    format!("{words}; the kernel must be built with CONFIG_DEBUG_INFO_BTF, and /sys be readable")
 }
 
 fn ports(wanted: &[u16]) -> Result<[u16; MAX_PORTS], String> {
@@ -411,5 +432,47 @@ impl Ring {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reason every probe gives, when none can run.
+    fn reason(options: &KernelOptions) -> String {
+        let (source, statuses) = KernelSource::start(options);
+        assert!(source.is_none());
+        assert_eq!(statuses.len(), PROBES.len());
+        let mut reasons: Vec<_> = statuses
+            .into_iter()
+            .map(|status| status.reason.unwrap())
+            .collect();
+        reasons.dedup();
+        assert_eq!(reasons.len(), 1);
+        reasons.pop().unwrap()
+    }
+
+    #[test]
+    fn what_keeps_every_probe_off_is_said_in_words() {
+        if OBJECT.is_empty() {
+            assert!(reason(&KernelOptions::default()).contains("AYA_BUILD_SKIP"));
+            return;
+        }
+        let with = |ports: &[u16], path: &str| {
+            reason(&KernelOptions {
+                ports: ports.to_vec(),
+                btf_path: Some(path.into()),
+            })
+        };
+        assert!(with(&[], "/x").contains("no BGP port"));
+        assert!(with(&[179; 9], "/x").contains("9 BGP ports"));
+        assert!(with(&[179], "/nonexistent").starts_with("cannot read /nonexistent: No such file"));
+        let garbage = with(&[179], "/proc/self/status");
+        assert!(
+            garbage.starts_with("/proc/self/status: this is no BTF"),
+            "{garbage}"
+        );
+        assert!(garbage.contains("CONFIG_DEBUG_INFO_BTF"));
     }
 }

@@ -134,8 +134,12 @@ impl Netns {
     }
 
     /// Runs `f` inside, on a thread of its own: what `f` opens belongs to this namespace, and the
-    /// caller's thread stays where it is. A panic in `f` is the caller's.
+    /// caller's thread stays where it is. A panic in `f` is the caller's. Where the caller already
+    /// is inside, `f` simply runs: that needs no privilege.
     pub fn run_in<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        if Self::own().is_ok_and(|own| own.inode == self.inode) {
+            return Ok(f());
+        }
         thread::scope(|scope| {
             scope
                 .spawn(|| {

@@ -60,10 +60,10 @@ fn reset_on_close(stream: &TcpStream) {
 
 #[test]
 fn a_connection_shows_both_ends_from_dial_to_close() {
+    use TcpState::{Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynRecv, SynSent};
     if !can_run() {
         return;
     }
-    use TcpState::{Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynRecv, SynSent};
     let namespace = Namespace::new();
     let mut observed = Observed::of(&namespace, &[]);
     let sockets = namespace.run(|| pair("127.0.0.1:179"));
@@ -342,8 +342,8 @@ fn ipv4_over_an_ipv6_socket_is_ipv4_and_ipv6_is_ipv6() {
                     socket,
                     to: TcpState::Established,
                     ..
-                } => Some((socket.id, socket.local, socket.remote)),
-                Fact::SocketInfo { socket, .. } => Some((socket.id, socket.local, socket.remote)),
+                }
+                | Fact::SocketInfo { socket, .. } => Some((socket.id, socket.local, socket.remote)),
                 _ => None,
             })
             .collect();

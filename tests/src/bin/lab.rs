@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -41,6 +42,9 @@ struct Arguments {
     /// Leave everything running at the end, also after a failure
     #[arg(long)]
     keep: bool,
+    /// Write what the agent was told to this file, for `bgp-observer replay`
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// List the scenarios
     #[arg(long)]
     list: bool,
@@ -95,6 +99,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
         &lab,
         &Options {
             inventory: true,
+            record: arguments.record.clone(),
             ..Options::default()
         },
     )?;

@@ -2,10 +2,10 @@
 
 use nix::sys::signal::Signal;
 
-use super::{Act, Cast, Expected, Script, at, closed};
+use super::{Act, Cast, Expected, Script, at, said_cease};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
-    let mut flaps = cast.others_see(closed(cast.victim));
+    let mut flaps = cast.others_see(said_cease(cast.victim));
     flaps.extend(cast.victim_sees(
         &["local_speaker_gone"],
         &[cast.victim.speaker.comm(), "SIGTERM from"],

@@ -1,4 +1,8 @@
 //! FRR's bgpd alone: without zebra it speaks BGP and leaves the kernel's routes to others.
+//!
+//! Calico's passive rule is not for FRR: while FRR keeps a restarting peer's routes (RFC 4724) it
+//! does not dial that peer ("NSF passive"). Were the peer passive too, nobody would dial until the
+//! restart timer ends after 120 s (measured with FRR 8.4).
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
@@ -34,9 +38,6 @@ router bgp {ASN}
             text,
             " neighbor {peer} remote-as {ASN}\n neighbor {peer} update-source {address}\n neighbor {peer} timers connect 5\n"
         );
-        if neighbor.passive {
-            let _ = writeln!(text, " neighbor {peer} passive");
-        }
     }
     text.push_str(" address-family ipv4 unicast\n");
     let _ = writeln!(text, "  network {block}");

@@ -1,11 +1,13 @@
 //! The probes one by one: what each needs, whether it could be attached, and in an operator's words
 //! why not.
 
-use std::io;
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use aya::{
     Btf, BtfError as AyaBtfError, Ebpf,
-    maps::MapError,
     programs::{BtfTracePoint, ProgramError},
 };
 
@@ -170,9 +172,25 @@ impl Probe {
     }
 }
 
-/// Why the maps could not be made.
-pub fn explain_map(error: &MapError) -> String {
-    explain(error)
+/// How often the kernel did not run a program although its tracepoint fired, since the programs were
+/// loaded. It skips a program that would interrupt itself: a softirq that changes a socket's state
+/// in the middle of our program on the same CPU (`bpf_trace_run`, `recursion_misses` in the
+/// program's fdinfo since 5.12).
+pub fn misses(programs: &Ebpf) -> u64 {
+    let of = |probe: &Probe| -> Option<u64> {
+        let program = programs.program(probe.name)?;
+        let fd = program.fd().ok()?.as_fd().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        recursion_misses(&info)
+    };
+    PROBES.iter().filter_map(of).sum()
+}
+
+fn recursion_misses(info: &str) -> Option<u64> {
+    let count = info
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    count.trim().parse().ok()
 }
 
 /// Any error of the loader, with the remedy where lack of privilege is at its root.
@@ -197,12 +215,30 @@ pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
 fn refusal(error: &io::Error) -> Option<String> {
     match error.raw_os_error()? {
         libc::EPERM => Some(
-            "the kernel does not allow it (EPERM): run as root or with CAP_BPF, CAP_PERFMON and \
-             CAP_NET_ADMIN; if that is so already, a security policy (lockdown, seccomp, \
+            "the kernel does not allow it (EPERM): run as root or with CAP_BPF and CAP_PERFMON; \
+             if that is so already, a security policy (lockdown, seccomp, \
              kernel.unprivileged_bpf_disabled) forbids BPF"
                 .to_owned(),
         ),
         libc::ENOSYS => Some("this kernel was built without BPF (CONFIG_BPF_SYSCALL)".to_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_own_misses_are_read_from_fdinfo() {
+        let info = "pos:\t0\nprog_id:\t7\nrecursion_misses:\t12\nverified_insns:\t3\n";
+        assert_eq!(recursion_misses(info), Some(12));
+        assert_eq!(recursion_misses("pos:\t0\n"), None);
+    }
+
+    #[test]
+    fn lack_of_privilege_is_said_with_its_remedy() {
+        let error = io::Error::from_raw_os_error(libc::EPERM);
+        assert!(explain(&error).contains("CAP_BPF"));
     }
 }
