@@ -7,7 +7,9 @@
 //! One event's way: [`Observer::apply`] runs what is due (`deadline`), finds the `node` the event
 //! belongs to, and there `sockets` decides whose connection a socket is. A `connection` keeps bytes
 //! and the `evidence` of its end; `sessions` makes of its steps what they mean for the peer's
-//! `session`: up, down, counted, amended. `known` is how peers come and go, `stranger` where those
+//! `session`: up, down, counted, amended. Segments come by `tap` to the connection's `wire`, which
+//! reads them; what both sides said is in the peer's `exchange`, its routes in `rib`, its graceful
+//! restarts in `restart`, its hold timer in `hold`. `known` is how peers come and go, `stranger` where those
 //! wait who are none yet, `speaker` what became of the local BGP processes. A `turn` is what each of
 //! them may use meanwhile; `view` shows the result.
 #![forbid(unsafe_code)]

@@ -2,7 +2,8 @@
 //!
 //! What the agent is to do: send [`Fact::WallClock`] first, then [`Fact::NodeObserved`],
 //! [`Fact::PeersRestored`] and [`Fact::Inventory`], then what a first dump shows, closed by
-//! [`Fact::SocketsDumped`]; a [`Fact::Tick`] whenever [`Observer::next_deadline`] has come and no
+//! [`Fact::SocketsDumped`]; segments in the order of their time among the other events, and
+//! [`LossStage::Tap`] when some were lost; a [`Fact::Tick`] whenever [`Observer::next_deadline`] has come and no
 //! other event did; and carry out each [`Request`](crate::change::Request).
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};

@@ -1,8 +1,9 @@
 //! Adj-RIB-In (RFC 4271 §3.2): which prefixes a peer has announced and not withdrawn, and which of
 //! them are stale (RFC 4724 §4.2). Their attributes are not kept.
 //!
-//! Costs about 20 octets per IPv4 and 40 per IPv6 route: the key, one octet, and a B-tree's share.
-//! Routes beyond a bound are refused, and the view says fewer than there are.
+//! Measured with a million routes, an IPv4 route costs 25 octets when they come in random order and
+//! 33 in ascending order (half-filled B-tree nodes), an IPv6 route 43 and 53. Routes beyond a bound
+//! are refused and counted as lost, and the view says fewer than there are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

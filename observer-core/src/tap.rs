@@ -46,6 +46,8 @@ pub(crate) struct Tapped<'a> {
 struct Heard {
     clues: Vec<Clue>,
     news: bool,
+    /// It is the first that shows the connection's end.
+    ends: bool,
     refused: u64,
     restart_over: bool,
 }
@@ -227,6 +229,7 @@ impl Node {
         }
         totals.tap.segments += 1;
         let (before, held) = (wire.tally(), wire.held());
+        let passed = wire.signs.passed;
         let free = peer.session.carrier.is_none_or(|carrier| carrier == id);
         let mut listening = Listening {
             exchange: &mut peer.exchange,
@@ -241,12 +244,14 @@ impl Node {
             news: false,
         };
         wire.take(at, tapped, &mut |signs, seen| listening.take(signs, seen));
-        let heard = Heard {
+        let mut heard = Heard {
             clues: listening.clues,
             news: listening.news,
+            ends: false,
             refused: listening.refused,
             restart_over: listening.restart_over,
         };
+        heard.ends = !passed && wire.signs.passed;
         let now = wire.tally();
         let totals = turn.totals.wire(&self.name);
         now.add_since(&before, &mut totals.tap);
@@ -309,7 +314,7 @@ impl Node {
         };
         let address = connection.peer;
         if heard.news {
-            if connection.wire.signs.passed && connection.is_usable() {
+            if heard.ends && connection.is_usable() {
                 // Where the kernel tells nothing by itself, this is when it is worth asking.
                 turn.ask(inspection(&connection.socket));
             }

@@ -302,6 +302,21 @@ fn forged_segments_change_nothing_but_a_counter() {
 }
 
 #[test]
+fn a_flood_of_resets_is_asked_about_once() {
+    let (mut scene, talk) = established();
+    scene.inspections();
+    let rst = Flags {
+        rst: true,
+        ..Flags::default()
+    };
+    for _ in 0..1_000 {
+        scene.tap(talk.segment(false, rst, &[]));
+    }
+    assert_eq!(scene.inspections(), 1);
+    assert!(scene.view().up);
+}
+
+#[test]
 fn a_segment_on_two_interfaces_is_one() {
     let (mut scene, mut talk) = established();
     let before = scene.observer.totals().wire["n1"].clone();

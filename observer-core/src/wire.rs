@@ -233,7 +233,7 @@ impl Wire {
 
     /// Whether the tap has still to show how the connection ends.
     pub const fn awaits_end(&self) -> bool {
-        self.seen && !self.signs.passed && !self.signs.broken
+        self.seen && !self.signs.passed
     }
 
     /// The tap did not see everything: messages decide nothing that they have not shown yet.
