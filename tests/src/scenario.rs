@@ -215,10 +215,12 @@ impl Scenario {
         })
     }
 
-    /// The hold time that it needs to be quick.
+    /// The hold time that it needs to be quick. What the victim's own firewall drops is never sent
+    /// *again*, so that only a look at its send queue (every 5 s) shows that nobody answers: the
+    /// hold time leaves room for one, from the first KEEPALIVE after the cut on.
     pub const fn hold(self) -> Option<u16> {
         match self {
-            Self::Firewall => Some(9),
+            Self::Firewall => Some(18),
             Self::Restart | Self::Kill | Self::Refuse | Self::Reset | Self::Linkdown => None,
         }
     }
