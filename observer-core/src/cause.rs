@@ -83,6 +83,16 @@ pub enum SpeakerEnd {
     OutOfMemory,
 }
 
+impl SpeakerEnd {
+    /// Whether somebody made it end, rather than a fault of its own.
+    pub const fn was_asked(&self) -> bool {
+        match self {
+            Self::Exited { asked, .. } => asked.is_some(),
+            Self::Killed { .. } | Self::OutOfMemory => true,
+        }
+    }
+}
+
 /// A signal and its sender.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Signal {

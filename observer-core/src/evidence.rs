@@ -118,7 +118,14 @@ impl Evidence {
             };
         }
         let (cause, settled) = match end.way {
-            Way::FinReceived => (Cause::FinReceived, true),
+            // A speaker that is told to end says so (Cease), and the peer may close on reading that
+            // before the speaker does.
+            Way::FinReceived => match explained {
+                Some(explained) if explained.end.was_asked() => {
+                    end.local(Some(explained), Cause::FinReceived, &mut evidence)
+                }
+                Some(_) | None => (Cause::FinReceived, true),
+            },
             Way::FinSent => end.local(explained, Cause::FinSent, &mut evidence),
             Way::Closed => self.closed(end, explained, wait, &mut evidence),
             Way::Missing => match self.closed(end, explained, wait, &mut evidence) {
