@@ -229,6 +229,14 @@ pub enum Fact {
         /// The interface's index.
         interface: u32,
     },
+    /// Segments of strangers that the tap passed over, beyond what they may cost; counted since the
+    /// last such event.
+    TapStrangers {
+        /// The namespace.
+        netns: NetnsId,
+        /// How many.
+        count: u64,
+    },
     /// IP fragments of TCP that the tap passed over, counted since the last such event.
     TapFragments {
         /// The namespace.

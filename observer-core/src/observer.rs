@@ -174,6 +174,7 @@ impl Observer {
             | Fact::TapAttached { .. }
             | Fact::TapDetached { .. }
             | Fact::TapFragments { .. }
+            | Fact::TapStrangers { .. }
             | Fact::SocketInfo { .. }
             | Fact::SocketGone { .. }
             | Fact::SocketsDumped { .. }
@@ -328,6 +329,7 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::TapAttached { netns, .. }
         | Fact::TapDetached { netns, .. }
         | Fact::TapFragments { netns, .. }
+        | Fact::TapStrangers { netns, .. }
         | Fact::SpeakerExited { netns, .. }
         | Fact::SpeakerSignalled { netns, .. }
         | Fact::SpeakerOom { netns, .. } => Some(*netns),
@@ -395,6 +397,9 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         Fact::TapDetached { interface, .. } => node.tap_detached(turn, *interface),
         Fact::TapFragments { count, .. } => {
             turn.totals.wire(&node.name).tap.fragments += count;
+        }
+        Fact::TapStrangers { count, .. } => {
+            turn.totals.wire(&node.name).tap.transit += count;
         }
         Fact::Tick
         | Fact::WallClock { .. }

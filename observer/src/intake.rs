@@ -2,7 +2,12 @@
 //! the core's task. It never waits for the core: when the queue is full, events are counted as lost
 //! and a dump repairs what can be.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use observer_core::{
@@ -26,6 +31,8 @@ use crate::{
 
 /// Events in one batch at most.
 const BATCH: usize = 512;
+/// Octets of payload in one batch at most, but for the last segment in it.
+const BATCH_OCTETS: usize = 1 << 20;
 /// Batches that can wait for the core.
 pub const QUEUE: usize = 64;
 /// Drains of the rings in a row, when they are full of events, before anything else gets a turn.
@@ -98,7 +105,7 @@ impl Intake {
             first_done: None,
             started: false,
             repair: false,
-            unsent: 0,
+            unsent: Unsent::default(),
         };
         let (mut replies, mut control) = (self.replies, self.control);
         let mut look_around = interval(LOOK_AROUND);
@@ -174,8 +181,59 @@ struct Reading {
     started: bool,
     /// A dump failed or could not be asked for.
     repair: bool,
-    /// Events that did not fit into the queue and are not yet reported.
-    unsent: u64,
+    /// What did not fit into the queue and is not yet reported.
+    unsent: Unsent,
+}
+
+/// Events that did not fit into the queue: those that count something are not lost with it.
+#[derive(Debug, Default)]
+struct Unsent {
+    strangers: u64,
+    lost: BTreeMap<LossStage, u64>,
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.strangers == 0 && self.lost.is_empty()
+    }
+
+    fn count(&mut self, fact: &Fact) {
+        let (stage, count) = match fact {
+            Fact::Strangers { connections } => return self.strangers += connections,
+            Fact::Lost { stage, count } => (*stage, *count),
+            _ => (LossStage::Queue, 1),
+        };
+        *self.lost.entry(stage).or_default() += count;
+    }
+
+    /// What is to be told, once.
+    fn take(&mut self, now: Timestamp) -> Vec<Event> {
+        let Self { strangers, lost } = std::mem::take(self);
+        let lost = lost
+            .into_iter()
+            .map(|(stage, count)| Fact::Lost { stage, count });
+        let strangers = (strangers > 0).then_some(Fact::Strangers {
+            connections: strangers,
+        });
+        let occurred = Occurred::noticed(now, now);
+        let facts = lost.chain(strangers);
+        facts.map(|fact| Event { occurred, fact }).collect()
+    }
+}
+
+/// How many of `events` go into the next batch: so many events, or so many octets of payload, that
+/// the queue is bounded in memory too.
+fn batch_length(events: &[Event]) -> usize {
+    let mut octets = 0;
+    for (number, event) in events.iter().enumerate().take(BATCH) {
+        if let Fact::Segment { payload, .. } = &event.fact {
+            octets += payload.len();
+        }
+        if octets > BATCH_OCTETS {
+            return number + 1;
+        }
+    }
+    events.len().min(BATCH)
 }
 
 impl Reading {
@@ -423,23 +481,17 @@ impl Reading {
     }
 
     fn send(&mut self, mut events: Vec<Event>, started: bool) {
-        if self.unsent > 0 && self.queue.capacity() > 0 {
-            let now = boottime_now();
-            let fact = Fact::Lost {
-                stage: LossStage::Queue,
-                count: std::mem::take(&mut self.unsent),
-            };
-            let occurred = Occurred::noticed(now, now);
-            events.insert(0, Event { occurred, fact });
+        if !self.unsent.is_empty() && self.queue.capacity() > 0 {
+            events.splice(0..0, self.unsent.take(boottime_now()));
         }
         while !events.is_empty() || (started && !self.started) {
-            let rest = events.split_off(events.len().min(BATCH));
+            let rest = events.split_off(batch_length(&events));
             let started = started && rest.is_empty();
             match self.queue.try_send(Batch { events, started }) {
                 Ok(()) => self.started |= started,
                 Err(error) => {
-                    let batch = error.into_inner();
-                    self.unsent += (batch.events.len() + rest.len()) as u64;
+                    let events = error.into_inner().events.into_iter().chain(rest);
+                    events.for_each(|event| self.unsent.count(&event.fact));
                     return;
                 }
             }

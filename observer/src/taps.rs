@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
+    time::Duration,
 };
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -30,11 +31,45 @@ use crate::{
 /// All taps.
 pub struct Taps {
     ready: AsyncFd<Ready>,
-    taps: BTreeMap<NetnsId, (Arc<Netns>, Tap)>,
+    taps: BTreeMap<NetnsId, NodeTap>,
     ports: Vec<u16>,
     batch: Batch,
     /// The last drain left something behind.
     more: bool,
+}
+
+/// The tap of one namespace, and whom it is for.
+#[derive(Debug)]
+struct NodeTap {
+    handle: Arc<Netns>,
+    tap: Tap,
+    peers: BTreeSet<IpAddr>,
+    strangers: Budget,
+}
+
+/// Segments of addresses that are no known peer's. A new peer's OPEN comes before it is known, so
+/// some are let through; a flood of them must not take the place of evidence.
+#[derive(Debug, Default)]
+struct Budget {
+    since: Timestamp,
+    spent: u32,
+    refused: u64,
+}
+
+/// How long a budget lasts, and how many segments are in it: many OPENs and KEEPALIVEs.
+const BUDGET_FOR: Duration = Duration::from_secs(1);
+const BUDGET: u32 = 256;
+
+impl Budget {
+    fn spend(&mut self, now: Timestamp) -> bool {
+        if now.since(self.since) >= BUDGET_FOR {
+            (self.since, self.spent) = (now, 0);
+        }
+        let left = self.spent < BUDGET;
+        self.spent += u32::from(left);
+        self.refused += u64::from(!left);
+        left
+    }
 }
 
 #[derive(Debug)]
@@ -77,7 +112,15 @@ impl Taps {
     /// As setns(2) and socket(2).
     pub fn begin(&mut self, netns: NetnsId, handle: &Arc<Netns>) -> anyhow::Result<()> {
         let tap = handle.run_in(|| Tap::open(&self.ports))??;
-        self.taps.insert(netns, (Arc::clone(handle), tap));
+        self.taps.insert(
+            netns,
+            NodeTap {
+                handle: Arc::clone(handle),
+                tap,
+                peers: BTreeSet::new(),
+                strangers: Budget::default(),
+            },
+        );
         Ok(())
     }
 
@@ -91,13 +134,13 @@ impl Taps {
     pub fn follow(&mut self, netns: NetnsId, peer: IpAddr) -> bool {
         self.taps
             .get_mut(&netns)
-            .is_some_and(|(_, tap)| tap.follow(peer))
+            .is_some_and(|node| node.peers.insert(peer))
     }
 
     /// Reads them no more.
     pub fn unfollow(&mut self, netns: NetnsId, peer: IpAddr) {
-        if let Some((_, tap)) = self.taps.get_mut(&netns) {
-            tap.unfollow(peer);
+        if let Some(node) = self.taps.get_mut(&netns) {
+            node.peers.remove(&peer);
         }
     }
 
@@ -106,9 +149,12 @@ impl Taps {
     pub fn refresh(&mut self, out: &mut Vec<Event>) -> Vec<(NetnsId, anyhow::Result<()>)> {
         let ready = &self.ready.get_ref().0;
         let mut outcomes = Vec::new();
-        for (&netns, (handle, tap)) in &mut self.taps {
+        for (&netns, node) in &mut self.taps {
+            let NodeTap {
+                handle, tap, peers, ..
+            } = node;
             let before: BTreeSet<u32> = tap.interfaces().collect();
-            let outcome = handle.run_in(|| tap.refresh(ready));
+            let outcome = handle.run_in(|| tap.refresh(peers, ready));
             outcomes.push((
                 netns,
                 outcome.map_err(Into::into).and_then(|done| Ok(done?)),
@@ -143,11 +189,22 @@ impl Taps {
         self.more = false;
         let now = boottime_now();
         let offset = wall_offset();
-        for (netns, (_, tap)) in &mut self.taps {
+        for (netns, node) in &mut self.taps {
+            let NodeTap {
+                tap,
+                peers,
+                strangers,
+                ..
+            } = node;
             let mut fragments = 0;
             self.more |= tap.drain(&mut self.batch, |info, packet| {
                 match dissect(Linktype::RAW, packet) {
-                    Dissected::Tcp(tcp) => out.extend(segment(*netns, info, &tcp, offset, now)),
+                    Dissected::Tcp(tcp) => {
+                        let remote = if info.outgoing { tcp.to } else { tcp.from };
+                        if peers.contains(&remote.ip()) || strangers.spend(now) {
+                            out.extend(segment(*netns, info, &tcp, offset, now));
+                        }
+                    }
                     Dissected::Fragment => fragments += 1,
                     Dissected::Unreadable | Dissected::Other | Dissected::UnknownLink => {}
                 }
@@ -167,6 +224,9 @@ impl Taps {
                     count: fragments,
                 },
             );
+            let count = std::mem::take(&mut strangers.refused);
+            let netns = *netns;
+            tell(count, Fact::TapStrangers { netns, count });
             let count = tap.take_drops();
             tell(
                 count,
@@ -237,5 +297,20 @@ fn with_scope(address: SocketAddr, interface: u32) -> SocketAddr {
             SocketAddr::V6(v6)
         }
         SocketAddr::V4(_) | SocketAddr::V6(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_get_so_many_segments_a_second_and_no_more() {
+        let mut budget = Budget::default();
+        let begun = Timestamp::from_nanos(5_000_000_000);
+        let passed = (0..1_000).filter(|_| budget.spend(begun)).count();
+        assert_eq!(passed, 256);
+        assert_eq!(budget.refused, 744);
+        assert!(budget.spend(begun.after(BUDGET_FOR)), "a new second");
     }
 }

@@ -31,7 +31,6 @@ const DRAIN_LIMIT: usize = 1024;
 #[derive(Debug)]
 pub struct Tap {
     ports: Vec<u16>,
-    peers: BTreeSet<IpAddr>,
     sockets: BTreeMap<u32, PacketSocket>,
     lookup: RouteLookup,
     drops: u64,
@@ -46,21 +45,10 @@ impl Tap {
     pub fn open(ports: &[u16]) -> io::Result<Self> {
         Ok(Self {
             ports: ports.to_vec(),
-            peers: BTreeSet::new(),
             sockets: BTreeMap::new(),
             lookup: RouteLookup::open()?,
             drops: 0,
         })
-    }
-
-    /// The sessions with `peer` are to be read from the next refresh on; says whether that is news.
-    pub fn follow(&mut self, peer: IpAddr) -> bool {
-        self.peers.insert(peer)
-    }
-
-    /// They are of no interest any more.
-    pub fn unfollow(&mut self, peer: IpAddr) {
-        self.peers.remove(&peer);
     }
 
     /// Interfaces that are tapped now.
@@ -68,17 +56,17 @@ impl Tap {
         self.sockets.keys().copied()
     }
 
-    /// Looks up where the peers are routed now, opens sockets on interfaces that are new and closes
+    /// Looks up where `peers` are routed now, opens sockets on interfaces that are new and closes
     /// those that no peer is behind any more; new ones are added to `ready`. To be called from inside
     /// the namespace, when a peer came, and every few seconds, since routes and interfaces come and
     /// go.
     ///
     /// # Errors
     /// The first failure to open or to ask; the rest is done all the same.
-    pub fn refresh(&mut self, ready: &Epoll) -> io::Result<()> {
+    pub fn refresh(&mut self, peers: &BTreeSet<IpAddr>, ready: &Epoll) -> io::Result<()> {
         let mut outcome = Ok(());
         let mut wanted = BTreeSet::new();
-        for peer in &self.peers {
+        for peer in peers {
             match self.lookup.interface_towards(*peer) {
                 Ok(Some(interface)) => {
                     wanted.insert(interface);
