@@ -198,10 +198,14 @@ impl Unsent {
     }
 
     fn count(&mut self, fact: &Fact) {
-        let (stage, count) = match fact {
-            Fact::Strangers { connections } => return self.strangers += connections,
-            Fact::Lost { stage, count } => (*stage, *count),
-            _ => (LossStage::Queue, 1),
+        if let Fact::Strangers { connections } = fact {
+            self.strangers += connections;
+            return;
+        }
+        let (stage, count) = if let Fact::Lost { stage, count } = fact {
+            (*stage, *count)
+        } else {
+            (LossStage::Queue, 1)
         };
         *self.lost.entry(stage).or_default() += count;
     }

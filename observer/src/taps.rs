@@ -31,7 +31,7 @@ use crate::{
 /// All taps.
 pub struct Taps {
     ready: AsyncFd<Ready>,
-    taps: BTreeMap<NetnsId, NodeTap>,
+    nodes: BTreeMap<NetnsId, NodeTap>,
     ports: Vec<u16>,
     batch: Batch,
     /// The last drain left something behind.
@@ -84,7 +84,7 @@ impl AsRawFd for Ready {
 impl std::fmt::Debug for Taps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Taps")
-            .field("taps", &self.taps)
+            .field("nodes", &self.nodes)
             .finish_non_exhaustive()
     }
 }
@@ -99,7 +99,7 @@ impl Taps {
         Ok(Self {
             // SAFETY: the epoll descriptor is `ready`'s own, opened above, and lives as long as it.
             ready: unsafe { AsyncFd::register_with_interest(ready, Interest::READABLE)? },
-            taps: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             ports: ports.to_vec(),
             batch: Batch::default(),
             more: false,
@@ -112,7 +112,7 @@ impl Taps {
     /// As setns(2) and socket(2).
     pub fn begin(&mut self, netns: NetnsId, handle: &Arc<Netns>) -> anyhow::Result<()> {
         let tap = handle.run_in(|| Tap::open(&self.ports))??;
-        self.taps.insert(
+        self.nodes.insert(
             netns,
             NodeTap {
                 handle: Arc::clone(handle),
@@ -126,20 +126,20 @@ impl Taps {
 
     /// Lets go of a namespace: our sockets in it close.
     pub fn end(&mut self, netns: NetnsId) {
-        self.taps.remove(&netns);
+        self.nodes.remove(&netns);
     }
 
     /// Reads the sessions with `peer` too, from the next [`refresh`](Self::refresh) on; says whether
     /// one is needed.
     pub fn follow(&mut self, netns: NetnsId, peer: IpAddr) -> bool {
-        self.taps
+        self.nodes
             .get_mut(&netns)
             .is_some_and(|node| node.peers.insert(peer))
     }
 
     /// Reads them no more.
     pub fn unfollow(&mut self, netns: NetnsId, peer: IpAddr) {
-        if let Some(node) = self.taps.get_mut(&netns) {
+        if let Some(node) = self.nodes.get_mut(&netns) {
             node.peers.remove(&peer);
         }
     }
@@ -149,7 +149,7 @@ impl Taps {
     pub fn refresh(&mut self, out: &mut Vec<Event>) -> Vec<(NetnsId, anyhow::Result<()>)> {
         let ready = &self.ready.get_ref().0;
         let mut outcomes = Vec::new();
-        for (&netns, node) in &mut self.taps {
+        for (&netns, node) in &mut self.nodes {
             let NodeTap {
                 handle, tap, peers, ..
             } = node;
@@ -189,7 +189,7 @@ impl Taps {
         self.more = false;
         let now = boottime_now();
         let offset = wall_offset();
-        for (netns, node) in &mut self.taps {
+        for (netns, node) in &mut self.nodes {
             let NodeTap {
                 tap,
                 peers,

@@ -20,7 +20,7 @@ use prometheus::{
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 23] = [
+const EVENT_KINDS: [&str; 24] = [
     "tick",
     "wall_clock",
     "node_observed",

@@ -138,9 +138,9 @@ mod tests {
     /// Runs the program as the kernel does (net/core/filter.c), on a packet that begins with its
     /// network header.
     fn run(program: &[sock_filter], packet: &[u8]) -> u32 {
-        let half = |at: usize| match packet.get(at..at + 2) {
-            Some(bytes) => Some(u32::from(u16::from_be_bytes([bytes[0], bytes[1]]))),
-            None => None,
+        let half = |at: usize| {
+            let bytes = packet.get(at..at + 2)?;
+            Some(u32::from(u16::from_be_bytes([bytes[0], bytes[1]])))
         };
         let (mut a, mut x, mut pc) = (0_u32, 0_u32, 0_usize);
         loop {

@@ -51,14 +51,13 @@ impl RouteLookup {
             if answer.header.sequence_number != self.sequence {
                 continue; // a late answer to a question that timed out
             }
-            return match answer.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
-                    Ok(output_interface(&route))
-                }
-                // ENETUNREACH, EHOSTUNREACH, EINVAL from blackhole routes: no way there.
-                NetlinkPayload::Error(_) => Ok(None),
-                other => Err(io::Error::other(format!("unexpected answer: {other:?}"))),
+            // Any other answer is an error (ENETUNREACH, EHOSTUNREACH, EINVAL from blackhole
+            // routes): no way there.
+            let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = answer.payload
+            else {
+                return Ok(None);
             };
+            return Ok(output_interface(&route));
         }
     }
 }

@@ -68,10 +68,8 @@ impl PacketSocket {
             )
         })?;
         // SAFETY: the descriptor was just opened and nobody else owns it.
-        let socket = Self {
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-            interface,
-        };
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let socket = Self { fd, interface };
         socket.attach(&filter::program(ports))?;
         // Beyond net.core.rmem_max with CAP_NET_ADMIN, else as much as that allows.
         if socket
@@ -126,8 +124,10 @@ impl PacketSocket {
     fn bind(&self) -> io::Result<()> {
         // SAFETY: all-zero is a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as libc::sa_family_t;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+        address.sll_protocol = u16::try_from(libc::ETH_P_ALL)
+            .map_err(io::Error::other)?
+            .to_be();
         address.sll_ifindex = i32::try_from(self.interface).map_err(io::Error::other)?;
         // SAFETY: the address is a sockaddr_ll of the length given.
         check(unsafe {
@@ -280,6 +280,10 @@ fn read_control(header: &libc::msghdr, info: &mut PacketInfo) {
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while let Some(found) = message.as_ref() {
+            #[cfg_attr(
+                target_env = "gnu",
+                expect(clippy::unnecessary_cast, reason = "musl's is a socklen_t")
+            )]
             let length = found.cmsg_len as usize;
             let holds = |size: usize| length >= libc::CMSG_LEN(0) as usize + size;
             let data = libc::CMSG_DATA(message);
@@ -288,8 +292,7 @@ fn read_control(header: &libc::msghdr, info: &mut PacketInfo) {
                 && holds(size_of::<libc::timespec>())
             {
                 let time: libc::timespec = ptr::read_unaligned(data.cast());
-                info.realtime_nanos =
-                    Some(i64::from(time.tv_sec) * 1_000_000_000 + i64::from(time.tv_nsec));
+                info.realtime_nanos = Some(time.tv_sec * 1_000_000_000 + time.tv_nsec);
             } else if found.cmsg_level == libc::SOL_PACKET
                 && found.cmsg_type == libc::PACKET_AUXDATA
                 && holds(size_of::<libc::tpacket_auxdata>())
