@@ -24,6 +24,17 @@ use self::{route::RouteLookup, socket::PacketSocket};
 /// others waiting.
 const DRAIN_LIMIT: usize = 1024;
 
+/// The loopback's index in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
+/// Whether packets can be read in the calling thread's namespace; nothing stays open.
+///
+/// # Errors
+/// Why not.
+pub fn try_open(ports: &[u16]) -> io::Result<()> {
+    PacketSocket::open(LOOPBACK, ports).map(drop)
+}
+
 /// The tap of one namespace.
 ///
 /// It is opened and refreshed by a thread inside that namespace; everything else may be done from

@@ -66,7 +66,8 @@ impl PacketSocket {
                 libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
                 0,
             )
-        })?;
+        })
+        .map_err(with_remedy)?;
         // SAFETY: the descriptor was just opened and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let socket = Self { fd, interface };
@@ -305,6 +306,15 @@ fn read_control(header: &libc::msghdr, info: &mut PacketInfo) {
             message = libc::CMSG_NXTHDR(header, message);
         }
     }
+}
+
+/// Says what an operator can do about it.
+fn with_remedy(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error;
+    }
+    let words = "packets may not be read (EPERM): run as root or with CAP_NET_RAW";
+    io::Error::new(error.kind(), words)
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
