@@ -72,7 +72,8 @@ pub(crate) fn canonical(socket: &Socket) -> Socket {
     }
 }
 
-fn canonical_end(address: SocketAddr) -> SocketAddr {
+/// One end likewise.
+pub(crate) fn canonical_end(address: SocketAddr) -> SocketAddr {
     let PeerAddress { ip, scope } = PeerAddress::of(address);
     match ip {
         IpAddr::V4(v4) => SocketAddr::from((v4, address.port())),

@@ -5,12 +5,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Process;
+use crate::{bgp::NotificationFacts, event::Process};
 
 /// Why an Established session went down. The closed set of DESIGN §3, best evidence first.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Cause {
+    /// The peer sent a NOTIFICATION, and our kernel then closed the connection.
+    NotificationReceived(NotificationFacts),
+    /// This node sent a NOTIFICATION, and its kernel then closed the connection.
+    NotificationSent(NotificationFacts),
     /// A valid RST arrived.
     ResetReceived,
     /// Our kernel sent a RST.
@@ -24,11 +28,14 @@ pub enum Cause {
         /// A positive errno.
         errno: i32,
     },
-    /// Our side closed after hearing nothing for long while its own data went unanswered. From TCP
-    /// alone this is inferred.
+    /// A hold timer ran out (RFC 4271 §6.5): a NOTIFICATION said so, or our side closed after hearing
+    /// nothing for long while its own data went unanswered.
     HoldTimerExpired {
         /// How long nothing had arrived.
         silent_millis: u64,
+        /// Whose NOTIFICATION said so; none when it is inferred from TCP.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        told_by: Option<TimerOwner>,
     },
     /// The local BGP speaker ended, and the kernel closed its sockets.
     LocalSpeakerGone {
@@ -36,11 +43,24 @@ pub enum Cause {
         speaker: Process,
         /// How it ended.
         end: SpeakerEnd,
+        /// What it sent before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        notification: Option<NotificationFacts>,
     },
     /// The session was gone when we looked: the agent did not see it end.
     Unobserved,
     /// It went down without evidence of why.
     Unknown,
+}
+
+/// Whose hold timer it was.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimerOwner {
+    /// This node's: it had not heard the peer.
+    ThisNode,
+    /// The peer's: it had not heard this node.
+    Peer,
 }
 
 /// How a BGP speaker ended.
@@ -63,6 +83,16 @@ pub enum SpeakerEnd {
     OutOfMemory,
 }
 
+impl SpeakerEnd {
+    /// Whether somebody made it end, rather than a fault of its own.
+    pub const fn was_asked(&self) -> bool {
+        match self {
+            Self::Exited { asked, .. } => asked.is_some(),
+            Self::Killed { .. } | Self::OutOfMemory => true,
+        }
+    }
+}
+
 /// A signal and its sender.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Signal {
@@ -74,7 +104,9 @@ pub struct Signal {
 
 impl Cause {
     /// Every value of the `cause` label; their counters exist from the start.
-    pub const LABELS: [&'static str; 9] = [
+    pub const LABELS: [&'static str; 11] = [
+        "notification_received",
+        "notification_sent",
         "rst_received",
         "rst_sent",
         "fin_received",
@@ -89,6 +121,8 @@ impl Cause {
     /// The `cause` label.
     pub const fn label(&self) -> &'static str {
         match self {
+            Self::NotificationReceived(_) => "notification_received",
+            Self::NotificationSent(_) => "notification_sent",
             Self::ResetReceived => "rst_received",
             Self::ResetSent => "rst_sent",
             Self::FinReceived => "fin_received",
@@ -105,24 +139,45 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotificationReceived(notification) => write!(f, "peer sent {notification}"),
+            Self::NotificationSent(notification) => write!(f, "this node sent {notification}"),
             Self::ResetReceived => f.write_str("peer reset the connection (RST received)"),
             Self::ResetSent => f.write_str("this node reset the connection (RST sent)"),
             Self::FinReceived => f.write_str("peer closed the connection (FIN received)"),
             Self::FinSent => f.write_str("local speaker closed the connection (FIN sent)"),
             Self::TcpError { errno } => write!(f, "TCP gave up: {}", Errno(*errno)),
-            Self::HoldTimerExpired { silent_millis } => write!(
-                f,
-                "hold timer expired, inferred: nothing received for {}.{} s",
-                silent_millis / 1000,
-                silent_millis % 1000 / 100
-            ),
-            Self::LocalSpeakerGone { speaker, end } => {
-                write!(
-                    f,
-                    "local {} (pid {}) {end}",
-                    Plain(&speaker.comm),
-                    speaker.pid
-                )
+            Self::HoldTimerExpired {
+                silent_millis,
+                told_by,
+            } => {
+                let (seconds, tenths) = (silent_millis / 1000, silent_millis % 1000 / 100);
+                match told_by {
+                    None => write!(
+                        f,
+                        "hold timer expired, inferred: nothing received for {seconds}.{tenths} s"
+                    ),
+                    Some(TimerOwner::ThisNode) => write!(
+                        f,
+                        "this node's hold timer expired, as its NOTIFICATION says: nothing \
+                         received for {seconds}.{tenths} s"
+                    ),
+                    Some(TimerOwner::Peer) => f.write_str(
+                        "the peer's hold timer expired, as its NOTIFICATION says: it did not hear \
+                         this node",
+                    ),
+                }
+            }
+            Self::LocalSpeakerGone {
+                speaker,
+                end,
+                notification,
+            } => {
+                let name = Plain(&speaker.comm);
+                write!(f, "local {name} (pid {}) {end}", speaker.pid)?;
+                match notification {
+                    Some(notification) => write!(f, "; it sent {notification}"),
+                    None => Ok(()),
+                }
             }
             Self::Unobserved => f.write_str("ended while the agent was not looking"),
             Self::Unknown => f.write_str("no evidence"),

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bgp::Family,
     cause::SpeakerEnd,
     event::{LossStage, NetnsId, Process, SocketId},
     peer::{Flap, KnownBy, SessionState},
@@ -147,6 +148,37 @@ pub enum Change {
         /// Retransmissions of the oldest segment so far.
         retransmits: u8,
     },
+    /// The session ended, and graceful restart keeps the peer's routes as stale (RFC 4724 §4.2).
+    GrStarted {
+        /// The peer.
+        peer: String,
+        /// Seconds that they are kept unless the session comes back.
+        restart_secs: u16,
+        /// Of these families.
+        families: Vec<Family>,
+        /// How many.
+        stale: u64,
+    },
+    /// None of the peer's routes are stale any more.
+    GrEnded {
+        /// The peer.
+        peer: String,
+        /// How that ended.
+        how: RestartEnd,
+        /// Seconds since the session's end.
+        seconds: f64,
+        /// Stale routes that were not announced again.
+        dropped: u64,
+    },
+    /// Less than a third of the hold time is left; told once until the peer is heard again.
+    HoldMarginLow {
+        /// The peer.
+        peer: String,
+        /// The hold time, seconds.
+        hold_secs: u64,
+        /// How long nothing has been heard, seconds.
+        silent_seconds: f64,
+    },
     /// A local BGP speaker ended.
     SpeakerEnded {
         /// Which.
@@ -167,4 +199,18 @@ pub enum Change {
         /// How many events.
         count: u64,
     },
+}
+
+/// How a graceful restart ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartEnd {
+    /// End-of-RIB came for every family: the peer is back.
+    EndOfRib,
+    /// The restart timer expired before the session came back: stale routes are dropped.
+    Expired,
+    /// The session came back, and the peer had not preserved its forwarding state: likewise.
+    NotPreserved,
+    /// The session ended again before End-of-RIB: likewise.
+    SecondRestart,
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::{
     address::{PeerAddress, Role},
     config::CoreConfig,
+    early::Tuple,
     event::{Process, Socket, TcpState},
     evidence::{Clue, End, Evidence, Way},
     peer::ConnectionView,
     time::Timestamp,
+    wire::Wire,
 };
 
 /// Besides two round trips, how long a connection must have lived before bytes prove a session: a
@@ -54,6 +56,10 @@ pub(crate) struct Connection {
     told_unanswered: u8,
     /// How often it was inspected.
     pub checks: u32,
+    /// The ends by which its segments are known.
+    pub joined: Option<Tuple>,
+    /// What its segments say.
+    pub wire: Wire,
     /// Whether retransmissions are counted from its birth on, or from its first sight.
     counted: bool,
 }
@@ -102,6 +108,8 @@ impl Connection {
             failing: false,
             told_unanswered: 0,
             checks: 0,
+            joined: None,
+            wire: Wire::default(),
             counted: born,
         }
     }
@@ -254,8 +262,16 @@ impl Connection {
         payload_acked(&self.socket, self.role)
     }
 
-    /// Whether its bytes prove a session at `at`.
+    /// Whether a session is proven at `at`: by its messages where they are read from the beginning,
+    /// else by its bytes.
     pub fn proves_session(&self, config: &CoreConfig, at: Timestamp) -> bool {
+        if self.wire.signs.established_at.is_some() {
+            return self.is_usable();
+        }
+        !self.wire.is_telling() && self.bytes_prove_session(config, at)
+    }
+
+    fn bytes_prove_session(&self, config: &CoreConfig, at: Timestamp) -> bool {
         let round_trips = Duration::from_micros(u64::from(self.socket.srtt_micros)) * 2;
         self.is_usable()
             && carries_session(&self.socket, self.role, config)

@@ -17,6 +17,10 @@ pub(crate) enum Due {
     Connection(NetnsId, SocketId),
     /// A stranger's connection is to be inspected.
     Stranger(NetnsId, SocketId),
+    /// A peer's restart timer expires (RFC 4724 §4.2).
+    Restart(NetnsId, PeerAddress),
+    /// A peer's session may have little hold time left.
+    Hold(NetnsId, PeerAddress),
     /// A peer may have been silent for too long.
     Silence(NetnsId, PeerAddress),
     /// A namespace's sockets have to be dumped again.

@@ -5,7 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{Occurred, Timestamp, WallOffset};
+use crate::{
+    payload::Payload,
+    time::{Occurred, Timestamp, WallOffset},
+};
 
 /// The agent's number for an observed network namespace; one per (inode, generation), never used
 /// again within a run, because the kernel does reuse inodes.
@@ -177,6 +180,69 @@ pub enum Fact {
     Strangers {
         /// How many.
         connections: u64,
+    },
+    /// A TCP segment of a BGP port was seen on an interface of the node.
+    Segment {
+        /// Its namespace.
+        netns: NetnsId,
+        /// Index of the interface that showed it. One segment may be seen on several (bond, VLAN,
+        /// bridge).
+        interface: u32,
+        /// It left this host.
+        sent: bool,
+        /// Our end.
+        local: SocketAddr,
+        /// The other end; the scope of a link-local address is its interface's index.
+        remote: SocketAddr,
+        /// Sequence number.
+        seq: u32,
+        /// Acknowledgement number, where the flag is set.
+        #[serde(default)]
+        ack: Option<u32>,
+        /// SYN.
+        #[serde(default)]
+        syn: bool,
+        /// FIN.
+        #[serde(default)]
+        fin: bool,
+        /// RST.
+        #[serde(default)]
+        rst: bool,
+        /// What was captured of the payload.
+        #[serde(default)]
+        payload: Payload,
+        /// Octets of payload beyond those, cut off by the capture.
+        #[serde(default)]
+        missing: u32,
+    },
+    /// Segments on an interface are seen from now on.
+    TapAttached {
+        /// The namespace.
+        netns: NetnsId,
+        /// The interface's index.
+        interface: u32,
+    },
+    /// Segments on an interface are not seen any more.
+    TapDetached {
+        /// The namespace.
+        netns: NetnsId,
+        /// The interface's index.
+        interface: u32,
+    },
+    /// Segments of strangers that the tap passed over, beyond what they may cost; counted since the
+    /// last such event.
+    TapStrangers {
+        /// The namespace.
+        netns: NetnsId,
+        /// How many.
+        count: u64,
+    },
+    /// IP fragments of TCP that the tap passed over, counted since the last such event.
+    TapFragments {
+        /// The namespace.
+        netns: NetnsId,
+        /// How many.
+        count: u64,
     },
     /// Something was lost on the way to the core.
     Lost {
@@ -350,11 +416,13 @@ pub enum LossStage {
     Recorder,
     /// A bounded table of the core was full.
     Table,
+    /// The tap's buffer was full: segments were not seen.
+    Tap,
 }
 
 impl LossStage {
     /// Every stage: their counters exist from the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ring,
         Self::StrangerRing,
         Self::Map,
@@ -363,6 +431,7 @@ impl LossStage {
         Self::SockDiag,
         Self::Recorder,
         Self::Table,
+        Self::Tap,
     ];
 
     /// The `stage` label.
@@ -376,6 +445,7 @@ impl LossStage {
             Self::SockDiag => "sock_diag",
             Self::Recorder => "recorder",
             Self::Table => "table",
+            Self::Tap => "tap",
         }
     }
 }

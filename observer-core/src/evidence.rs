@@ -1,16 +1,17 @@
 //! What was seen of a connection's end, and what to conclude from it.
 //!
-//! Only TCP's side and the local speaker's: a NOTIFICATION, which would outrank all of it, is not
-//! read here.
+//! A NOTIFICATION that was read outranks all else; then TCP's facts and the local speaker's.
 
 use std::{fmt, time::Duration};
 
 use crate::{
-    cause::{Cause, Errno},
+    bgp::{NotificationFacts, iana::error_code},
+    cause::{Cause, TimerOwner},
     event::{Process, TcpState},
     speaker::{Explained, Speakers},
     time::Timestamp,
 };
+pub(crate) use crate::{clue::Clue, failure::Failure};
 
 /// Clues kept per connection; a connection that errs again and again keeps the latest.
 const MAX_CLUES: usize = 12;
@@ -21,37 +22,6 @@ const SHORTEST_HOLD: Duration = Duration::from_millis(2_900);
 const ECONNABORTED: i32 = 103;
 const ECONNRESET: i32 = 104;
 const ECONNREFUSED: i32 = 111;
-
-/// A fact that bears on how a connection ended.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Clue {
-    /// A valid RST arrived.
-    ResetReceived,
-    /// The kernel sent a RST.
-    ResetSent,
-    /// The kernel told the owner an error.
-    Error(i32),
-    /// It went to this state.
-    Went(TcpState),
-    /// It is not among the sockets any more.
-    Missing,
-}
-
-impl fmt::Display for Clue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ResetReceived => f.write_str("RST received"),
-            Self::ResetSent => f.write_str("RST sent"),
-            Self::Error(errno) => write!(f, "TCP error: {}", Errno(*errno)),
-            Self::Went(state) => match Way::of(*state) {
-                Way::FinReceived => write!(f, "FIN received ({})", state.name()),
-                Way::FinSent => write!(f, "FIN sent ({})", state.name()),
-                Way::Closed | Way::Missing => write!(f, "socket went to {}", state.name()),
-            },
-            Self::Missing => f.write_str("socket found gone"),
-        }
-    }
-}
 
 /// How a connection stopped being usable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -139,8 +109,23 @@ impl Evidence {
         let explained = speakers.explain(end.at, end.process.as_ref().map(|by| by.pid), wait);
         let mut evidence: Vec<String> = self.near(end, wait).map(ToString::to_string).collect();
         end.describe(&mut evidence);
+        if let Some((sent, notification)) = self.notification(end, wait) {
+            let (cause, settled) = end.notified(explained, sent, notification);
+            return Verdict {
+                cause,
+                evidence,
+                settled,
+            };
+        }
         let (cause, settled) = match end.way {
-            Way::FinReceived => (Cause::FinReceived, true),
+            // A speaker that is told to end says so (Cease), and the peer may close on reading that
+            // before the speaker does.
+            Way::FinReceived => match explained {
+                Some(explained) if explained.end.was_asked() => {
+                    end.local(Some(explained), Cause::FinReceived, &mut evidence)
+                }
+                Some(_) | None => (Cause::FinReceived, true),
+            },
             Way::FinSent => end.local(explained, Cause::FinSent, &mut evidence),
             Way::Closed => self.closed(end, explained, wait, &mut evidence),
             Way::Missing => match self.closed(end, explained, wait, &mut evidence) {
@@ -189,6 +174,10 @@ impl Evidence {
         let Some(end) = &self.end else {
             return Failure::Unobserved;
         };
+        if let Some((sent, notification)) = self.notification(end, wait) {
+            let notification = notification.clone();
+            return Failure::Notified { sent, notification };
+        }
         let received = self.has(end, wait, &Clue::ResetReceived);
         match self.errno(end, wait) {
             Some(ECONNREFUSED) => return Failure::Refused,
@@ -208,8 +197,24 @@ impl Evidence {
     fn near<'a>(&'a self, end: &'a End, wait: Duration) -> impl Iterator<Item = &'a Clue> {
         self.clues
             .iter()
-            .filter(move |(at, _)| *at >= end.at.before(wait))
+            .filter(move |(at, clue)| clue.bears_on(*at, end, wait))
             .map(|(_, clue)| clue)
+    }
+
+    /// The first NOTIFICATION that this end follows: who sent it, and what it says.
+    fn notification<'a>(
+        &'a self,
+        end: &'a End,
+        wait: Duration,
+    ) -> Option<(bool, &'a NotificationFacts)> {
+        self.near(end, wait).find_map(|clue| match clue {
+            Clue::Notification { sent, notification } => Some((*sent, notification)),
+            Clue::ResetReceived
+            | Clue::ResetSent
+            | Clue::Error(_)
+            | Clue::Went(_)
+            | Clue::Missing => None,
+        })
     }
 
     fn has(&self, end: &End, wait: Duration, wanted: &Clue) -> bool {
@@ -219,7 +224,11 @@ impl Evidence {
     fn errno(&self, end: &End, wait: Duration) -> Option<i32> {
         self.near(end, wait).find_map(|clue| match clue {
             Clue::Error(errno) => Some(*errno),
-            Clue::ResetReceived | Clue::ResetSent | Clue::Went(_) | Clue::Missing => None,
+            Clue::ResetReceived
+            | Clue::ResetSent
+            | Clue::Went(_)
+            | Clue::Missing
+            | Clue::Notification { .. } => None,
         })
     }
 }
@@ -238,15 +247,55 @@ impl End {
             ended,
         }) = explained
         {
-            let cause = Cause::LocalSpeakerGone { speaker, end };
+            let cause = Cause::LocalSpeakerGone {
+                speaker,
+                end,
+                notification: None,
+            };
             evidence.push(cause.to_string());
             return (cause, ended);
         }
         if self.silent >= SHORTEST_HOLD && (self.unanswered > 0 || self.stuck) {
-            let silent_millis = u64::try_from(self.silent.as_millis()).unwrap_or(u64::MAX);
-            return (Cause::HoldTimerExpired { silent_millis }, false);
+            return (self.hold_timer(None), false);
         }
         (plain, false)
+    }
+
+    fn hold_timer(&self, told_by: Option<TimerOwner>) -> Cause {
+        Cause::HoldTimerExpired {
+            silent_millis: u64::try_from(self.silent.as_millis()).unwrap_or(u64::MAX),
+            told_by,
+        }
+    }
+
+    /// A NOTIFICATION says why. A Cease of ours may be a speaker's last word: why it ended says more,
+    /// and may still come.
+    fn notified(
+        &self,
+        explained: Option<Explained>,
+        sent: bool,
+        notification: &NotificationFacts,
+    ) -> (Cause, bool) {
+        let kept = notification.clone();
+        match (notification.code, sent, explained) {
+            (error_code::HOLD_TIMER_EXPIRED, true, _) => {
+                (self.hold_timer(Some(TimerOwner::ThisNode)), true)
+            }
+            (error_code::HOLD_TIMER_EXPIRED, false, _) => {
+                (self.hold_timer(Some(TimerOwner::Peer)), true)
+            }
+            (error_code::CEASE, true, Some(explained)) => {
+                let cause = Cause::LocalSpeakerGone {
+                    speaker: explained.speaker,
+                    end: explained.end,
+                    notification: Some(kept),
+                };
+                (cause, explained.ended)
+            }
+            (error_code::CEASE, true, None) => (Cause::NotificationSent(kept), false),
+            (_, true, _) => (Cause::NotificationSent(kept), true),
+            (_, false, _) => (Cause::NotificationReceived(kept), true),
+        }
     }
 
     fn describe(&self, evidence: &mut Vec<String>) {
@@ -279,64 +328,44 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-/// Why an attempt to connect failed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Failure {
-    /// RST in answer to a SYN, or before a session.
-    Refused,
-    /// TCP gave up.
-    Error(i32),
-    /// The dialling speaker stopped waiting, or the socket closed for no visible reason.
-    GivenUp,
-    /// FIN from the peer before a session.
-    ClosedByPeer,
-    /// FIN from our side before a session.
-    ClosedByUs,
-    /// RST from our side before a session.
-    ResetByUs,
-    /// Gone when we looked.
-    Unobserved,
-}
-
-impl Failure {
-    /// Whether later evidence could still name it better.
-    pub const fn is_settled(self) -> bool {
-        match self {
-            Self::Refused | Self::Error(_) | Self::Unobserved => true,
-            Self::GivenUp | Self::ClosedByPeer | Self::ClosedByUs | Self::ResetByUs => false,
-        }
-    }
-
-    /// In words; `connected` when TCP had come up.
-    pub fn words(self, connected: bool) -> String {
-        let words = match (self, connected) {
-            (Self::Refused, false) => "connection refused",
-            (Self::Refused, true) => "reset by the peer before Established (RST received)",
-            (Self::Error(errno), _) => return Errno(errno).to_string(),
-            (Self::GivenUp, false) => "no answer until the local speaker gave up",
-            (Self::GivenUp, true) => "closed before Established",
-            (Self::ClosedByPeer, _) => "closed by the peer before Established (FIN received)",
-            (Self::ClosedByUs, _) => "closed by the local speaker before Established (FIN sent)",
-            (Self::ResetByUs, _) => "reset by this node before Established (RST sent)",
-            (Self::Unobserved, _) => "ended while the agent was not looking",
-        };
-        words.to_owned()
-    }
-}
-
 /// Whether `later`, seen after a flap was counted with `counted`, says more about why: then the
 /// record is amended.
 pub(crate) fn says_more(counted: &Cause, later: &Cause) -> bool {
+    let gone = matches!(later, Cause::LocalSpeakerGone { .. });
     match counted {
         Cause::Unknown | Cause::Unobserved => !matches!(later, Cause::Unknown | Cause::Unobserved),
-        Cause::FinSent | Cause::ResetSent => matches!(later, Cause::LocalSpeakerGone { .. }),
-        Cause::LocalSpeakerGone { .. } => {
-            matches!(later, Cause::LocalSpeakerGone { .. }) && counted != later
-        }
+        Cause::FinSent | Cause::ResetSent => gone || was_said(later),
+        Cause::LocalSpeakerGone { .. } => gone && counted != later,
+        Cause::NotificationSent(_) => gone,
         Cause::ResetReceived
         | Cause::FinReceived
         | Cause::TcpError { .. }
-        | Cause::HoldTimerExpired { .. } => false,
+        | Cause::HoldTimerExpired { told_by: None, .. } => was_said(later),
+        Cause::NotificationReceived(_) | Cause::HoldTimerExpired { .. } => false,
+    }
+}
+
+/// Whether a NOTIFICATION said so.
+const fn was_said(cause: &Cause) -> bool {
+    match cause {
+        Cause::NotificationReceived(_)
+        | Cause::NotificationSent(_)
+        | Cause::HoldTimerExpired {
+            told_by: Some(_), ..
+        }
+        | Cause::LocalSpeakerGone {
+            notification: Some(_),
+            ..
+        } => true,
+        Cause::ResetReceived
+        | Cause::ResetSent
+        | Cause::FinReceived
+        | Cause::FinSent
+        | Cause::TcpError { .. }
+        | Cause::HoldTimerExpired { .. }
+        | Cause::LocalSpeakerGone { .. }
+        | Cause::Unobserved
+        | Cause::Unknown => false,
     }
 }
 
@@ -436,7 +465,8 @@ mod tests {
             let is_hold = matches!(
                 verdict.cause,
                 Cause::HoldTimerExpired {
-                    silent_millis: 9_000
+                    silent_millis: 9_000,
+                    told_by: None
                 }
             );
             assert_eq!(is_hold, hold, "{way:?} {silent} {unanswered} {stuck}");

@@ -17,6 +17,7 @@ use crate::{
     connection::Connection,
     deadline::Due,
     event::{InventoryPeer, LossStage, SocketId},
+    exchange::Exchange,
     node::{Naming, Node, Peer},
     peer::{KnownBy, SavedPeer, SessionState},
     session::Session,
@@ -216,6 +217,8 @@ impl Node {
         }
         turn.deadlines.clear(Due::Cause(self.netns, address));
         turn.deadlines.clear(Due::Silence(self.netns, address));
+        turn.deadlines.clear(Due::Restart(self.netns, address));
+        turn.deadlines.clear(Due::Hold(self.netns, address));
         let name = address.to_string();
         turn.tell(
             &self.name,
@@ -258,6 +261,7 @@ impl Peer {
             heard,
             retransmits: 0,
             establish: None,
+            exchange: Exchange::default(),
         }
     }
 

@@ -7,19 +7,23 @@
 //! One event's way: [`Observer::apply`] runs what is due (`deadline`), finds the `node` the event
 //! belongs to, and there `sockets` decides whose connection a socket is. A `connection` keeps bytes
 //! and the `evidence` of its end; `sessions` makes of its steps what they mean for the peer's
-//! `session`: up, down, counted, amended. `known` is how peers come and go, `stranger` where those
+//! `session`: up, down, counted, amended. Segments come by `tap` to the connection's `wire`, which
+//! reads them; what both sides said is in the peer's `exchange`, its routes in `rib`, its graceful
+//! restarts in `restart`, its hold timer in `hold`. `known` is how peers come and go, `stranger` where those
 //! wait who are none yet, `speaker` what became of the local BGP processes. A `turn` is what each of
 //! them may use meanwhile; `view` shows the result.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod bgp;
+pub mod bgp_view;
 pub mod cause;
 pub mod change;
 pub mod config;
 pub mod conversation;
 pub mod event;
 pub mod observer;
+pub mod payload;
 pub mod peer;
 pub mod record;
 pub mod replay;
@@ -27,29 +31,46 @@ pub mod stream;
 pub mod time;
 
 mod address;
+mod clue;
 mod connection;
 mod deadline;
+mod early;
 mod evidence;
+pub mod exchange;
+mod failure;
+mod hold;
 mod inventory;
 mod known;
 mod loss;
 mod node;
+mod restart;
+mod rib;
 mod session;
 mod sessions;
 mod sockets;
 mod speaker;
 mod stranger;
+mod tap;
 mod totals;
 mod turn;
 mod view;
+mod wire;
 
 pub use observer::Observer;
 
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod testing_wire;
+#[cfg(test)]
+mod tests_exchange;
+#[cfg(test)]
 mod tests_known;
 #[cfg(test)]
 mod tests_properties;
 #[cfg(test)]
 mod tests_sessions;
+#[cfg(test)]
+mod tests_wire;
+#[cfg(test)]
+mod tests_wire_properties;

@@ -14,7 +14,9 @@ use crate::{
     change::{Change, Request},
     connection::Connection,
     deadline::Due,
+    early::{Early, Tuple},
     event::{NetnsId, PeerType, Process, Socket, SocketId},
+    exchange::Exchange,
     peer::{KnownBy, SavedPeer},
     session::Session,
     speaker::{Noted, Speakers},
@@ -50,6 +52,13 @@ pub(crate) struct Node {
     pub name: String,
     pub peers: BTreeMap<PeerAddress, Peer>,
     pub connections: BTreeMap<SocketId, Connection>,
+    /// Connections by their ends.
+    pub tuples: BTreeMap<Tuple, SocketId>,
+    pub early: Early,
+    /// Interfaces whose segments are seen, where the tap told.
+    pub tapped: BTreeSet<u32>,
+    /// Octets of segments held back for all connections.
+    pub held: usize,
     pub strangers: Strangers,
     pub speakers: Speakers,
     /// Addresses that sockets showed to be the node's own.
@@ -83,6 +92,8 @@ pub(crate) struct Peer {
     pub heard: Moment,
     pub retransmits: u64,
     pub establish: Option<Duration>,
+    /// What it and this node have said.
+    pub exchange: Exchange,
 }
 
 /// What the inventory has to do with a peer.
@@ -112,6 +123,10 @@ impl Node {
             name: name.to_owned(),
             peers: BTreeMap::new(),
             connections: BTreeMap::new(),
+            tuples: BTreeMap::new(),
+            early: Early::default(),
+            tapped: BTreeSet::new(),
+            held: 0,
             strangers: Strangers::default(),
             speakers: Speakers::default(),
             own: BTreeSet::new(),
@@ -133,6 +148,8 @@ impl Node {
             self.settle(turn, address, true);
             turn.deadlines.clear(Due::Cause(self.netns, address));
             turn.deadlines.clear(Due::Silence(self.netns, address));
+            turn.deadlines.clear(Due::Restart(self.netns, address));
+            turn.deadlines.clear(Due::Hold(self.netns, address));
             turn.ask(Request::Distrust {
                 netns: self.netns,
                 address: address.ip,
@@ -277,6 +294,7 @@ impl Node {
     /// Forgets a connection, whatever state it is in.
     pub fn remove_connection(&mut self, turn: &mut Turn<'_>, id: SocketId) {
         turn.deadlines.clear(Due::Connection(self.netns, id));
+        self.part(turn, id);
         if let Some(connection) = self.connections.remove(&id)
             && let Some(peer) = self.peers.get_mut(&connection.peer)
         {

@@ -2,7 +2,8 @@
 //!
 //! What the agent is to do: send [`Fact::WallClock`] first, then [`Fact::NodeObserved`],
 //! [`Fact::PeersRestored`] and [`Fact::Inventory`], then what a first dump shows, closed by
-//! [`Fact::SocketsDumped`]; a [`Fact::Tick`] whenever [`Observer::next_deadline`] has come and no
+//! [`Fact::SocketsDumped`]; segments in the order of their time among the other events, and
+//! [`LossStage::Tap`] when some were lost; a [`Fact::Tick`] whenever [`Observer::next_deadline`] has come and no
 //! other event did; and carry out each [`Request`](crate::change::Request).
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -21,6 +22,7 @@ use crate::{
     node::{Node, Urgency},
     peer::{Flap, PeerView, SavedPeer},
     sockets::Inspected,
+    tap::Tapped,
     time::{Timestamp, WallOffset},
     turn::Turn,
 };
@@ -168,6 +170,11 @@ impl Observer {
             | Fact::ResetReceived { .. }
             | Fact::ResetSent { .. }
             | Fact::Retransmit { .. }
+            | Fact::Segment { .. }
+            | Fact::TapAttached { .. }
+            | Fact::TapDetached { .. }
+            | Fact::TapFragments { .. }
+            | Fact::TapStrangers { .. }
             | Fact::SocketInfo { .. }
             | Fact::SocketGone { .. }
             | Fact::SocketsDumped { .. }
@@ -265,6 +272,12 @@ impl Observer {
                 Urgency::Now
             }
             LossStage::StrangerRing => Urgency::Sometime,
+            LossStage::Tap => {
+                for node in nodes.values_mut() {
+                    node.miss_segments(&mut turn);
+                }
+                return;
+            }
             LossStage::Map | LossStage::Recorder | LossStage::Table => return,
         };
         for node in nodes.values_mut() {
@@ -278,6 +291,8 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Cause(netns, _)
         | Due::Connection(netns, _)
         | Due::Stranger(netns, _)
+        | Due::Restart(netns, _)
+        | Due::Hold(netns, _)
         | Due::Silence(netns, _)
         | Due::Resync(netns) => netns,
         Due::Losses(stage) => return turn.losses_due(stage),
@@ -289,6 +304,8 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Cause(_, address) => node.settle(turn, address, true),
         Due::Connection(_, id) => node.connection_due(turn, id),
         Due::Stranger(_, id) => node.stranger_due(turn, id),
+        Due::Restart(_, address) => node.restart_due(turn, address),
+        Due::Hold(_, address) => node.hold_due(turn, address),
         Due::Silence(_, address) => node.consider_forgetting(turn, address),
         Due::Resync(_) => node.dump(turn),
         Due::Losses(_) => {}
@@ -308,6 +325,11 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::NodeGone { netns }
         | Fact::SocketGone { netns, .. }
         | Fact::SocketsDumped { netns, .. }
+        | Fact::Segment { netns, .. }
+        | Fact::TapAttached { netns, .. }
+        | Fact::TapDetached { netns, .. }
+        | Fact::TapFragments { netns, .. }
+        | Fact::TapStrangers { netns, .. }
         | Fact::SpeakerExited { netns, .. }
         | Fact::SpeakerSignalled { netns, .. }
         | Fact::SpeakerOom { netns, .. } => Some(*netns),
@@ -366,6 +388,19 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
             ..
         } => node.speaker_signalled(turn, speaker, *signal, sender.as_ref()),
         Fact::SpeakerOom { speaker, .. } => node.speakers.out_of_memory(turn.at, speaker),
+        Fact::Segment { .. } => {
+            if let Some(tapped) = Tapped::of(fact) {
+                node.segment(turn, &tapped);
+            }
+        }
+        Fact::TapAttached { interface, .. } => node.tap_attached(*interface),
+        Fact::TapDetached { interface, .. } => node.tap_detached(turn, *interface),
+        Fact::TapFragments { count, .. } => {
+            turn.totals.wire(&node.name).tap.fragments += count;
+        }
+        Fact::TapStrangers { count, .. } => {
+            turn.totals.wire(&node.name).tap.transit += count;
+        }
         Fact::Tick
         | Fact::WallClock { .. }
         | Fact::NodeObserved { .. }

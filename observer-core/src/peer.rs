@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cause::Cause, event::PeerType};
+use crate::{bgp_view::BgpView, cause::Cause, event::PeerType};
 
 /// RFC 4271 §8.2.2 states with their MIB numbers (`bgpPeerState`, RFC 4273).
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -121,6 +121,9 @@ pub struct PeerView {
     pub last_data_age_seconds: Option<f64>,
     /// Its connections now: usually one, two in a collision or while an old one drains.
     pub connections: Vec<ConnectionView>,
+    /// What was read of its messages; the fields stand beside the others.
+    #[serde(flatten)]
+    pub bgp: BgpView,
 }
 
 /// One TCP connection of a peer.

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use crate::{
     address::{PeerAddress, Role},
-    cause::Signal,
+    cause::{Cause, Signal},
     change::Change,
     connection::{Connection, Step},
     deadline::Due,
-    event::{Process, SocketId, TcpState},
+    event::{Process, SocketId},
     evidence::Clue,
-    node::{LINGER, Node, Peer, pause_after, phase},
+    exchange::deconfigures,
+    node::{LINGER, Naming, Node, Peer, pause_after, phase},
     peer::{KnownBy, SessionState},
     session::Subject,
     turn::Turn,
+    wire::state_by,
 };
 
 impl Node {
@@ -145,6 +147,8 @@ impl Node {
             peer: &name,
         };
         peer.session.establish(turn, subject, id, inherited, took);
+        self.resume_routes(turn, address, id);
+        self.watch_hold(turn, id);
     }
 
     fn tell_unanswered(&mut self, turn: &mut Turn<'_>, id: SocketId) {
@@ -178,8 +182,10 @@ impl Node {
                     .get(other)
                     .is_some_and(|other| other.confirmed && other.is_usable())
         });
-        if heir.is_some() {
-            peer.session.carrier = heir;
+        if let Some(heir) = heir {
+            peer.session.carrier = Some(heir);
+            peer.exchange.rib.clear();
+            peer.exchange.rib.begin(heir);
             return;
         }
         let name = address.to_string();
@@ -187,14 +193,12 @@ impl Node {
             node: &self.name,
             peer: &name,
         };
-        let others: Vec<TcpState> = peer
+        let others = peer
             .connections
             .iter()
             .filter(|other| **other != id)
-            .filter_map(|other| self.connections.get(other))
-            .map(|other| other.tcp)
-            .collect();
-        let state = state_without_session(&others, peer.tried);
+            .filter_map(|other| self.connections.get(other));
+        let state = state_without_session(others, peer.tried);
         peer.session.lose(turn, subject, state);
         let due = turn.at.after(turn.config.cause_wait());
         turn.deadlines.set(Due::Cause(self.netns, address), due);
@@ -209,22 +213,38 @@ impl Node {
         let Some(pending) = &peer.session.pending else {
             return;
         };
-        let evidence = self
-            .connections
-            .get(&pending.carrier)
+        let carrier = self.connections.get(&pending.carrier);
+        let evidence = carrier
             .map(|connection| connection.evidence.clone())
             .unwrap_or_default();
         let verdict = evidence.conclude(&self.speakers, turn.config.cause_wait());
-        if !now && !verdict.settled {
+        let awaited = carrier.is_some_and(|connection| connection.wire.awaits_end());
+        if !now && (!verdict.settled || awaited) {
             return;
         }
+        let deconfigured = matches!(
+            &verdict.cause,
+            Cause::NotificationSent(notification) if deconfigures(notification)
+        );
         turn.deadlines.clear(Due::Cause(self.netns, address));
         let name = address.to_string();
         let subject = Subject {
             node: &self.name,
             peer: &name,
         };
+        let (carrier, cause) = (pending.carrier, verdict.cause.clone());
         peer.session.count(turn, subject, verdict, evidence);
+        let down = peer.session.down.unwrap_or_else(|| turn.moment());
+        self.end_routes(turn, address, carrier, down, &cause);
+        let Some(peer) = self.peers.get(&address) else {
+            return;
+        };
+        // DESIGN §3: what this node de-configured it does not miss, unless the inventory does.
+        if deconfigured && peer.naming != Naming::Named {
+            let reason = "this node sent Cease/Peer De-configured";
+            self.forget(turn, address, reason);
+            return;
+        }
         self.consider_forgetting(turn, address);
     }
 
@@ -244,6 +264,16 @@ impl Node {
         };
         evidence.add(turn.at, clue);
         self.amend(turn, address);
+    }
+
+    /// A NOTIFICATION was read on connection `id`.
+    pub fn notified(&mut self, turn: &mut Turn<'_>, id: SocketId, clue: Clue) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let address = connection.peer;
+        connection.evidence.add(turn.at, clue.clone());
+        self.amend_with(turn, address, id, clue);
     }
 
     fn amend(&mut self, turn: &mut Turn<'_>, address: PeerAddress) {
@@ -297,13 +327,11 @@ impl Node {
         let state = if peer.session.is_up() {
             SessionState::Established
         } else {
-            let states: Vec<TcpState> = peer
+            let connections = peer
                 .connections
                 .iter()
-                .filter_map(|id| self.connections.get(id))
-                .map(|connection| connection.tcp)
-                .collect();
-            state_without_session(&states, peer.tried)
+                .filter_map(|id| self.connections.get(id));
+            state_without_session(connections, peer.tried)
         };
         if peer.session.state == state {
             return;
@@ -383,16 +411,15 @@ impl Node {
     }
 }
 
-/// The state of a session that is not Established, from its connections' states (RFC 4271
-/// section 8.2.2, as far as TCP shows it).
-fn state_without_session(connections: &[TcpState], tried: bool) -> SessionState {
-    if connections.contains(&TcpState::Established) {
-        SessionState::OpenSent
-    } else if connections.contains(&TcpState::SynSent) {
-        SessionState::Connect
-    } else if tried {
+/// The state of a session that is not Established: that of the connection that is furthest.
+fn state_without_session<'a>(
+    connections: impl Iterator<Item = &'a Connection>,
+    tried: bool,
+) -> SessionState {
+    let none = if tried {
         SessionState::Active
     } else {
         SessionState::Idle
-    }
+    };
+    connections.filter_map(state_by).max().unwrap_or(none)
 }

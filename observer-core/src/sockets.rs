@@ -238,6 +238,7 @@ impl Node {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.connected_at = candidate.born.then_some(candidate.since);
         }
+        self.join(turn, id);
         turn.deadlines.set(Due::Connection(self.netns, id), turn.at);
         self.assess(turn, id);
         self.refresh(turn, candidate.peer);
@@ -264,6 +265,10 @@ impl Node {
         }
         let step = connection.enter(to, turn.at, process);
         self.heard(turn, address, retransmits);
+        // A socket closed in the same breath is joined by what it was.
+        if to != TcpState::Close {
+            self.join(turn, socket.id);
+        }
         if to == TcpState::SynSent
             && let Some(peer) = self.peers.get_mut(&address)
         {
@@ -353,8 +358,10 @@ impl Node {
         if said.process.is_some() {
             connection.owner = said.process.cloned();
         }
+        connection.wire.compare(turn.at, socket.bytes_received);
         let step = connection.enter(said.state, turn.at, None);
         self.heard(turn, address, retransmits);
+        self.join(turn, socket.id);
         self.take_step(turn, socket.id, step);
     }
 

@@ -112,7 +112,7 @@ impl Speakers {
     }
 
     /// Whether a speaker's end explains that a connection of process `pid` was closed by our side at
-    /// `closed`. Without a pid the only speaker that ended around then is taken.
+    /// `closed`. Without a pid the only speaker that ended or was told to end around then is taken.
     pub fn explain(
         &self,
         closed: Timestamp,
@@ -126,7 +126,7 @@ impl Speakers {
         let mut explained = self
             .by_pid
             .values()
-            .filter(|speaker| speaker.ended.as_ref().is_some_and(|(at, _)| near(at)))
+            .filter(|speaker| speaker.ended.as_ref().is_none_or(|(at, _)| near(at)))
             .filter_map(|speaker| speaker.explain(closed, wait));
         let only = explained.next()?;
         explained.next().is_none().then_some(only)

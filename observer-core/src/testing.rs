@@ -217,6 +217,9 @@ impl Scene {
                 | Change::FlapAmended { .. }
                 | Change::ConnectFailed { .. }
                 | Change::Unanswered { .. }
+                | Change::GrStarted { .. }
+                | Change::GrEnded { .. }
+                | Change::HoldMarginLow { .. }
                 | Change::SpeakerEnded { .. }
                 | Change::SpeakerSeen { .. }
                 | Change::Lost { .. } => None,
@@ -266,6 +269,9 @@ fn tale(change: &Change) -> String {
         Change::FlapAmended { flap } => format!("amended: {}", flap.cause_text),
         Change::ConnectFailed { reason, .. } => format!("failed: {reason}"),
         Change::Unanswered { retransmits, .. } => format!("unanswered {retransmits}"),
+        Change::GrStarted { stale, .. } => format!("restart, {stale} stale"),
+        Change::GrEnded { how, dropped, .. } => format!("restart over: {how:?}, {dropped} dropped"),
+        Change::HoldMarginLow { hold_secs, .. } => format!("hold margin low of {hold_secs} s"),
         Change::SpeakerEnded { speaker, end } => format!("{} {end}", speaker.comm),
         Change::SpeakerSeen { speaker } => format!("speaker {}", speaker.comm),
         Change::Lost { stage, count } => format!("lost {} {count}", stage.name()),

@@ -347,6 +347,9 @@ proptest! {
                     | Change::FlapAmended { .. }
                     | Change::ConnectFailed { .. }
                     | Change::Unanswered { .. }
+                    | Change::GrStarted { .. }
+                    | Change::GrEnded { .. }
+                    | Change::HoldMarginLow { .. }
                     | Change::Lost { .. } => {}
                 }
             }

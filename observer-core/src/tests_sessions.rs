@@ -203,12 +203,7 @@ fn a_firewall_is_retransmissions_and_then_a_hold_timer() {
     scene.state_by(unanswered(stale, 6), Established, FinWait1, Some(bird()));
     scene.pass(250);
     let flap = scene.flap();
-    assert_eq!(
-        flap.cause,
-        Cause::HoldTimerExpired {
-            silent_millis: 8_600
-        }
-    );
+    assert_eq!(flap.cause.label(), "hold_timer_expired");
     assert_eq!(
         flap.cause_text,
         "hold timer expired, inferred: nothing received for 8.6 s"
@@ -526,8 +521,10 @@ fn the_first_flap_is_pending_only_as_long_as_the_configuration_says() {
     let mut scene = Scene::started();
     scene.establish(outbound(1, PEER));
     scene.state_by(outbound(1, PEER), Established, FinWait1, Some(bird()));
-    let due = scene.observer.next_deadline().unwrap();
-    assert_eq!(due, millis(scene.now + 250));
+    assert_eq!(
+        scene.observer.next_deadline(),
+        Some(millis(scene.now + 250))
+    );
 }
 
 #[test]

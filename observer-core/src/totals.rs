@@ -2,12 +2,28 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{cause::Cause, event::LossStage};
+use crate::{
+    bgp::{DecodeErrorKind, NotificationFacts, iana},
+    cause::Cause,
+    conversation::Direction,
+    event::LossStage,
+    exchange::{MessageCounts, Sides},
+};
 
 /// Upper bounds in seconds of the SYN-to-ESTABLISHED histogram: from a LAN's round trip to the
 /// fifth SYN.
 const ESTABLISH_BOUNDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// Upper bounds in seconds of the time from Established to End-of-RIB: from a mesh peer's few routes
+/// to a full table and a deferred route selection (RFC 4724 §4.1).
+const END_OF_RIB_BOUNDS: &[f64] = &[
+    0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+];
+/// Upper bounds in seconds between two KEEPALIVEs: from a 3 s hold time to the largest usual one.
+const KEEPALIVE_BOUNDS: &[f64] = &[
+    1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 90.0, 120.0, 180.0, 240.0,
 ];
 
 /// Counts since the start, for metrics without a peer label.
@@ -23,6 +39,76 @@ pub struct Totals {
     pub resyncs: u64,
     /// By node: SYN to TCP's ESTABLISHED, both stamped by the kernel.
     pub establish: BTreeMap<String, Histogram>,
+    /// By node: what the tap showed.
+    pub wire: BTreeMap<String, WireTotals>,
+}
+
+/// What the tap showed of one node's connections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WireTotals {
+    /// Messages of known peers' connections.
+    pub messages: Sides<MessageCounts>,
+    /// NOTIFICATIONs by code and subcode; a pair that the registry does not know is none.
+    pub notifications: Sides<BTreeMap<Option<(u8, u8)>, u64>>,
+    /// Things wrong in messages; every label of [`DecodeErrorKind::LABELS`] is there.
+    pub decode_errors: BTreeMap<&'static str, u64>,
+    /// Segments.
+    pub tap: TapTotals,
+    /// Established to End-of-RIB received.
+    pub end_of_rib: Histogram,
+    /// Between two KEEPALIVEs received on one connection.
+    pub keepalive_interval: Histogram,
+}
+
+/// What became of segments.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TapTotals {
+    /// Of known peers' connections, each once.
+    pub segments: u64,
+    /// Of no connection of a known peer: through this host, of strangers, or too early by too much.
+    pub transit: u64,
+    /// Seen on another interface already.
+    pub duplicates: u64,
+    /// Whose octets differ from those seen first.
+    pub conflicts: u64,
+    /// That cannot be of their connection: forged, or of an older one.
+    pub out_of_window: u64,
+    /// Octets that a peer sent and this node's kernel never took.
+    pub unacknowledged: u64,
+    /// Holes: octets that the kernel took and the tap missed.
+    pub gaps: u64,
+    /// IP fragments passed over.
+    pub fragments: u64,
+}
+
+impl Default for WireTotals {
+    fn default() -> Self {
+        Self {
+            messages: Sides::default(),
+            notifications: Sides::default(),
+            decode_errors: DecodeErrorKind::LABELS
+                .into_iter()
+                .map(|label| (label, 0))
+                .collect(),
+            tap: TapTotals::default(),
+            end_of_rib: Histogram::new(END_OF_RIB_BOUNDS),
+            keepalive_interval: Histogram::new(KEEPALIVE_BOUNDS),
+        }
+    }
+}
+
+impl WireTotals {
+    pub(crate) fn count_notification(
+        &mut self,
+        direction: Direction,
+        notification: &NotificationFacts,
+    ) {
+        let pair = (notification.code, notification.subcode);
+        let known = iana::error_code::name(pair.0).is_some()
+            && (pair.1 == 0 || iana::error_subcode_name(pair.0, pair.1).is_some());
+        let counts = self.notifications.of_mut(direction);
+        *counts.entry(known.then_some(pair)).or_default() += 1;
+    }
 }
 
 impl Totals {
@@ -39,6 +125,7 @@ impl Totals {
         self.establish
             .entry(node.to_owned())
             .or_insert_with(|| Histogram::new(ESTABLISH_BOUNDS));
+        self.wire.entry(node.to_owned()).or_default();
         self.flaps_by_cause
             .entry(node.to_owned())
             .or_insert_with(|| Cause::LABELS.into_iter().map(|label| (label, 0)).collect());
@@ -50,6 +137,11 @@ impl Totals {
             let count = causes.entry(cause.label()).or_default();
             *count = count.saturating_add(1);
         }
+    }
+
+    /// What the tap showed of `node`.
+    pub(crate) fn wire(&mut self, node: &str) -> &mut WireTotals {
+        self.wire.entry(node.to_owned()).or_default()
     }
 
     pub(crate) fn count_lost(&mut self, stage: LossStage, lost: u64) {

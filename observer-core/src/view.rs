@@ -1,11 +1,19 @@
 //! Peers as users see them.
 
+use std::time::Duration;
+
 use crate::{
     address::PeerAddress,
+    bgp::OpenFacts,
+    bgp_view::BgpView,
     connection::{Connection, UNANSWERED},
+    exchange::{Exchange, Sides},
+    hold::HoldTimer,
     node::{Node, Peer},
     peer::{PeerView, SessionState},
+    restart,
     time::Timestamp,
+    wire::Wire,
 };
 
 impl Node {
@@ -38,7 +46,10 @@ impl Node {
             ip_version: address.ip_version(),
             peer_node: peer.name.clone(),
             peer_type: peer.kind,
-            asn: peer.asn,
+            asn: peer.asn.or_else(|| {
+                let open = peer.exchange.opens.received.as_ref();
+                open.map(OpenFacts::asn)
+            }),
             state: session.state,
             up: session.is_up(),
             since: since.map(|since| since.wall),
@@ -63,7 +74,46 @@ impl Node {
                 .iter()
                 .map(|live| live.view(session.carrier == Some(live.socket.id)))
                 .collect(),
+            bgp: bgp(&peer.exchange, shown, carrier.is_some(), now),
         }
+    }
+}
+
+/// What messages showed; `shown` is the connection that is shown, and `up` whether a session rides on
+/// it.
+fn bgp(exchange: &Exchange, shown: Option<&Connection>, up: bool, now: Timestamp) -> BgpView {
+    let wire = shown.map(|shown| &shown.wire);
+    let age = |at: Option<Timestamp>| at.map(|at| now.since(at).as_secs_f64());
+    let hold = wire.and_then(Wire::hold);
+    let secs = |hold: Duration| u16::try_from(hold.as_secs()).ok();
+    let keepalive_at = wire.map(|wire| wire.signs.keepalive_at).unwrap_or_default();
+    BgpView {
+        conversation: wire.map(Wire::view).unwrap_or_default(),
+        hold_time_secs: hold.and_then(secs),
+        keepalive_secs: hold.and_then(|hold| secs(hold / 3)),
+        keepalive_age_seconds: Sides {
+            sent: age(keepalive_at.sent),
+            received: age(keepalive_at.received),
+        },
+        hold_margin: shown
+            .filter(|_| up)
+            .and_then(HoldTimer::of)
+            .map(|timer| timer.margin(now)),
+        messages: exchange.messages,
+        opens: exchange.opens.clone(),
+        notifications: exchange.notifications.clone(),
+        prefixes: exchange.rib.prefixes(),
+        stale_prefixes: exchange.rib.stale(),
+        announcements: exchange.rib.announcements,
+        withdrawals: exchange.rib.withdrawals,
+        replacements: exchange.rib.replacements,
+        end_of_rib_seconds: exchange.end_of_rib.map(|took| took.as_secs_f64()),
+        decode_errors: exchange
+            .decode_errors
+            .iter()
+            .map(|(kind, count)| ((*kind).to_owned(), *count))
+            .collect(),
+        graceful_restart: restart::view(exchange, wire.filter(|_| up), now),
     }
 }
 

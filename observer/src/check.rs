@@ -14,6 +14,7 @@ use crate::{
         kernel::{KernelOptions, KernelSource},
         netns::{Netns, NetnsError},
         sock_diag::SockDiag,
+        tap::try_open,
     },
     terminal::{self, plain},
 };
@@ -42,19 +43,25 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     let probes = KernelSource::start(&kernel_options(config)).1;
     let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
     sources.extend(sock_diags(config));
+    sources.extend(in_each(config, tap));
     sources
 }
 
 /// Whether `sock_diag` works, for each namespace.
 pub fn sock_diags(config: &Config) -> Vec<SourceStatus> {
-    let mut sources = Vec::new();
-    if let Some(node) = &config.node {
-        sources.push(sock_diag(node, Netns::own(), config));
-    }
-    for spec in &config.netns {
-        sources.push(sock_diag(&spec.node, Netns::named(&spec.netns), config));
-    }
-    sources
+    in_each(config, sock_diag)
+}
+
+/// What `look` finds in each namespace.
+fn in_each(
+    config: &Config,
+    look: fn(&str, Result<Netns, NetnsError>, &Config) -> SourceStatus,
+) -> Vec<SourceStatus> {
+    let own = config.node.iter();
+    let own = own.map(|node| look(node, Netns::own(), config));
+    let named = config.netns.iter();
+    let named = named.map(|spec| look(&spec.node, Netns::named(&spec.netns), config));
+    own.chain(named).collect()
 }
 
 /// What the probes are told.
@@ -63,6 +70,13 @@ pub fn kernel_options(config: &Config) -> KernelOptions {
         ports: config.ports(),
         btf_path: config.btf.clone(),
     }
+}
+
+fn tap(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
+    let looked: Result<()> = netns
+        .map_err(Into::into)
+        .and_then(|netns| Ok(netns.run_in(|| try_open(&config.ports()))??));
+    SourceStatus::tap(node, looked.err().map(|error| format!("{error:#}")))
 }
 
 fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {

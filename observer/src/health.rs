@@ -12,6 +12,8 @@ use crate::source::kernel::ProbeStatus;
 
 /// The probe without which no session is seen as it changes.
 const STATE_PROBE: &str = "tcp_state";
+/// The source that can stand in for it, by looking again and again.
+const SOCK_DIAG: &str = "sock_diag";
 
 /// One probe or source: the JSON of `/api/v1/sources`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -47,7 +49,7 @@ impl SourceStatus {
     /// `sock_diag` in a node's namespace; `reason` is why it does not work.
     pub fn sock_diag(node: &str, reason: Option<String>) -> Self {
         Self {
-            name: "sock_diag".to_owned(),
+            name: SOCK_DIAG.to_owned(),
             kind: "netlink".to_owned(),
             node: Some(node.to_owned()),
             running: reason.is_none(),
@@ -57,13 +59,26 @@ impl SourceStatus {
                     .to_owned(),
         }
     }
+
+    /// The packet tap in a node's namespace; `reason` is why it does not work.
+    pub fn tap(node: &str, reason: Option<String>) -> Self {
+        Self {
+            name: "tap".to_owned(),
+            kind: "packet".to_owned(),
+            node: Some(node.to_owned()),
+            running: reason.is_none(),
+            reason,
+            lost_without: "why a session fell in BGP's words, timers, prefixes, message counts"
+                .to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
     probes: Vec<SourceStatus>,
-    /// By node.
-    sock_diag: BTreeMap<String, SourceStatus>,
+    /// Those that every node has one of, by node and name.
+    by_node: BTreeMap<String, BTreeMap<String, SourceStatus>>,
     /// The core has seen the first dump of every namespace there is.
     started: bool,
 }
@@ -80,12 +95,12 @@ impl Health {
         health
     }
 
-    /// `sock_diag` of `node` works, or does not because of `reason`. Whether that is new.
-    pub fn set_sock_diag(&self, node: &str, reason: Option<String>) -> bool {
-        let status = SourceStatus::sock_diag(node, reason);
+    /// How a source of a node does now. Whether that is new.
+    pub fn set(&self, status: SourceStatus) -> bool {
         let mut state = self.lock();
-        let before = state.sock_diag.insert(node.to_owned(), status.clone());
-        before != Some(status)
+        let node = status.node.clone().unwrap_or_default();
+        let sources = state.by_node.entry(node).or_default();
+        sources.insert(status.name.clone(), status.clone()) != Some(status)
     }
 
     /// The probes no longer run, because of `reason`.
@@ -98,7 +113,7 @@ impl Health {
 
     /// `node` is no longer observed.
     pub fn forget_node(&self, node: &str) {
-        self.lock().sock_diag.remove(node);
+        self.lock().by_node.remove(node);
     }
 
     /// The first dumps are in the core.
@@ -112,7 +127,7 @@ impl Health {
         state
             .probes
             .iter()
-            .chain(state.sock_diag.values())
+            .chain(state.by_node.values().flat_map(BTreeMap::values))
             .cloned()
             .collect()
     }
@@ -129,12 +144,10 @@ impl Health {
     /// Neither probes nor `sock_diag` see any session: what is known of peers may all be wrong.
     pub fn blind(&self) -> bool {
         let state = self.lock();
-        let sees = |source: &SourceStatus| source.running;
-        !state
-            .probes
-            .iter()
-            .any(|p| p.name == STATE_PROBE && sees(p))
-            && !state.sock_diag.values().any(sees)
+        let sees = |source: &SourceStatus, name| source.name == name && source.running;
+        let sock_diag = state.by_node.values().flat_map(BTreeMap::values);
+        !state.probes.iter().any(|probe| sees(probe, STATE_PROBE))
+            && !{ sock_diag }.any(|source| sees(source, SOCK_DIAG))
     }
 
     /// Why the agent is not ready, if it is not.

@@ -2,7 +2,12 @@
 //! the core's task. It never waits for the core: when the queue is full, events are counted as lost
 //! and a dump repairs what can be.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use observer_core::{
@@ -16,21 +21,28 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    health::Health,
+    health::{Health, SourceStatus},
     namespaces::{Namespaces, Step},
     reorder::{HOLD, Reorder},
     sockets::{Asker, Dump, Question, Reply},
-    source::kernel::{KernelSource, boottime_now},
+    source::{clock::boottime_now, kernel::KernelSource},
+    taps::Taps,
 };
 
 /// Events in one batch at most.
 const BATCH: usize = 512;
+/// Octets of payload in one batch at most, but for the last segment in it.
+const BATCH_OCTETS: usize = 1 << 20;
 /// Batches that can wait for the core.
 pub const QUEUE: usize = 64;
 /// Drains of the rings in a row, when they are full of events, before anything else gets a turn.
 const DRAINS: usize = 32;
 /// How often names, graces and repairs are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// How often the taps are moved to where the peers are routed now.
+const RETAP: Duration = Duration::from_secs(5);
+/// How long peers that become known are gathered before the taps are moved for them.
+const RETAP_SOON: Duration = Duration::from_millis(20);
 /// How often sockets are dumped when the kernel does not tell of changes.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -58,6 +70,8 @@ pub enum Control {
 pub struct Intake {
     /// The probes, if any run.
     pub kernel: Option<KernelSource>,
+    /// The packet taps.
+    pub taps: Taps,
     /// The namespaces.
     pub namespaces: Namespaces,
     /// The `sock_diag` thread.
@@ -78,6 +92,8 @@ impl Intake {
         let mut state = Reading {
             polling: !self.health.sees_changes(),
             kernel: self.kernel,
+            taps: self.taps,
+            retap: Timestamp::default(),
             namespaces: self.namespaces,
             asker: self.asker,
             queue: self.queue,
@@ -89,7 +105,7 @@ impl Intake {
             first_done: None,
             started: false,
             repair: false,
-            unsent: 0,
+            unsent: Unsent::default(),
         };
         let (mut replies, mut control) = (self.replies, self.control);
         let mut look_around = interval(LOOK_AROUND);
@@ -108,11 +124,16 @@ impl Intake {
                         state.polling = true;
                     }
                 }
+                readable = state.taps.readable() => {
+                    if let Err(error) = readable {
+                        warn!("taps cannot be waited for: {error}");
+                    }
+                }
                 Some(reply) = replies.recv() => state.take_reply(reply),
                 Some(wish) = control.recv() => state.obey(wish),
                 _ = look_around.tick() => state.look_around(),
                 _ = poll.tick(), if state.polling => state.dump_all(),
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                () = tokio::time::sleep_until(due) => {}
                 _ = stop.changed() => break,
             }
             while let Ok(wish) = control.try_recv() {
@@ -139,6 +160,9 @@ async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
 
 struct Reading {
     kernel: Option<KernelSource>,
+    taps: Taps,
+    /// When the taps are to be moved next.
+    retap: Timestamp,
     polling: bool,
     namespaces: Namespaces,
     asker: Asker,
@@ -157,19 +181,75 @@ struct Reading {
     started: bool,
     /// A dump failed or could not be asked for.
     repair: bool,
-    /// Events that did not fit into the queue and are not yet reported.
-    unsent: u64,
+    /// What did not fit into the queue and is not yet reported.
+    unsent: Unsent,
+}
+
+/// Events that did not fit into the queue: those that count something are not lost with it.
+#[derive(Debug, Default)]
+struct Unsent {
+    strangers: u64,
+    lost: BTreeMap<LossStage, u64>,
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.strangers == 0 && self.lost.is_empty()
+    }
+
+    fn count(&mut self, fact: &Fact) {
+        if let Fact::Strangers { connections } = fact {
+            self.strangers += connections;
+            return;
+        }
+        let (stage, count) = if let Fact::Lost { stage, count } = fact {
+            (*stage, *count)
+        } else {
+            (LossStage::Queue, 1)
+        };
+        *self.lost.entry(stage).or_default() += count;
+    }
+
+    /// What is to be told, once.
+    fn take(&mut self, now: Timestamp) -> Vec<Event> {
+        let Self { strangers, lost } = std::mem::take(self);
+        let lost = lost
+            .into_iter()
+            .map(|(stage, count)| Fact::Lost { stage, count });
+        let strangers = (strangers > 0).then_some(Fact::Strangers {
+            connections: strangers,
+        });
+        let occurred = Occurred::noticed(now, now);
+        let facts = lost.chain(strangers);
+        facts.map(|fact| Event { occurred, fact }).collect()
+    }
+}
+
+/// How many of `events` go into the next batch: so many events, or so many octets of payload, that
+/// the queue is bounded in memory too.
+fn batch_length(events: &[Event]) -> usize {
+    let mut octets = 0;
+    for (number, event) in events.iter().enumerate().take(BATCH) {
+        if let Fact::Segment { payload, .. } = &event.fact {
+            octets += payload.len();
+        }
+        if octets > BATCH_OCTETS {
+            return number + 1;
+        }
+    }
+    events.len().min(BATCH)
 }
 
 impl Reading {
-    fn due(&self) -> Option<Instant> {
+    fn due(&self) -> Instant {
         let held = self.reorder.due();
         let start = self.first_done.filter(|_| !self.started);
-        let due = match (held, start.map(|at| at.after(HOLD))) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
-        };
-        Some(Instant::now() + due.since(boottime_now()))
+        let start = start.map(|at| at.after(HOLD));
+        let due = [held, start]
+            .into_iter()
+            .flatten()
+            .fold(self.retap, Timestamp::min);
+        Instant::now() + due.since(boottime_now())
     }
 
     fn drain(&mut self) {
@@ -180,7 +260,11 @@ impl Reading {
                 }
             }
         }
+        self.taps.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
+        if boottime_now() >= self.retap {
+            self.retap();
+        }
     }
 
     fn note(&mut self, fact: Fact) {
@@ -223,10 +307,14 @@ impl Reading {
                 if self.first_done.is_none() {
                     self.first.insert(netns);
                 }
+                if let Err(error) = self.taps.begin(netns, &handle) {
+                    self.tell_tap(netns, Some(format!("{error:#}")));
+                }
                 self.dump(netns);
             }
             Step::LetGo { netns } => {
                 info!(netns = netns.0, "namespace lost its name; letting go of it");
+                self.taps.end(netns);
                 self.asker.ask(Question::Close(netns));
                 self.asked.remove(&netns);
                 self.first.remove(&netns);
@@ -323,7 +411,7 @@ impl Reading {
         };
         // A failure that stays is told and counted once.
         let told = failure.clone();
-        if self.health.set_sock_diag(node, failure)
+        if self.health.set(SourceStatus::sock_diag(node, failure))
             && let Some(reason) = told
         {
             warn!(node, "sock_diag: {reason}");
@@ -334,9 +422,39 @@ impl Reading {
         }
     }
 
+    /// Moves the taps to where the peers are routed now.
+    fn retap(&mut self) {
+        self.retap = boottime_now().after(RETAP);
+        let mut changes = Vec::new();
+        let outcomes = self.taps.refresh(&mut changes);
+        self.reorder.push(boottime_now(), changes);
+        for (netns, outcome) in outcomes {
+            let reason = outcome.err().map(|error| format!("{error:#}"));
+            self.tell_tap(netns, reason);
+        }
+    }
+
+    fn tell_tap(&self, netns: NetnsId, reason: Option<String>) {
+        let Some(node) = self.namespaces.node(netns) else {
+            return;
+        };
+        let told = reason.clone();
+        if self.health.set(SourceStatus::tap(node, reason))
+            && let Some(reason) = told
+        {
+            warn!(node, "tap: {reason}");
+        }
+    }
+
     fn obey(&mut self, wish: Control) {
-        if let Control::Dump(netns) = wish {
-            return self.dump(netns);
+        match wish {
+            Control::Dump(netns) => return self.dump(netns),
+            Control::Trust(netns, address) => {
+                if self.taps.follow(netns, address) {
+                    self.retap = self.retap.min(boottime_now().after(RETAP_SOON));
+                }
+            }
+            Control::Distrust(netns, address) => self.taps.unfollow(netns, address),
         }
         let Some(kernel) = &mut self.kernel else {
             return;
@@ -367,23 +485,17 @@ impl Reading {
     }
 
     fn send(&mut self, mut events: Vec<Event>, started: bool) {
-        if self.unsent > 0 && self.queue.capacity() > 0 {
-            let now = boottime_now();
-            let fact = Fact::Lost {
-                stage: LossStage::Queue,
-                count: std::mem::take(&mut self.unsent),
-            };
-            let occurred = Occurred::noticed(now, now);
-            events.insert(0, Event { occurred, fact });
+        if !self.unsent.is_empty() && self.queue.capacity() > 0 {
+            events.splice(0..0, self.unsent.take(boottime_now()));
         }
         while !events.is_empty() || (started && !self.started) {
-            let rest = events.split_off(events.len().min(BATCH));
+            let rest = events.split_off(batch_length(&events));
             let started = started && rest.is_empty();
             match self.queue.try_send(Batch { events, started }) {
                 Ok(()) => self.started |= started,
                 Err(error) => {
-                    let batch = error.into_inner();
-                    self.unsent += (batch.events.len() + rest.len()) as u64;
+                    let events = error.into_inner().events.into_iter().chain(rest);
+                    events.for_each(|event| self.unsent.count(&event.fact));
                     return;
                 }
             }

@@ -30,7 +30,7 @@ use crate::{
     recorder::Recorder,
     sink,
     sockets::{Asker, Question},
-    source::kernel::boottime_now,
+    source::clock::{boottime_now, wall_offset},
     state_dir::{SavedNodes, StateDir},
 };
 
@@ -349,16 +349,11 @@ impl Task {
     }
 
     fn sample_wall(&mut self, always: bool) {
-        let wall = jiff::Timestamp::now().as_nanosecond();
-        let boot = i128::from(boottime_now().nanos());
-        let Ok(nanos) = i64::try_from(wall - boot) else {
-            return;
-        };
+        let offset = wall_offset();
         let jumped = self
             .wall
-            .is_none_or(|before| before.nanos.abs_diff(nanos) > WALL_JUMP_NANOS);
+            .is_none_or(|before| before.nanos.abs_diff(offset.nanos) > WALL_JUMP_NANOS);
         if always || jumped {
-            let offset = WallOffset { nanos };
             self.wall = Some(offset);
             self.note(Fact::WallClock { offset });
         }

@@ -33,6 +33,7 @@ use crate::{
     sockets,
     source::kernel::KernelSource,
     state_dir::{Loaded, SavedNodes, StateDir},
+    taps::Taps,
     terminal, tls,
 };
 
@@ -144,6 +145,7 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
     });
     let intake = Intake {
         kernel,
+        taps: Taps::new(&config.ports()).context("cannot wait for packets")?,
         namespaces,
         asker,
         replies,

@@ -1,6 +1,7 @@
 //! Views that tests of several sinks show.
 
 use observer_core::{
+    bgp_view::BgpView,
     cause::Cause,
     event::PeerType,
     peer::{ConnectionView, Flap, KnownBy, PeerView, SessionState},
@@ -48,6 +49,7 @@ pub fn up(node: &str, peer: &str) -> PeerView {
             send_queue: 0,
             receive_queue: 0,
         }],
+        bgp: BgpView::default(),
     }
 }
 

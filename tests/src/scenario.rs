@@ -146,15 +146,20 @@ impl<'a> Cast<'a> {
         Ok(Self { victim, others })
     }
 
-    /// Every other node's session with the victim falls for one of `causes`.
-    fn others_see(&self, causes: &'static [&'static str]) -> Vec<ExpectedFlap> {
+    /// Every other node's session with the victim falls for one of `causes`, in words that hold
+    /// `words`.
+    fn others_see(
+        &self,
+        causes: &'static [&'static str],
+        words: &[&'static str],
+    ) -> Vec<ExpectedFlap> {
         let session = |node: &&Node| session(node, self.victim);
         self.others
             .iter()
             .map(|node| ExpectedFlap {
                 session: session(node),
                 causes,
-                words: Vec::new(),
+                words: words.to_vec(),
             })
             .collect()
     }
@@ -210,10 +215,12 @@ impl Scenario {
         })
     }
 
-    /// The hold time that it needs to be quick.
+    /// The hold time that it needs to be quick. What the victim's own firewall drops is never sent
+    /// *again*, so that only a look at its send queue (every 5 s) shows that nobody answers: the
+    /// hold time leaves room for one, from the first KEEPALIVE after the cut on.
     pub const fn hold(self) -> Option<u16> {
         match self {
-            Self::Firewall => Some(9),
+            Self::Firewall => Some(18),
             Self::Restart | Self::Kill | Self::Refuse | Self::Reset | Self::Linkdown => None,
         }
     }
@@ -426,14 +433,5 @@ fn closed(victim: &Node) -> &'static [&'static str] {
     match victim.speaker {
         Speaker::Bird | Speaker::Bird2 | Speaker::Frr => &["fin_received"],
         Speaker::Gobgp => &["fin_received", "rst_received"],
-    }
-}
-
-/// The same after a NOTIFICATION: the other end closes on reading it, and that may come before the
-/// victim's own close. Which of the two was first is all that TCP can tell.
-fn said_cease(victim: &Node) -> &'static [&'static str] {
-    match victim.speaker {
-        Speaker::Bird | Speaker::Bird2 | Speaker::Frr => &["fin_received", "fin_sent"],
-        Speaker::Gobgp => &["fin_received", "fin_sent", "rst_received"],
     }
 }

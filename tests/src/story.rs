@@ -273,6 +273,13 @@ fn describe(change: &Change) -> String {
         Change::Unanswered { peer, retransmits } => {
             format!("{peer} does not answer ({retransmits} retransmissions)")
         }
+        Change::GrStarted { peer, stale, .. } => format!("{peer} restarts, {stale} routes stale"),
+        Change::GrEnded { peer, how, .. } => format!("{peer}'s restart is over: {how:?}"),
+        Change::HoldMarginLow {
+            peer,
+            silent_seconds,
+            ..
+        } => format!("{peer} not heard for {silent_seconds:.1} s"),
         Change::SpeakerEnded { speaker, end } => {
             format!("speaker {} (pid {}) {end}", speaker.comm, speaker.pid)
         }

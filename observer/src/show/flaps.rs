@@ -3,7 +3,10 @@
 use std::{fmt::Write as _, path::Path};
 
 use anyhow::Result;
-use observer_core::{cause::Cause, peer::Flap};
+use observer_core::{
+    cause::{Cause, TimerOwner},
+    peer::Flap,
+};
 use serde::Deserialize;
 
 use super::words;
@@ -65,10 +68,14 @@ pub fn story(flap: &Flap) -> String {
 /// Who ended the session, as far as the cause tells.
 pub const fn closer(cause: &Cause) -> &'static str {
     match cause {
-        Cause::ResetReceived | Cause::FinReceived => "the peer",
-        Cause::ResetSent | Cause::FinSent => "this node",
+        Cause::NotificationReceived(_) | Cause::ResetReceived | Cause::FinReceived => "the peer",
+        Cause::NotificationSent(_) | Cause::ResetSent | Cause::FinSent => "this node",
         Cause::LocalSpeakerGone { .. } => "this node, whose BGP speaker ended",
         Cause::TcpError { .. } => "this node's TCP, which gave up on the network or the peer",
+        Cause::HoldTimerExpired {
+            told_by: Some(TimerOwner::Peer),
+            ..
+        } => "the peer, which no longer heard this node",
         Cause::HoldTimerExpired { .. } => "this node, which no longer heard the peer",
         Cause::Unobserved | Cause::Unknown => "not known",
     }

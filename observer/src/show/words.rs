@@ -70,6 +70,41 @@ pub fn describe(change: &Change) -> (&str, Cow<'static, str>) {
             peer,
             format!("data unanswered, retransmitted {retransmits} times").into(),
         ),
+        Change::GrStarted {
+            peer,
+            restart_secs,
+            stale,
+            ..
+        } => (
+            peer,
+            format!("graceful restart: {stale} routes stale, kept for {restart_secs} s").into(),
+        ),
+        Change::GrEnded {
+            peer,
+            how,
+            seconds,
+            dropped,
+        } => (
+            peer,
+            format!(
+                "graceful restart over after {} ({}), {dropped} stale routes dropped",
+                span(*seconds),
+                of(how)
+            )
+            .into(),
+        ),
+        Change::HoldMarginLow {
+            peer,
+            hold_secs,
+            silent_seconds,
+        } => (
+            peer,
+            format!(
+                "nothing heard for {}, hold time is {hold_secs} s",
+                span(*silent_seconds)
+            )
+            .into(),
+        ),
         Change::SpeakerEnded { speaker, end } => (
             "",
             format!("local {} (pid {}) {end}", speaker.comm, speaker.pid).into(),

@@ -1,7 +1,7 @@
 //! The HTTP routes: `/metrics` and health on one listener, the read-only API on loopback and on the
 //! unix socket, what changes state on the unix socket only.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -20,7 +20,10 @@ use observer_core::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::broadcast;
+use tokio::{
+    sync::broadcast,
+    time::{Instant, sleep},
+};
 
 use crate::{
     cli::peer_address,
@@ -98,7 +101,15 @@ fn is_local_host(host: &HeaderValue) -> bool {
     name.eq_ignore_ascii_case("localhost") || matches!(name, "127.0.0.1" | "[::1]")
 }
 
+/// A scrape waits at most this long for the first dump. Before it nobody knows whether a remembered
+/// peer is up: without its series an alert would resolve, with `down` it could fire in vain.
+const SCRAPE_WAITS: Duration = Duration::from_secs(5);
+
 async fn scrape(State(answers): State<Answers>) -> Response {
+    let begun = Instant::now();
+    while answers.health.unready().is_some() && begun.elapsed() < SCRAPE_WAITS {
+        sleep(Duration::from_millis(5)).await;
+    }
     let text = match answers.keeper.snapshot().await {
         Ok(snapshot) => metrics::render(
             &snapshot,

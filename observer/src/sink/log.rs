@@ -11,7 +11,10 @@ pub fn tell(record: &ChangeRecord) {
     let (peer, what) = words::describe(&record.change);
     let (peer, what) = (plain(peer), plain(&what));
     match &record.change {
-        Change::Flap { .. } | Change::Lost { .. } | Change::SpeakerEnded { .. } => {
+        Change::Flap { .. }
+        | Change::Lost { .. }
+        | Change::SpeakerEnded { .. }
+        | Change::HoldMarginLow { .. } => {
             warn!(node, peer, "{what}");
         }
         Change::SessionUp { .. }
@@ -19,6 +22,8 @@ pub fn tell(record: &ChangeRecord) {
         | Change::PeerForgotten { .. }
         | Change::SpeakerSeen { .. }
         | Change::FlapAmended { .. }
+        | Change::GrStarted { .. }
+        | Change::GrEnded { .. }
         | Change::Unanswered { .. } => info!(node, peer, "{what}"),
         Change::SessionDown { .. } | Change::SessionState { .. } | Change::ConnectFailed { .. } => {
             debug!(node, peer, "{what}");

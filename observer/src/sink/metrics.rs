@@ -20,7 +20,7 @@ use prometheus::{
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 19] = [
+const EVENT_KINDS: [&str; 24] = [
     "tick",
     "wall_clock",
     "node_observed",
@@ -33,6 +33,11 @@ const EVENT_KINDS: [&str; 19] = [
     "reset_received",
     "reset_sent",
     "retransmit",
+    "segment",
+    "tap_attached",
+    "tap_detached",
+    "tap_fragments",
+    "tap_strangers",
     "socket_info",
     "socket_gone",
     "sockets_dumped",
@@ -62,6 +67,11 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::SocketInfo { .. } => "socket_info",
         Fact::SocketGone { .. } => "socket_gone",
         Fact::SocketsDumped { .. } => "sockets_dumped",
+        Fact::Segment { .. } => "segment",
+        Fact::TapAttached { .. } => "tap_attached",
+        Fact::TapDetached { .. } => "tap_detached",
+        Fact::TapFragments { .. } => "tap_fragments",
+        Fact::TapStrangers { .. } => "tap_strangers",
         Fact::SpeakerExited { .. } => "speaker_exited",
         Fact::SpeakerSignalled { .. } => "speaker_signalled",
         Fact::SpeakerOom { .. } => "speaker_oom",

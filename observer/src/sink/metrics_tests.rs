@@ -38,6 +38,7 @@ fn snapshot() -> Snapshot {
                     sum: 0.5,
                 },
             )]),
+            ..Totals::default()
         },
         events: BTreeMap::from([("tcp_state", 5)]),
     }

@@ -21,7 +21,6 @@ use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
-use nix::time::{ClockId, clock_gettime};
 use observer_abi::{
     COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS,
     COUNTERS, MAX_PORTS,
@@ -39,7 +38,10 @@ use self::{
     layout::Found,
     probes::{PROBES, explain},
 };
-use super::btf::{Btf, BtfError};
+use super::{
+    btf::{Btf, BtfError},
+    clock::boottime_now,
+};
 
 /// The kernel programs; empty where the build was told to skip them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
@@ -283,17 +285,6 @@ fn named(mut event: Event) -> Event {
         comm.trim_end().clone_into(&mut speaker.comm);
     }
     event
-}
-
-/// CLOCK_BOOTTIME now, the clock of every event.
-pub fn boottime_now() -> Timestamp {
-    // The clock exists since 2.6.39; a system without it is not one we run on.
-    let Ok(now) = clock_gettime(ClockId::CLOCK_BOOTTIME) else {
-        return Timestamp::default();
-    };
-    let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
-    let nanos = u64::try_from(now.tv_nsec()).unwrap_or(0);
-    Timestamp::from_nanos(seconds * 1_000_000_000 + nanos)
 }
 
 /// Everything short of attaching.

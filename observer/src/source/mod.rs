@@ -2,7 +2,9 @@
 //! can run and why not; none concludes anything.
 
 pub mod btf;
+pub mod clock;
 pub mod kernel;
 pub mod netns;
 pub mod sock_diag;
 pub mod speakers;
+pub mod tap;

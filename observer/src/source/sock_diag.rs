@@ -34,7 +34,8 @@ use observer_core::{
 
 use self::message::{Answer, FAMILIES, Message, dump_request, inspect_request, messages};
 use super::{
-    kernel::{boottime_now, identity::is_own},
+    clock::boottime_now,
+    kernel::identity::is_own,
     netns::{Netns, NetnsError},
     speakers::{Owners, owners},
 };

@@ -11,7 +11,7 @@ use nix::{
     libc,
     sys::socket::{setsockopt, sockopt},
 };
-use observer::source::{kernel::boottime_now, sock_diag::SockDiag};
+use observer::source::{clock::boottime_now, sock_diag::SockDiag};
 use observer_core::event::{Event, Fact, NetnsId, Socket, SocketId, TcpState};
 
 use crate::lab::{Namespace, Observed, can_run};

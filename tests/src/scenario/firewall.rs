@@ -6,7 +6,7 @@ use super::{Act, Cast, Expected, Script, Step, When, at};
 const SILENCE: &[&str] = &["hold_timer_expired", "tcp_error"];
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
-    let mut flaps = cast.others_see(SILENCE);
+    let mut flaps = cast.others_see(SILENCE, &[]);
     flaps.extend(cast.victim_sees(SILENCE, &[]));
     Script {
         title: "a firewall cuts n2 off",

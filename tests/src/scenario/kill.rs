@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use super::{Act, Cast, Expected, Script, at, closed};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
-    let mut flaps = cast.others_see(closed(cast.victim));
+    let mut flaps = cast.others_see(closed(cast.victim), &[]);
     flaps.extend(cast.victim_sees(
         &["local_speaker_gone"],
         &[cast.victim.speaker.comm(), "SIGKILL from"],

@@ -2,10 +2,10 @@
 
 use nix::sys::signal::Signal;
 
-use super::{Act, Cast, Expected, Script, at, said_cease};
+use super::{Act, Cast, Expected, Script, at};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
-    let mut flaps = cast.others_see(said_cease(cast.victim));
+    let mut flaps = cast.others_see(&["notification_received"], &["peer sent Cease"]);
     flaps.extend(cast.victim_sees(
         &["local_speaker_gone"],
         &[cast.victim.speaker.comm(), "SIGTERM from"],

@@ -1,0 +1,210 @@
+//! Segments that came before their connection is known: a dial whose event is still being merged, an
+//! inbound connection of a candidate, a socket that only sock_diag will tell of. Bounded in number,
+//! octets and time, so that neither transit traffic nor strangers cost more than that.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use crate::{address::PeerAddress, stream::Segment, tap::Tapped, time::Timestamp};
+
+/// Our end and the other end.
+pub(crate) type Tuple = (SocketAddr, SocketAddr);
+
+/// Tuples kept at most; half of them may be of addresses that are no known peer.
+const MAX_TUPLES: usize = 64;
+/// Tuples kept for one address that is no known peer.
+const MAX_PER_ADDRESS: usize = 4;
+/// Octets kept per tuple, bookkeeping included. What needs more is not kept at all: a conversation
+/// with a hole is read no better than one entered midway.
+const MAX_OCTETS: usize = 64 << 10;
+/// What a segment costs besides its payload.
+const OVERHEAD: usize = 128;
+/// How long an unknown address may take to become a peer.
+const STRANGER_WAITS: Duration = Duration::from_secs(2);
+/// How long a peer's connection may take to show: without kernel probes sock_diag finds it.
+const PEER_WAITS: Duration = Duration::from_secs(10);
+
+/// The segments of one node.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    by_tuple: BTreeMap<Tuple, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    until: Timestamp,
+    known: bool,
+    size: usize,
+    segments: Vec<Kept>,
+}
+
+/// A segment that waits.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub at: Timestamp,
+    interface: u32,
+    sent: bool,
+    seq: u32,
+    ack: Option<u32>,
+    /// SYN, FIN, RST.
+    flags: (bool, bool, bool),
+    payload: Box<[u8]>,
+    missing: u32,
+}
+
+impl Kept {
+    fn new(at: Timestamp, tapped: &Tapped<'_>) -> Self {
+        let segment = &tapped.segment;
+        Self {
+            at,
+            interface: tapped.interface,
+            sent: tapped.sent,
+            seq: segment.seq,
+            ack: segment.ack,
+            flags: (segment.syn, segment.fin, segment.rst),
+            payload: segment.payload.into(),
+            missing: segment.missing,
+        }
+    }
+
+    /// As it was, between the ends `tuple`.
+    pub fn tapped(&self, tuple: Tuple) -> Tapped<'_> {
+        let (syn, fin, rst) = self.flags;
+        Tapped {
+            interface: self.interface,
+            sent: self.sent,
+            tuple,
+            segment: Segment {
+                seq: self.seq,
+                ack: self.ack,
+                syn,
+                fin,
+                rst,
+                payload: &self.payload,
+                missing: self.missing,
+            },
+        }
+    }
+}
+
+impl Early {
+    /// Whether segments of `tuple` wait.
+    pub fn contains(&self, tuple: &Tuple) -> bool {
+        self.by_tuple.contains_key(tuple)
+    }
+
+    /// Keeps a segment whose connection is not known; `known` when the other end is a known peer. A
+    /// tuple begins with its SYN: what is met midway is transit, or is read midway all the same.
+    /// False when it is not kept.
+    pub fn keep(&mut self, at: Timestamp, tapped: &Tapped<'_>, known: bool) -> bool {
+        self.expire(at);
+        let tuple = tapped.tuple;
+        if !self.contains(&tuple) {
+            if !tapped.segment.syn || !self.has_room(tuple, known) {
+                return false;
+            }
+            let waits = if known { PEER_WAITS } else { STRANGER_WAITS };
+            let waiting = Waiting {
+                until: at.after(waits),
+                known,
+                size: 0,
+                segments: Vec::new(),
+            };
+            self.by_tuple.insert(tuple, waiting);
+        }
+        let Some(waiting) = self.by_tuple.get_mut(&tuple) else {
+            return false;
+        };
+        waiting.size += tapped.segment.payload.len() + OVERHEAD;
+        if waiting.size > MAX_OCTETS {
+            self.by_tuple.remove(&tuple);
+            return false;
+        }
+        waiting.segments.push(Kept::new(at, tapped));
+        true
+    }
+
+    /// The connection between these ends is known now: gives its segments, in order.
+    pub fn take(&mut self, at: Timestamp, tuple: &Tuple) -> Vec<Kept> {
+        self.expire(at);
+        self.by_tuple
+            .remove(tuple)
+            .map(|waiting| waiting.segments)
+            .unwrap_or_default()
+    }
+
+    fn expire(&mut self, at: Timestamp) {
+        self.by_tuple.retain(|_, waiting| waiting.until >= at);
+    }
+
+    fn has_room(&self, tuple: Tuple, known: bool) -> bool {
+        if known {
+            return self.by_tuple.len() < MAX_TUPLES;
+        }
+        let unknown = || self.by_tuple.iter().filter(|(_, waiting)| !waiting.known);
+        let address = PeerAddress::of(tuple.1);
+        let same = unknown().filter(|(other, _)| PeerAddress::of(other.1) == address);
+        unknown().count() < MAX_TUPLES / 2 && same.count() < MAX_PER_ADDRESS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(host: u8, port: u16) -> Tuple {
+        let remote = SocketAddr::from(([10, 1, 0, host], port));
+        (SocketAddr::from(([10, 0, 0, 1], 179)), remote)
+    }
+
+    fn tapped(tuple: Tuple, syn: bool, payload: &[u8]) -> Tapped<'_> {
+        Tapped {
+            interface: 1,
+            sent: false,
+            tuple,
+            segment: Segment {
+                syn,
+                payload,
+                ..Segment::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_flood_of_strangers_leaves_room_for_peers_and_ends() {
+        let mut early = Early::default();
+        let at = Timestamp::from_nanos(1_000_000_000);
+        for number in 0..10_000_u16 {
+            let host = u8::try_from(number % 200).unwrap();
+            early.keep(at, &tapped(tuple(host, number), true, b""), false);
+        }
+        assert_eq!(early.by_tuple.len(), MAX_TUPLES / 2);
+        let peer = tuple(250, 5);
+        assert!(early.keep(at, &tapped(peer, true, b""), true));
+        assert!(early.keep(at, &tapped(peer, false, b"x"), true));
+        let later = at.after(Duration::from_secs(3));
+        assert_eq!(early.take(later, &peer).len(), 2);
+        assert!(early.by_tuple.is_empty());
+    }
+
+    #[test]
+    fn what_begins_midway_or_grows_too_large_is_not_kept() {
+        let mut early = Early::default();
+        let at = Timestamp::default();
+        let peer = tuple(2, 5);
+        assert!(!early.keep(at, &tapped(peer, false, b"x"), true));
+        assert!(early.keep(at, &tapped(peer, true, b""), true));
+        let big = vec![0; MAX_OCTETS];
+        assert!(!early.keep(at, &tapped(peer, false, &big), true));
+        assert!(early.take(at, &peer).is_empty());
+    }
+
+    #[test]
+    fn one_address_cannot_fill_the_table() {
+        let mut early = Early::default();
+        let at = Timestamp::default();
+        for port in 0..100 {
+            early.keep(at, &tapped(tuple(9, port), true, b""), false);
+        }
+        assert_eq!(early.by_tuple.len(), MAX_PER_ADDRESS);
+    }
+}

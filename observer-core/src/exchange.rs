@@ -1,0 +1,260 @@
+//! What one peer and this node have said to each other, over all connections since the peer is known.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bgp::{MessageKind, NotificationFacts, OpenFacts, UpdateFacts, iana},
+    bgp_view::NotificationView,
+    conversation::{Direction, DirectionCounters, Observation, Seen},
+    event::SocketId,
+    evidence::Clue,
+    restart::Window,
+    rib::Rib,
+    time::{Timestamp, WallOffset},
+    totals::WireTotals,
+    wire::Signs,
+};
+
+/// One thing of each direction.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Sides<T> {
+    /// What this node sent.
+    pub sent: T,
+    /// What the peer sent and this node's kernel took.
+    pub received: T,
+}
+
+impl<T> Sides<T> {
+    /// That of a direction; `a` is this node.
+    pub const fn of(&self, direction: Direction) -> &T {
+        match direction {
+            Direction::AToB => &self.sent,
+            Direction::BToA => &self.received,
+        }
+    }
+
+    /// Likewise, to change.
+    pub(crate) const fn of_mut(&mut self, direction: Direction) -> &mut T {
+        match direction {
+            Direction::AToB => &mut self.sent,
+            Direction::BToA => &mut self.received,
+        }
+    }
+}
+
+/// Messages by type.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct MessageCounts {
+    /// OPENs, readable or not; so with all types.
+    pub open: u64,
+    /// UPDATEs.
+    pub update: u64,
+    /// NOTIFICATIONs.
+    pub notification: u64,
+    /// KEEPALIVEs.
+    pub keepalive: u64,
+    /// ROUTE-REFRESHes.
+    pub route_refresh: u64,
+    /// Messages of no known type.
+    pub other: u64,
+}
+
+impl MessageCounts {
+    /// Of one direction of a conversation.
+    pub(crate) const fn of(counters: &DirectionCounters) -> Self {
+        Self {
+            open: counters.open,
+            update: counters.update,
+            notification: counters.notification,
+            keepalive: counters.keepalive,
+            route_refresh: counters.route_refresh,
+            other: counters.other,
+        }
+    }
+
+    /// Adds what `now` has more than `before`.
+    pub(crate) fn add_since(&mut self, now: &Self, before: &Self) {
+        let add = |count: &mut u64, now: u64, before: u64| {
+            *count = count.saturating_add(now.saturating_sub(before));
+        };
+        add(&mut self.open, now.open, before.open);
+        add(&mut self.update, now.update, before.update);
+        add(
+            &mut self.notification,
+            now.notification,
+            before.notification,
+        );
+        add(&mut self.keepalive, now.keepalive, before.keepalive);
+        add(
+            &mut self.route_refresh,
+            now.route_refresh,
+            before.route_refresh,
+        );
+        add(&mut self.other, now.other, before.other);
+    }
+
+    /// Each count with the value of its `type` label.
+    pub const fn by_type(&self) -> [(&'static str, u64); 6] {
+        [
+            ("open", self.open),
+            ("update", self.update),
+            ("notification", self.notification),
+            ("keepalive", self.keepalive),
+            ("route_refresh", self.route_refresh),
+            ("other", self.other),
+        ]
+    }
+}
+
+/// What was said since the peer is known.
+#[derive(Debug, Default)]
+pub(crate) struct Exchange {
+    pub messages: Sides<MessageCounts>,
+    /// The latest OPENs.
+    pub opens: Sides<Option<OpenFacts>>,
+    /// The latest NOTIFICATIONs, and when.
+    pub notifications: Sides<Option<NotificationView>>,
+    /// Things wrong, by kind.
+    pub decode_errors: BTreeMap<&'static str, u64>,
+    pub rib: Rib,
+    /// Its routes are stale, or were until End-of-RIB of some families.
+    pub restart: Option<Window>,
+    /// Stale routes that End-of-RIBs dropped in this restart.
+    pub swept: u64,
+    pub end_of_rib: Option<Duration>,
+}
+
+/// Observations of one connection while they are taken in.
+pub(crate) struct Listening<'a> {
+    pub exchange: &'a mut Exchange,
+    pub totals: &'a mut WireTotals,
+    pub id: SocketId,
+    pub wall: WallOffset,
+    /// The session rides on this connection, or may come to.
+    pub carries: bool,
+    /// How many routes more there may be.
+    pub room: usize,
+    /// Routes for which there was no room.
+    pub refused: u64,
+    /// The last End-of-RIB that a restart waited for came.
+    pub restart_over: bool,
+    /// What bears on the connection's end.
+    pub clues: Vec<Clue>,
+    /// The session's state may be another.
+    pub news: bool,
+}
+
+impl Listening<'_> {
+    /// Takes in one observation.
+    pub fn take(&mut self, signs: &mut Signs, observation: &Observation<'_>) {
+        let Observation {
+            at,
+            direction,
+            seen,
+        } = *observation;
+        let received = direction == Direction::BToA;
+        match seen {
+            Seen::Syn => signs.begun = true,
+            Seen::Open(open) => {
+                *signs.open.of_mut(direction) = true;
+                *self.exchange.opens.of_mut(direction) = Some(open.clone());
+                self.news = true;
+            }
+            Seen::Keepalive => {
+                if received {
+                    self.time_keepalive(signs, at);
+                    signs.hear(at);
+                }
+                let before = (signs.keepalive, signs.established_at);
+                signs.keep_alive(at, direction);
+                self.news |= before != (signs.keepalive, signs.established_at);
+            }
+            Seen::Update(facts, _) => {
+                if received {
+                    signs.hear(at);
+                    self.learn(signs, at, facts);
+                }
+            }
+            Seen::Notification(notification) => {
+                self.notify(signs, at, direction, notification);
+            }
+            Seen::Malformed(kind, error) => {
+                let label = error.kind.label();
+                *self.exchange.decode_errors.entry(label).or_default() += 1;
+                *self.totals.decode_errors.entry(label).or_default() += 1;
+                signs.broken |= kind.is_none() || kind == Some(MessageKind::Open);
+                self.news = true;
+            }
+            Seen::Gap(_) | Seen::Resync(_) => {
+                signs.broken = true;
+                self.news = true;
+            }
+            Seen::Closed | Seen::Reset => {
+                signs.passed = true;
+                self.news = true;
+            }
+            Seen::RouteRefresh(_) | Seen::Unknown(_) => {}
+        }
+    }
+
+    fn time_keepalive(&mut self, signs: &Signs, at: Timestamp) {
+        if let Some(before) = signs.keepalive_at.received {
+            self.totals.keepalive_interval.observe(at.since(before));
+        }
+    }
+
+    fn learn(&mut self, signs: &Signs, at: Timestamp, facts: &UpdateFacts<'_>) {
+        let exchange = &mut *self.exchange;
+        if self.carries && exchange.rib.owner.is_none() {
+            exchange.rib.begin(self.id);
+        }
+        if !self.carries || exchange.rib.owner != Some(self.id) {
+            return;
+        }
+        let refused = exchange.rib.update(facts, self.room);
+        self.refused = self.refused.saturating_add(refused);
+        let Some(family) = facts.end_of_rib else {
+            return;
+        };
+        let first = exchange.rib.complete.insert(family);
+        if let Some(up) = signs.established_at.filter(|_| first) {
+            exchange.end_of_rib = Some(at.since(up));
+            self.totals.end_of_rib.observe(at.since(up));
+        }
+        let swept = exchange.rib.sweep(family);
+        exchange.swept += u64::try_from(swept).unwrap_or(u64::MAX);
+        let window = exchange.restart.as_mut();
+        self.restart_over |= window.is_some_and(|window| window.complete(family));
+    }
+
+    fn notify(
+        &mut self,
+        signs: &mut Signs,
+        at: Timestamp,
+        direction: Direction,
+        notification: &NotificationFacts,
+    ) {
+        signs.notified = true;
+        signs.passed = true;
+        self.news = true;
+        self.totals.count_notification(direction, notification);
+        *self.exchange.notifications.of_mut(direction) = Some(NotificationView {
+            at: self.wall.wall(at),
+            notification: notification.clone(),
+            words: notification.to_string(),
+        });
+        self.clues.push(Clue::Notification {
+            sent: direction == Direction::AToB,
+            notification: notification.clone(),
+        });
+    }
+}
+
+/// Whether a NOTIFICATION of ours says that the peer is no longer configured here (RFC 4486 §4).
+pub(crate) fn deconfigures(notification: &NotificationFacts) -> bool {
+    (notification.code, notification.subcode)
+        == (iana::error_code::CEASE, iana::cease::PEER_DE_CONFIGURED)
+}

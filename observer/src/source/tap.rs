@@ -1,0 +1,135 @@
+//! The packet tap: reads the BGP conversation off the wire, passively, in one network namespace.
+//!
+//! It holds a packet socket on each interface through which a known peer is routed, on no other: a
+//! tap on every pod's `cali*` would put a filter on the path of packets that are none of its
+//! business. It hands out packets as they are; what they say is decoded elsewhere, by the code that
+//! reads capture files.
+
+mod filter;
+mod route;
+mod socket;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+pub use self::socket::{Batch, PacketInfo};
+use self::{route::RouteLookup, socket::PacketSocket};
+
+/// Packets handed out per socket and call of [`Tap::drain`], so that one busy peer cannot keep the
+/// others waiting.
+const DRAIN_LIMIT: usize = 1024;
+
+/// The loopback's index in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
+/// Whether packets can be read in the calling thread's namespace; nothing stays open.
+///
+/// # Errors
+/// Why not.
+pub fn try_open(ports: &[u16]) -> io::Result<()> {
+    PacketSocket::open(LOOPBACK, ports).map(drop)
+}
+
+/// The tap of one namespace.
+///
+/// It is opened and refreshed by a thread inside that namespace; everything else may be done from
+/// anywhere.
+#[derive(Debug)]
+pub struct Tap {
+    ports: Vec<u16>,
+    sockets: BTreeMap<u32, PacketSocket>,
+    lookup: RouteLookup,
+    drops: u64,
+}
+
+impl Tap {
+    /// A tap on nothing yet, in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// As socket(2); `EPERM` without `CAP_NET_RAW` only shows in
+    /// [`refresh`](Self::refresh), when there is something to open.
+    pub fn open(ports: &[u16]) -> io::Result<Self> {
+        Ok(Self {
+            ports: ports.to_vec(),
+            sockets: BTreeMap::new(),
+            lookup: RouteLookup::open()?,
+            drops: 0,
+        })
+    }
+
+    /// Interfaces that are tapped now.
+    pub fn interfaces(&self) -> impl Iterator<Item = u32> {
+        self.sockets.keys().copied()
+    }
+
+    /// Looks up where `peers` are routed now, opens sockets on interfaces that are new and closes
+    /// those that no peer is behind any more; new ones are added to `ready`. To be called from inside
+    /// the namespace, when a peer came, and every few seconds, since routes and interfaces come and
+    /// go.
+    ///
+    /// # Errors
+    /// The first failure to open or to ask; the rest is done all the same.
+    pub fn refresh(&mut self, peers: &BTreeSet<IpAddr>, ready: &Epoll) -> io::Result<()> {
+        let mut outcome = Ok(());
+        let mut wanted = BTreeSet::new();
+        for peer in peers {
+            match self.lookup.interface_towards(*peer) {
+                Ok(Some(interface)) => {
+                    wanted.insert(interface);
+                }
+                Ok(None) => {}
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        // While no route leads to any peer (the uplink lost its address), the old sockets stay: what
+        // still arrives there is evidence.
+        if !wanted.is_empty() {
+            self.sockets
+                .retain(|interface, _| wanted.contains(interface));
+        }
+        for interface in wanted {
+            if !self.sockets.contains_key(&interface) {
+                outcome = outcome.and(self.add(interface, ready));
+            }
+        }
+        outcome
+    }
+
+    /// A descriptor leaves `ready` by being closed.
+    fn add(&mut self, interface: u32, ready: &Epoll) -> io::Result<()> {
+        let socket = PacketSocket::open(interface, &self.ports)?;
+        ready.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        self.sockets.insert(interface, socket);
+        Ok(())
+    }
+
+    /// Hands out the packets that wait, by way of `batch`; true if more may be waiting. A socket whose
+    /// interface is gone is closed.
+    pub fn drain(&mut self, batch: &mut Batch, mut take: impl FnMut(PacketInfo, &[u8])) -> bool {
+        let mut more = false;
+        let mut gone = Vec::new();
+        for (interface, socket) in &self.sockets {
+            match batch.drain(socket, DRAIN_LIMIT, &mut take) {
+                Ok(taken) => more |= taken >= DRAIN_LIMIT,
+                // The interface went down: told once, and packets come again when it is up.
+                Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {}
+                Err(_) => gone.push(*interface),
+            }
+            self.drops += socket.take_drops().unwrap_or(0);
+        }
+        for interface in gone {
+            self.sockets.remove(&interface);
+        }
+        more
+    }
+
+    /// Packets the kernel dropped because we were too slow, since the last call.
+    pub fn take_drops(&mut self) -> u64 {
+        std::mem::take(&mut self.drops)
+    }
+}
