@@ -203,7 +203,13 @@ fn programs() -> Result<()> {
 
 fn tests(long: bool) -> Result<()> {
     let mut test = cargo()?;
-    test.args(["test", "--workspace", "--exclude", "observer-ebpf"]);
+    test.args([
+        "test",
+        "--workspace",
+        "--exclude",
+        "observer-ebpf",
+        "--no-fail-fast",
+    ]);
     test.args(if long {
         &["--", "--include-ignored"][..]
     } else {
