@@ -36,6 +36,16 @@ pub struct Event {
     pub fact: Fact,
 }
 
+impl Event {
+    /// `fact`, as the agent noticed it at `now`.
+    pub const fn noticed(now: Timestamp, fact: Fact) -> Self {
+        Self {
+            occurred: Occurred::noticed(now, now),
+            fact,
+        }
+    }
+}
+
 /// What happened. The kernel's words for the kernel's facts; nothing is concluded yet.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]

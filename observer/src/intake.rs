@@ -12,7 +12,7 @@ use std::{
 use anyhow::anyhow;
 use observer_core::{
     event::{Event, Fact, LossStage, NetnsId, Process},
-    time::{Occurred, Timestamp},
+    time::Timestamp,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -219,9 +219,8 @@ impl Unsent {
         let strangers = (strangers > 0).then_some(Fact::Strangers {
             connections: strangers,
         });
-        let occurred = Occurred::noticed(now, now);
         let facts = lost.chain(strangers);
-        facts.map(|fact| Event { occurred, fact }).collect()
+        facts.map(|fact| Event::noticed(now, fact)).collect()
     }
 }
 
@@ -269,8 +268,7 @@ impl Reading {
 
     fn note(&mut self, fact: Fact) {
         let now = boottime_now();
-        let occurred = Occurred::noticed(now, now);
-        self.reorder.push(now, [Event { occurred, fact }]);
+        self.reorder.push(now, [Event::noticed(now, fact)]);
     }
 
     fn look_around(&mut self) {
@@ -308,7 +306,7 @@ impl Reading {
                     self.first.insert(netns);
                 }
                 if let Err(error) = self.taps.begin(netns, &handle) {
-                    self.tell_tap(netns, Some(format!("{error:#}")));
+                    self.tell_source(netns, SourceStatus::tap, Some(format!("{error:#}")));
                 }
                 self.dump(netns);
             }
@@ -406,20 +404,34 @@ impl Reading {
 
     fn tell_sock_diag(&mut self, netns: NetnsId, failure: Option<String>) {
         self.repair |= failure.is_some();
-        let Some(node) = self.namespaces.node(netns) else {
-            return;
-        };
-        // A failure that stays is told and counted once.
-        let told = failure.clone();
-        if self.health.set(SourceStatus::sock_diag(node, failure))
-            && let Some(reason) = told
-        {
-            warn!(node, "sock_diag: {reason}");
+        if self.tell_source(netns, SourceStatus::sock_diag, failure) {
             self.note(Fact::Lost {
                 stage: LossStage::SockDiag,
                 count: 1,
             });
         }
+    }
+
+    /// Tells how a namespace's source does now; whether it is a failure, and news: one that stays is
+    /// told and counted once.
+    fn tell_source(
+        &self,
+        netns: NetnsId,
+        status: fn(&str, Option<String>) -> SourceStatus,
+        failure: Option<String>,
+    ) -> bool {
+        let Some(node) = self.namespaces.node(netns) else {
+            return false;
+        };
+        let status = status(node, failure);
+        if !self.health.set(status.clone()) {
+            return false;
+        }
+        let Some(reason) = status.reason else {
+            return false;
+        };
+        warn!(node, "{}: {reason}", status.name);
+        true
     }
 
     /// Moves the taps to where the peers are routed now.
@@ -430,41 +442,26 @@ impl Reading {
         self.reorder.push(boottime_now(), changes);
         for (netns, outcome) in outcomes {
             let reason = outcome.err().map(|error| format!("{error:#}"));
-            self.tell_tap(netns, reason);
-        }
-    }
-
-    fn tell_tap(&self, netns: NetnsId, reason: Option<String>) {
-        let Some(node) = self.namespaces.node(netns) else {
-            return;
-        };
-        let told = reason.clone();
-        if self.health.set(SourceStatus::tap(node, reason))
-            && let Some(reason) = told
-        {
-            warn!(node, "tap: {reason}");
+            self.tell_source(netns, SourceStatus::tap, reason);
         }
     }
 
     fn obey(&mut self, wish: Control) {
-        match wish {
+        let kernel = self.kernel.as_mut();
+        let done = match wish {
             Control::Dump(netns) => return self.dump(netns),
             Control::Trust(netns, address) => {
                 if self.taps.follow(netns, address) {
                     self.retap = self.retap.min(boottime_now().after(RETAP_SOON));
                 }
+                kernel.map(|kernel| kernel.trust(netns, address))
             }
-            Control::Distrust(netns, address) => self.taps.unfollow(netns, address),
-        }
-        let Some(kernel) = &mut self.kernel else {
-            return;
+            Control::Distrust(netns, address) => {
+                self.taps.unfollow(netns, address);
+                kernel.map(|kernel| kernel.distrust(netns, address))
+            }
         };
-        let done = match wish {
-            Control::Trust(netns, address) => kernel.trust(netns, address),
-            Control::Distrust(netns, address) => kernel.distrust(netns, address),
-            Control::Dump(_) => Ok(()),
-        };
-        if let Err(error) = done {
+        if let Some(Err(error)) = done {
             warn!(?wish, "kernel filter: {:#}", anyhow!(error));
             self.note(Fact::Lost {
                 stage: LossStage::Map,

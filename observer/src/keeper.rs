@@ -15,7 +15,7 @@ use observer_core::{
     event::{Event, Fact, LossStage},
     observer::Totals,
     peer::{Flap, PeerView},
-    time::{Occurred, Timestamp, WallOffset},
+    time::{Timestamp, WallOffset},
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -265,8 +265,7 @@ impl Task {
 
     fn note(&mut self, fact: Fact) {
         let now = boottime_now();
-        let occurred = Occurred::noticed(now, now);
-        self.apply(now, &Event { occurred, fact });
+        self.apply(now, &Event::noticed(now, fact));
     }
 
     fn apply(&mut self, at: Timestamp, event: &Event) {

@@ -165,10 +165,7 @@ impl Taps {
             let left = left.map(|&interface| Fact::TapDetached { netns, interface });
             let new = after.difference(&before);
             let new = new.map(|&interface| Fact::TapAttached { netns, interface });
-            out.extend(left.chain(new).map(|fact| Event {
-                occurred: Occurred::noticed(now, now),
-                fact,
-            }));
+            out.extend(left.chain(new).map(|fact| Event::noticed(now, fact)));
         }
         outcomes
     }
@@ -189,7 +186,7 @@ impl Taps {
         self.more = false;
         let now = boottime_now();
         let offset = wall_offset();
-        for (netns, node) in &mut self.nodes {
+        for (&netns, node) in &mut self.nodes {
             let NodeTap {
                 tap,
                 peers,
@@ -202,7 +199,7 @@ impl Taps {
                     Dissected::Tcp(tcp) => {
                         let remote = if info.outgoing { tcp.to } else { tcp.from };
                         if peers.contains(&remote.ip()) || strangers.spend(now) {
-                            out.extend(segment(*netns, info, &tcp, offset, now));
+                            out.extend(segment(netns, info, &tcp, offset, now));
                         }
                     }
                     Dissected::Fragment => fragments += 1,
@@ -211,30 +208,15 @@ impl Taps {
             });
             let mut tell = |count, fact| {
                 if count > 0 {
-                    out.push(Event {
-                        occurred: Occurred::noticed(now, now),
-                        fact,
-                    });
+                    out.push(Event::noticed(now, fact));
                 }
             };
-            tell(
-                fragments,
-                Fact::TapFragments {
-                    netns: *netns,
-                    count: fragments,
-                },
-            );
+            let count = fragments;
+            tell(count, Fact::TapFragments { netns, count });
             let count = std::mem::take(&mut strangers.refused);
-            let netns = *netns;
             tell(count, Fact::TapStrangers { netns, count });
-            let count = tap.take_drops();
-            tell(
-                count,
-                Fact::Lost {
-                    stage: LossStage::Tap,
-                    count,
-                },
-            );
+            let (stage, count) = (LossStage::Tap, tap.take_drops());
+            tell(count, Fact::Lost { stage, count });
         }
     }
 }
