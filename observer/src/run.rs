@@ -48,6 +48,7 @@ pub fn run(args: &RunArgs) -> Result<Answer> {
         return Ok(Answer::Done);
     }
     let log = logging::start(config.log_format, &config.log)?;
+    use_one_arena();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -55,6 +56,20 @@ pub fn run(args: &RunArgs) -> Result<Answer> {
         .context("cannot start threads")?;
     runtime.block_on(agent(&args.config, config, &log))?;
     Ok(Answer::Done)
+}
+
+/// Makes glibc's malloc keep one heap for all threads. Events are made by one thread and dropped by
+/// another, and with an arena per thread the resident size creeps up under load although nothing is
+/// kept: by about 1 MiB per 10,000 strangers, where with one arena it stays flat. To be called before
+/// there are threads. musl's malloc has one heap as it is.
+fn use_one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no other thread runs yet, and the parameter only limits how many arenas are made.
+    let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    #[cfg(target_env = "gnu")]
+    if set == 0 {
+        warn!("malloc keeps an arena per thread: memory may creep up under load");
+    }
 }
 
 struct Listeners {
