@@ -51,7 +51,8 @@ pub fn agent(release: bool) -> Result<PathBuf> {
         .join(AGENT))
 }
 
-fn static_agent() -> Result<PathBuf> {
+/// Builds the agent that runs on any Linux.
+pub fn static_agent() -> Result<PathBuf> {
     if !setup::has_musl_target()? {
         bail!("the Rust toolchain in use has no {MUSL}: `rustup target add {MUSL}`");
     }
