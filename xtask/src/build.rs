@@ -51,7 +51,8 @@ pub fn program(package: &str, name: &str, release: bool) -> Result<PathBuf> {
     Ok(target().join(profile).join(name))
 }
 
-fn static_agent() -> Result<PathBuf> {
+/// Builds the agent that runs on any Linux.
+pub fn static_agent() -> Result<PathBuf> {
     if !setup::has_musl_target()? {
         bail!("the Rust toolchain in use has no {MUSL}: `rustup target add {MUSL}`");
     }
