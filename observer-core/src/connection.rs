@@ -244,17 +244,17 @@ impl Connection {
             stuck: self
                 .stuck_since
                 .is_some_and(|since| at.since(since) >= Duration::from_secs(1)),
+            hold: self.wire.hold(),
         });
         Step::Left
     }
 
     /// How long nothing has been received, at least.
     pub fn silent(&self, at: Timestamp) -> Duration {
-        at.since(
-            self.last_data
-                .or(self.connected_at)
-                .unwrap_or(self.begun_at),
-        )
+        // Messages that were read tell the moment; a counter that grew only tells of one before now.
+        let read = self.wire.signs.heard_at.filter(|_| self.wire.is_telling());
+        let heard = read.or(self.last_data).or(self.connected_at);
+        at.since(heard.unwrap_or(self.begun_at))
     }
 
     /// Payload bytes acknowledged: the kernel counts the SYN of the side that dialled.
