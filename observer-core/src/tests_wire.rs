@@ -297,7 +297,7 @@ fn forged_segments_change_nothing_but_a_counter() {
     assert_eq!(scene.story(), Vec::<String>::new());
     assert!(scene.view().up);
     let wire = &scene.observer.totals().wire["n1"];
-    assert_eq!(wire.tap.out_of_window, 1);
+    assert_eq!(wire.tap.out_of_window, 2);
     assert_eq!(wire.messages.received.notification, 0);
 }
 

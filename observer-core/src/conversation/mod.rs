@@ -147,6 +147,10 @@ impl Conversation {
         segment: &Segment<'_>,
         sink: Sink<'_>,
     ) -> Taken {
+        if self.is_unacceptable(direction, segment) {
+            self.halves(direction).0.stream.disown();
+            return Taken::OutOfWindow;
+        }
         if let Some(ack) = segment.ack {
             let (receiver, sender) = self.halves(direction);
             let Half { stream, reader } = sender;
@@ -171,14 +175,26 @@ impl Conversation {
         } else if !segment.syn && !stream.is_started() {
             reader.framer.enter_midway();
         }
-        if segment.rst && stream.expects(segment.seq) {
-            told.tell(Seen::Reset);
+        if segment.rst && !stream.expects(segment.seq) {
+            stream.disown();
+            return Taken::OutOfWindow;
         }
         if segment.rst {
+            told.tell(Seen::Reset);
             // RFC 9293 §3.5.3: text in a RST is a diagnosis, not data.
             return Taken::New;
         }
         stream.push(segment, &mut |piece| reader.take(piece, open, &mut told))
+    }
+
+    /// Whether the receiver, whose own segments are all seen, refuses a segment that was sent in
+    /// `direction`: it acknowledges what was never sent. Nobody forges that by accident.
+    fn is_unacceptable(&self, direction: Direction, segment: &Segment<'_>) -> bool {
+        let (sent, answered) = (self.half(direction), self.half(direction.reversed()));
+        let acknowledges = segment.ack.filter(|_| !segment.rst);
+        sent.stream.awaits_acknowledgement()
+            && !answered.stream.awaits_acknowledgement()
+            && acknowledges.is_some_and(|ack| !answered.stream.has_sent(ack))
     }
 
     /// The connection is over: what is held comes out, or is dropped where it never was

@@ -359,3 +359,62 @@ fn treat_as_withdraw_is_counted() {
     );
     assert!(Severity::TreatAsWithdraw > Severity::AttributeDiscard);
 }
+
+#[test]
+fn what_acknowledges_more_than_was_sent_is_refused_as_the_kernel_refuses_it() {
+    let mut talk = Talk::new(ConversationConfig {
+        a_to_b: StreamConfig {
+            patience: 0,
+            ..StreamConfig::default()
+        },
+        b_to_a: StreamConfig {
+            release: Release::Acknowledged,
+            patience: 0,
+            ..StreamConfig::default()
+        },
+    });
+    talk.connect();
+    let keepalive = message(4, &[]);
+    talk.says(Direction::AToB, &keepalive);
+    let from_b = |seq: u32, ack: u32, fin: bool, payload| Segment {
+        seq,
+        ack: Some(ack),
+        fin,
+        payload,
+        ..Segment::default()
+    };
+    let notification = message(3, &[6, 2]);
+    for forged in [
+        from_b(5000, 1020, false, notification.as_slice()),
+        from_b(5000, 1019 + (1 << 20), false, &[]),
+        from_b(5000, 1020, true, &[]),
+    ] {
+        talk.push(Direction::BToA, &forged);
+    }
+    // A FIN ahead of bytes that never come says nothing of the end.
+    talk.push(Direction::BToA, &from_b(5900, 1019, true, &[]));
+    // The real ones, and our bare ACK that takes each.
+    for seq in [5000, 5019] {
+        talk.push(Direction::BToA, &from_b(seq, 1019, false, &keepalive));
+        let ack = Segment {
+            seq: 1019,
+            ack: Some(seq + 19),
+            ..Segment::default()
+        };
+        talk.push(Direction::AToB, &ack);
+    }
+    talk.says(Direction::AToB, &keepalive);
+    talk.push(Direction::BToA, &from_b(5038, 1038, true, &[]));
+    assert_eq!(
+        talk.take(),
+        [
+            "a KEEPALIVE",
+            "b KEEPALIVE",
+            "b KEEPALIVE",
+            "a KEEPALIVE",
+            "b FIN"
+        ]
+    );
+    let counters = talk.conversation.stream_counters(Direction::BToA);
+    assert_eq!((counters.out_of_window, counters.conflicts), (3, 0));
+}

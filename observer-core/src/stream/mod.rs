@@ -130,6 +130,8 @@ pub struct Stream {
     waited: u32,
     /// Where a segment out of the window would go on, while nothing contradicts it.
     stray: Option<u64>,
+    /// The sender's next number by all its segments, bare ACKs included.
+    reach: Option<u64>,
 }
 
 impl Stream {
@@ -155,6 +157,7 @@ impl Stream {
             ended: false,
             waited: 0,
             stray: None,
+            reach: None,
         }
     }
 
@@ -173,13 +176,34 @@ impl Stream {
         self.next.is_some()
     }
 
-    /// Whether a RST with this sequence number would be believed by a receiver (RFC 5961 §3.2 takes
-    /// only the next expected number; the window is allowed because a capture may be behind).
+    /// Whether a RST with this sequence number would be believed by a receiver. RFC 5961 §3.2 takes
+    /// only the next expected number: at a kernel's own tap that is one of those that were seen; a
+    /// capture may be behind, and is allowed the window.
     pub fn expects(&self, seq: u32) -> bool {
         self.next.is_none_or(|next| {
             let position = unwrap(next, seq);
-            position + 1 >= next && position <= self.horizon(next)
+            let last = match self.config.release {
+                Release::Immediately => self.horizon(next),
+                Release::Acknowledged => self.hold.end().unwrap_or(next),
+            };
+            position + 1 >= next && position <= last
         })
+    }
+
+    /// A segment turned out not to be of this stream.
+    pub const fn disown(&mut self) {
+        self.counters.out_of_window += 1;
+    }
+
+    /// Whether this stream's sender, whose every segment is seen before its answer, has sent what
+    /// `ack` acknowledges: a receiver refuses a segment that acknowledges more (RFC 9293 §3.10.7.4).
+    pub fn has_sent(&self, ack: u32) -> bool {
+        self.reach.is_none_or(|reach| unwrap(reach, ack) <= reach)
+    }
+
+    /// Whether its bytes count only once acknowledged.
+    pub fn awaits_acknowledgement(&self) -> bool {
+        self.config.release == Release::Acknowledged
     }
 
     /// Takes a segment of this direction and hands on what is in order.
@@ -199,6 +223,8 @@ impl Stream {
         };
         let position = unwrap(next, seq);
         let end = position + total;
+        let reach = end + u64::from(segment.fin);
+        self.reach = Some(self.reach.map_or(reach, |before| before.max(reach)));
         if position > self.horizon(next) && !self.follow(position, end) {
             self.counters.out_of_window += 1;
             return Taken::OutOfWindow;
@@ -207,7 +233,8 @@ impl Stream {
             self.counters.out_of_window += 1;
             return Taken::OutOfWindow;
         }
-        if segment.fin && self.fin.is_none() && end >= next {
+        // One that was never reached is overruled: a FIN ahead of its bytes may be forged.
+        if segment.fin && !self.ended && end >= next {
             self.fin = Some(end);
         }
         let taken = if total == 0 {
