@@ -308,6 +308,7 @@ impl Reading {
                 if let Err(error) = self.taps.begin(netns, &handle) {
                     self.tell_source(netns, SourceStatus::tap, Some(format!("{error:#}")));
                 }
+                self.retap = self.retap.min(boottime_now().after(RETAP_SOON));
                 self.dump(netns);
             }
             Step::LetGo { netns } => {

@@ -2,7 +2,8 @@
 //!
 //! It holds a packet socket on each interface through which a known peer is routed, on no other: a
 //! tap on every pod's `cali*` would put a filter on the path of packets that are none of its
-//! business. It hands out packets as they are; what they say is decoded elsewhere, by the code that
+//! business. While no peer is known it waits for the first one's OPENs where the default route goes.
+//! It hands out packets as they are; what they say is decoded elsewhere, by the code that
 //! reads capture files.
 
 mod filter;
@@ -12,7 +13,7 @@ mod socket;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -23,6 +24,12 @@ use self::{route::RouteLookup, socket::PacketSocket};
 /// Packets handed out per socket and call of [`Tap::drain`], so that one busy peer cannot keep the
 /// others waiting.
 const DRAIN_LIMIT: usize = 1024;
+
+/// Addresses for documentation (RFC 5737, RFC 3849): only a default route leads to them.
+const ELSEWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
 
 /// The loopback's index in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK: u32 = 1;
@@ -77,7 +84,8 @@ impl Tap {
     pub fn refresh(&mut self, peers: &BTreeSet<IpAddr>, ready: &Epoll) -> io::Result<()> {
         let mut outcome = Ok(());
         let mut wanted = BTreeSet::new();
-        for peer in peers {
+        let first = ELSEWHERE.iter().filter(|_| peers.is_empty());
+        for peer in peers.iter().chain(first) {
             match self.lookup.interface_towards(*peer) {
                 Ok(Some(interface)) => {
                     wanted.insert(interface);
