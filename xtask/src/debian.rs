@@ -14,15 +14,19 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{self, output, run};
 
-/// Unpacked into `<cache>/debs/<package>/` with those libraries the system lacks.
-const UNPACKED: [&str; 7] = [
+/// Daemons and the tools that watch them; unpacked into `<cache>/debs/<package>/` with those libraries the system lacks.
+const UNPACKED: [&str; 11] = [
     "bird",
     "bird2",
+    "exabgp",
     "frr",
     "gobgpd",
     "nftables",
+    "openbgpd",
     "prometheus",
     "prometheus-alertmanager",
+    "tcpdump",
+    "tshark",
 ];
 
 /// Those of `packages` that are not installed.
@@ -156,8 +160,8 @@ fn archives_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// The shared libraries an installation of `package` would add to this system. What else it
-/// depends on (log rotation, web fonts, users) its programs run without.
+/// The shared libraries and Python modules an installation of `package` would add to this system.
+/// What else it depends on (log rotation, web fonts, users) its programs run without.
 fn missing_libraries(package: &str) -> Result<Vec<String>> {
     let mut plan = apt_get();
     plan.args(["install", "--simulate", "--no-install-recommends", package]);
@@ -165,7 +169,10 @@ fn missing_libraries(package: &str) -> Result<Vec<String>> {
     Ok(plan
         .lines()
         .filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next())
-        .filter(|name| name.starts_with("lib") && !name.starts_with("libjs-"))
+        .filter(|name| {
+            let library = name.starts_with("lib") && !name.starts_with("libjs-");
+            library || name.starts_with("python3-")
+        })
         .map(str::to_owned)
         .collect())
 }

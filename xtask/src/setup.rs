@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// On the system: a linker, the network tools of lab and tests, musl for the static build,
-/// Python for what checks the manifests.
+/// Python for ExaBGP and what checks the manifests.
 const PACKAGES: [&str; 6] = [
     "gcc",
     "libc6-dev",
