@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     estate::Estate,
     netns,
     process::Process,
-    speaker::{Identity, Manners, Neighbor, Speaker},
+    speaker::{ASN, Identity, Manners, Neighbor, Speaker},
     wait,
 };
 
@@ -27,6 +28,8 @@ pub struct Plan {
     pub nodes: u8,
     /// What every node but the first runs; the first runs BIRD 1.6.
     pub speaker: Speaker,
+    /// Every kind of speaker in turn instead, after the first node's BIRD 1.6.
+    pub mixed: bool,
     /// How they speak.
     pub manners: Manners,
 }
@@ -36,6 +39,7 @@ impl Default for Plan {
         Self {
             nodes: 3,
             speaker: Speaker::Bird,
+            mixed: false,
             manners: Manners::default(),
         }
     }
@@ -47,6 +51,19 @@ impl Plan {
     pub fn hold(mut self, seconds: u16) -> Self {
         self.manners.hold = Some(seconds);
         self
+    }
+
+    /// What node `number` runs.
+    fn speaker_of(&self, number: u8) -> Speaker {
+        if number == 1 {
+            return Speaker::Bird;
+        }
+        let kinds = Speaker::value_variants().iter().copied();
+        let mut turns = kinds.filter(|kind| *kind != Speaker::Bird).cycle();
+        match turns.nth(usize::from(number) - 2) {
+            Some(speaker) if self.mixed => speaker,
+            Some(_) | None => self.speaker,
+        }
     }
 
     /// The same with other peers for the first node.
@@ -119,11 +136,7 @@ impl Lab {
                     pod_namespace: estate.namespace(&format!("{name}-pod")),
                     pod: Ipv4Addr::new(10, 244, number, 2),
                     block: format!("10.244.{number}.0/26"),
-                    speaker: if number == 1 {
-                        Speaker::Bird
-                    } else {
-                        plan.speaker
-                    },
+                    speaker: plan.speaker_of(number),
                     process: Mutex::new(None),
                     name,
                 }
@@ -144,10 +157,13 @@ impl Lab {
     /// [`Lab::build`] and [`Lab::start`] of every speaker.
     pub fn up(plan: Plan) -> Result<Self> {
         let lab = Self::build(plan)?;
-        for node in &lab.nodes {
-            lab.start(node)?;
-        }
+        lab.start_all()?;
         Ok(lab)
+    }
+
+    /// [`Lab::start`] of every speaker.
+    pub fn start_all(&self) -> Result<()> {
+        self.nodes.iter().try_for_each(|node| self.start(node))
     }
 
     fn wire(&self) -> Result<()> {
@@ -219,21 +235,35 @@ impl Lab {
 
     /// Writes a node's configuration again, with `extra` appended.
     pub fn configure(&self, node: &Node, extra: &str) -> Result<()> {
-        let neighbors = self
-            .nodes
-            .iter()
-            .filter(|other| other.address != node.address)
-            .map(|other| Neighbor::of(node.address, other.address))
-            .collect();
+        self.configure_as(node, ASN, extra)
+    }
+
+    /// The same for a node that calls itself one of AS `asn`.
+    pub fn configure_as(&self, node: &Node, asn: u32, extra: &str) -> Result<()> {
         let identity = Identity {
             node: node.name.clone(),
+            asn,
             address: node.address,
             block: node.block.clone(),
-            neighbors,
+            neighbors: self.neighbors(node),
             extra: extra.to_owned(),
         };
         node.speaker
             .configure(self.estate.folder(), &identity, self.manners)
+    }
+
+    /// A node's peers, as its speaker is configured.
+    pub fn neighbors(&self, node: &Node) -> Vec<Neighbor> {
+        let others = self.nodes.iter();
+        others
+            .filter(|other| other.address != node.address)
+            .map(|other| Neighbor::of(node.address, other.address))
+            .collect()
+    }
+
+    /// How the nodes speak.
+    pub fn manners(&self) -> Manners {
+        self.manners
     }
 
     /// Starts a node's speaker.

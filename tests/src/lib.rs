@@ -7,8 +7,11 @@
 
 pub mod agent;
 pub mod birdc;
+pub mod capture;
 pub mod cgroup;
 pub mod estate;
+pub mod firewall;
+pub mod forge;
 pub mod gate;
 pub mod http;
 pub mod lab;

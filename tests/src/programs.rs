@@ -37,6 +37,11 @@ impl Program {
         }
     }
 
+    /// Where the loader must look for its libraries, if not only where it always does.
+    pub fn libraries(&self) -> Option<&OsString> {
+        self.libraries.as_ref()
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

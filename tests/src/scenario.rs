@@ -1,23 +1,28 @@
 //! What can be done to a mesh, and what the agent must say then: both as data.
 
+mod admin_reset;
 mod firewall;
 mod kill;
 mod linkdown;
 mod refuse;
 mod reset;
 mod restart;
+mod wrong_as;
 
 use std::{fmt, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
 use observer_core::{
     cause::Cause,
+    change::{Change, RestartEnd},
     peer::{Flap, PeerView},
 };
 
 use crate::{
+    agent::Told,
+    firewall as wall,
     lab::{Lab, Node},
     netns, programs,
     speaker::Speaker,
@@ -30,7 +35,8 @@ pub enum Scenario {
     Restart,
     /// n2's speaker gets SIGKILL and is back after 3 s.
     Kill,
-    /// n2's firewall drops BGP in both directions until every session fell.
+    /// n2's firewall drops BGP in both directions until every session fell; what the old connections
+    /// still had to say comes after the new ones are up.
     Firewall,
     /// n2's speaker ends for good: who dials it is refused.
     Refuse,
@@ -38,6 +44,10 @@ pub enum Scenario {
     Reset,
     /// n2's uplink is down for 4 s.
     Linkdown,
+    /// n2's speaker is started again with an AS that nobody expects of it.
+    WrongAs,
+    /// n2's BIRD restarts its sessions (`birdc restart`).
+    AdminReset,
 }
 
 /// What is done, in order, and what must follow.
@@ -67,6 +77,8 @@ pub enum When {
     After(Duration),
     /// As soon as every expected flap is recorded.
     Fallen,
+    /// As soon as every expected flap is over: all sessions are up again.
+    Risen,
 }
 
 /// What is done to the victim.
@@ -76,8 +88,14 @@ pub enum Act {
     End(Signal),
     /// Its speaker is started.
     Start,
+    /// Its speaker is started as one of AS [`FOREIGN_ASN`].
+    StartForeign,
+    /// Its BIRD restarts every session.
+    RestartSessions,
     /// Its firewall drops all BGP.
     Drop,
+    /// Its firewall lets new BGP connections pass; those there were when it began to drop stay cut.
+    Admit,
     /// Its firewall lets BGP pass again.
     Pass,
     /// Its kernel resets every BGP connection (`ss --kill`).
@@ -95,8 +113,10 @@ pub struct Expected {
     pub flaps: Vec<ExpectedFlap>,
     /// Whether they come back; those that do not must show down.
     pub recovers: bool,
-    /// Sessions that cannot be built up, and a word of why.
+    /// Sessions that cannot be built up, and a word of why that must be told.
     pub failures: Vec<(Session, &'static str)>,
+    /// Sessions whose routes are stale from their fall to End-of-RIB.
+    pub restarts: Vec<Session>,
     /// How long the agent is watched when nothing is to follow.
     pub calm: Duration,
 }
@@ -127,11 +147,15 @@ pub struct ExpectedFlap {
     pub words: Vec<&'static str>,
 }
 
+/// The AS of a node whose operator mistook the number.
+pub const FOREIGN_ASN: u32 = 64513;
+
 /// Who plays.
 #[derive(Debug)]
 pub struct Cast<'a> {
     victim: &'a Node,
     others: Vec<&'a Node>,
+    graceful: bool,
 }
 
 impl<'a> Cast<'a> {
@@ -143,7 +167,20 @@ impl<'a> Cast<'a> {
             .iter()
             .filter(|node| node.name != victim.name)
             .collect();
-        Ok(Self { victim, others })
+        Ok(Self {
+            victim,
+            others,
+            graceful: lab.manners().graceful_restart,
+        })
+    }
+
+    /// Sessions whose other node keeps the victim's routes when it crashes: those of BIRD, which
+    /// says that it preserved them (RFC 4724's F bit), with BIRD.
+    fn keep_stale(&self) -> Vec<Session> {
+        let keeps = |node: &&&Node| node.speaker.is_bird() && self.victim.speaker.is_bird();
+        let nodes = self.others.iter().filter(keeps);
+        let sessions = nodes.map(|node| session(node, self.victim));
+        sessions.filter(|_| self.graceful).collect()
     }
 
     /// Every other node's session with the victim falls for one of `causes`, in words that hold
@@ -201,10 +238,15 @@ impl Scenario {
     /// Its script for this lab.
     pub fn script(self, lab: &Lab) -> Result<Script> {
         let cast = Cast::of(lab)?;
+        // Said before anything is done, not in the middle.
         if self == Self::Firewall {
-            // Said before anything is done, not in the middle.
             programs::find("nftables", "nft")?;
         }
+        ensure!(
+            self != Self::AdminReset || cast.victim.speaker.is_bird(),
+            "{} has no `birdc restart`: that scenario needs a BIRD",
+            cast.victim.speaker.title()
+        );
         Ok(match self {
             Self::Restart => restart::script(&cast),
             Self::Kill => kill::script(&cast),
@@ -212,16 +254,22 @@ impl Scenario {
             Self::Refuse => refuse::script(&cast),
             Self::Reset => reset::script(&cast),
             Self::Linkdown => linkdown::script(&cast),
+            Self::WrongAs => wrong_as::script(&cast),
+            Self::AdminReset => admin_reset::script(&cast),
         })
     }
 
-    /// The hold time that it needs to be quick. What the victim's own firewall drops is never sent
-    /// *again*, so that only a look at its send queue (every 5 s) shows that nobody answers: the
-    /// hold time leaves room for one, from the first KEEPALIVE after the cut on.
+    /// The hold time that it needs to be quick.
     pub const fn hold(self) -> Option<u16> {
         match self {
-            Self::Firewall => Some(18),
-            Self::Restart | Self::Kill | Self::Refuse | Self::Reset | Self::Linkdown => None,
+            Self::Firewall => Some(9),
+            Self::Restart
+            | Self::Kill
+            | Self::Refuse
+            | Self::Reset
+            | Self::Linkdown
+            | Self::WrongAs
+            | Self::AdminReset => None,
         }
     }
 }
@@ -246,7 +294,10 @@ impl Act {
                 )
             }
             Self::Start => format!("{who} is started"),
+            Self::StartForeign => format!("{who} is started with AS {FOREIGN_ASN}"),
+            Self::RestartSessions => format!("{who} restarts its sessions (birdc restart)"),
             Self::Drop => format!("the firewall of {name} drops tcp/179"),
+            Self::Admit => format!("the firewall of {name} passes new connections to tcp/179"),
             Self::Pass => format!("the firewall of {name} passes tcp/179 again"),
             Self::Reset => format!("the kernel of {name} resets its BGP connections (ss --kill)"),
             Self::LinkDown => format!("eth0 of {name} goes down"),
@@ -264,17 +315,18 @@ impl Act {
                 lab.await_end(victim, Duration::from_secs(15))?;
                 lab.start(victim)
             }
-            Self::Drop => nft(
-                ns,
-                "add table inet lab
-                 add chain inet lab in { type filter hook input priority 0; }
-                 add chain inet lab out { type filter hook output priority 0; }
-                 add rule inet lab in tcp dport 179 drop
-                 add rule inet lab in tcp sport 179 drop
-                 add rule inet lab out tcp dport 179 drop
-                 add rule inet lab out tcp sport 179 drop",
-            ),
-            Self::Pass => nft(ns, "delete table inet lab"),
+            Self::StartForeign => {
+                lab.await_end(victim, Duration::from_secs(15))?;
+                lab.configure_as(victim, FOREIGN_ASN, "")?;
+                lab.start(victim)
+            }
+            Self::RestartSessions => lab.neighbors(victim).iter().try_for_each(|peer| {
+                lab.birdc(victim, &format!("restart {}", peer.protocol()))
+                    .map(drop)
+            }),
+            Self::Drop => wall::cut(ns),
+            Self::Admit => wall::admit_new(ns),
+            Self::Pass => wall::lift(ns),
             Self::Reset => {
                 let mut ss = programs::find("iproute2", "ss")?.command();
                 ss.args(["--kill", "--tcp", "--numeric", "state", "established"]);
@@ -293,15 +345,6 @@ impl Act {
     }
 }
 
-/// Runs `rules` of nft inside namespace `ns`.
-pub fn nft(ns: &str, rules: &str) -> Result<()> {
-    let mut nft = programs::find("nftables", "nft")?.command();
-    let joined = rules.lines().map(str::trim).collect::<Vec<_>>().join("\n");
-    netns::output(ns, nft.arg(joined))
-        .map(drop)
-        .context("firewall")
-}
-
 impl Expected {
     /// Whether all expected flaps are recorded.
     pub fn fallen(&self, flaps: &[Flap]) -> bool {
@@ -310,15 +353,24 @@ impl Expected {
             .all(|expected| flaps.iter().any(|flap| expected.session.is(flap)))
     }
 
+    /// Whether all expected flaps are over.
+    pub fn risen(&self, flaps: &[Flap]) -> bool {
+        self.flaps.iter().all(|expected| {
+            let mut flaps = flaps.iter().filter(|flap| expected.session.is(flap));
+            flaps.any(|flap| flap.up_at.is_some())
+        })
+    }
+
     /// What is not as expected, in words; `before` are the peers before the first step, `flaps`
-    /// those recorded since.
+    /// those recorded since, `told` the changes.
     pub fn differences(
         &self,
         before: &[PeerView],
         after: &[PeerView],
         flaps: &[Flap],
+        told: &[Told],
     ) -> Vec<String> {
-        let mut differences = self.outstanding(before, after, flaps);
+        let mut differences = self.outstanding(before, after, flaps, told);
         for expected in &self.flaps {
             let mut flaps = flaps.iter().filter(|flap| expected.session.is(flap));
             if let (Some(flap), None) = (flaps.next(), flaps.next()) {
@@ -334,6 +386,7 @@ impl Expected {
         before: &[PeerView],
         after: &[PeerView],
         flaps: &[Flap],
+        told: &[Told],
     ) -> Vec<String> {
         let mut differences = Vec::new();
         for peer in after {
@@ -378,13 +431,18 @@ impl Expected {
             }
         }
         for (session, word) in &self.failures {
-            let failure = after
-                .iter()
-                .find(|peer| peer.node == session.node && peer.peer == session.peer)
-                .and_then(|peer| peer.last_failure.as_deref());
-            if !failure.is_some_and(|failure| failure.contains(word)) {
+            let reasons = session.failures(told);
+            if !reasons.iter().any(|reason| reason.contains(word)) {
                 differences.push(format!(
-                    "{session}: last failure should say `{word}`, says {failure:?}"
+                    "{session}: a failure should say `{word}`, told were {reasons:?}"
+                ));
+            }
+        }
+        for session in &self.restarts {
+            let course = session.restart(told);
+            if course != ["stale", "end_of_rib"] {
+                differences.push(format!(
+                    "{session}: its routes should be stale until End-of-RIB, told was {course:?}"
                 ));
             }
         }
@@ -425,13 +483,51 @@ impl Session {
     pub fn is(&self, flap: &Flap) -> bool {
         flap.node == self.node && flap.peer == self.peer
     }
+
+    /// Why attempts to build it up failed, as told.
+    fn failures<'a>(&self, told: &'a [Told]) -> Vec<&'a str> {
+        let changes = self.changes(told);
+        changes
+            .filter_map(|change| match change {
+                Change::ConnectFailed { peer, reason, .. } if *peer == self.peer => {
+                    Some(reason.as_str())
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The course of its graceful restart, as told.
+    fn restart(&self, told: &[Told]) -> Vec<&'static str> {
+        let changes = self.changes(told);
+        changes
+            .filter_map(|change| match change {
+                Change::GrStarted { peer, .. } if *peer == self.peer => Some("stale"),
+                Change::GrEnded { peer, how, .. } if *peer == self.peer => Some(match how {
+                    RestartEnd::EndOfRib => "end_of_rib",
+                    RestartEnd::Expired => "expired",
+                    RestartEnd::NotPreserved => "not_preserved",
+                    RestartEnd::SecondRestart => "second_restart",
+                }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The changes at its node.
+    fn changes<'a>(&self, told: &'a [Told]) -> impl Iterator<Item = &'a Change> {
+        let here = |told: &&Told| told.record.node == self.node;
+        told.iter().filter(here).map(|told| &told.record.change)
+    }
 }
 
 /// What the victim's speaker's end looks like from outside: BIRD and FRR close in order; `GoBGP` may
 /// leave unread data behind, and the kernel then sends RST instead of FIN.
 fn closed(victim: &Node) -> &'static [&'static str] {
     match victim.speaker {
-        Speaker::Bird | Speaker::Bird2 | Speaker::Frr => &["fin_received"],
+        Speaker::Bird | Speaker::Bird2 | Speaker::Frr | Speaker::Openbgpd | Speaker::Exabgp => {
+            &["fin_received"]
+        }
         Speaker::Gobgp => &["fin_received", "rst_received"],
     }
 }

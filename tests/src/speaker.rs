@@ -2,8 +2,10 @@
 
 mod bird;
 mod bird2;
+mod exabgp;
 mod frr;
 mod gobgp;
+mod openbgpd;
 
 use std::{
     fs,
@@ -32,6 +34,10 @@ pub enum Speaker {
     Frr,
     /// `GoBGP`.
     Gobgp,
+    /// OpenBGPD.
+    Openbgpd,
+    /// `ExaBGP`.
+    Exabgp,
 }
 
 /// How the mesh speaks.
@@ -84,6 +90,8 @@ impl Neighbor {
 pub struct Identity {
     /// The node's name.
     pub node: String,
+    /// Its AS; its peers are of [`ASN`].
+    pub asn: u32,
     /// Its address.
     pub address: Ipv4Addr,
     /// Its pods' block.
@@ -99,8 +107,9 @@ impl Speaker {
     pub const fn comm(self) -> &'static str {
         match self {
             Self::Bird | Self::Bird2 => "bird",
-            Self::Frr => "bgpd",
+            Self::Frr | Self::Openbgpd => "bgpd",
             Self::Gobgp => "gobgpd",
+            Self::Exabgp => "exabgp",
         }
     }
 
@@ -111,6 +120,8 @@ impl Speaker {
             Self::Bird2 => "BIRD 2",
             Self::Frr => "FRR bgpd",
             Self::Gobgp => "GoBGP",
+            Self::Openbgpd => "OpenBGPD",
+            Self::Exabgp => "ExaBGP",
         }
     }
 
@@ -136,6 +147,8 @@ impl Speaker {
             Self::Bird2 => bird2::config(identity, manners),
             Self::Frr => frr::config(identity, manners),
             Self::Gobgp => gobgp::config(identity, manners),
+            Self::Openbgpd => openbgpd::config(folder, identity, manners),
+            Self::Exabgp => exabgp::config(identity, manners),
         };
         let path = self.config_path(folder, &identity.node);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -159,6 +172,8 @@ impl Speaker {
                 command
             }
             Self::Frr => frr::command(folder, node, &config)?,
+            Self::Openbgpd => openbgpd::command(folder, node, &config)?,
+            Self::Exabgp => exabgp::command(&config)?,
             Self::Gobgp => {
                 let mut command = programs::find("gobgpd", "gobgpd")?.command();
                 command

@@ -16,8 +16,9 @@ const FINAL: Duration = Duration::from_millis(250 + 150);
 
 /// A converged lab with an agent that saw it converge.
 pub fn observed(plan: Plan, options: &Options) -> Result<(Lab, Agent)> {
-    let lab = Lab::up(plan)?;
+    let lab = Lab::build(plan)?;
     let agent = Agent::start(&lab, options)?;
+    lab.start_all()?;
     lab.await_established(CONVERGES)?;
     agent
         .await_all_up(lab.sessions(), Duration::from_secs(10))

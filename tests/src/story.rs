@@ -81,11 +81,11 @@ pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -
 
     let after = agent.peers()?;
     let flaps = stage.flaps()?;
-    let differences = expected.differences(&stage.before, &after, &flaps);
     while let Some(change) = stage.events.next(Duration::from_millis(100))? {
         tell(out, begun, &change)?;
         told.push(change);
     }
+    let differences = expected.differences(&stage.before, &after, &flaps, &told);
     let mut visible_after = BTreeMap::new();
     let mut final_after = BTreeMap::new();
     for session in watched {
@@ -129,7 +129,7 @@ impl Stage<'_> {
     fn perform(&self, told: &mut Vec<Told>, out: &mut dyn Write) -> Result<i128> {
         let begun = boot_nanos()?;
         let clock = Instant::now();
-        let mut listen = |out: &mut dyn Write, limit: Duration| -> Result<()> {
+        let listen = |told: &mut Vec<Told>, out: &mut dyn Write, limit: Duration| -> Result<()> {
             let until = Instant::now() + limit;
             while let Some(left) = until.checked_duration_since(Instant::now()) {
                 if let Some(change) = self.events.next(left)? {
@@ -139,33 +139,40 @@ impl Stage<'_> {
             }
             Ok(())
         };
+        let expected = &self.script.expected;
         for step in &self.script.steps {
             match step.when {
-                When::After(delay) => listen(out, delay.saturating_sub(clock.elapsed()))?,
+                When::After(delay) => listen(told, out, delay.saturating_sub(clock.elapsed()))?,
                 When::Fallen => wait::until("every flap", FOLLOWS, Duration::ZERO, || {
-                    listen(out, PAUSE)?;
-                    let fallen = self.script.expected.fallen(&self.flaps()?);
+                    listen(told, out, PAUSE)?;
+                    let fallen = expected.fallen(&self.flaps()?);
                     fallen
                         .then_some(())
                         .context("some sessions have not fallen")
+                })?,
+                When::Risen => wait::until("every recovery", FOLLOWS, Duration::ZERO, || {
+                    listen(told, out, PAUSE)?;
+                    let risen = expected.risen(&self.flaps()?);
+                    risen
+                        .then_some(())
+                        .context("some sessions have not come back")
                 })?,
             }
             let now = seconds(boot_nanos()? - begun);
             writeln!(out, "{now:>10}  ▶ {}", step.act.describe(self.lab.node(2)?))?;
             step.act.perform(self.lab)?;
         }
-        listen(out, self.script.expected.calm)?;
+        listen(told, out, expected.calm)?;
         let last = Instant::now();
         while last.elapsed() < FOLLOWS {
             let (after, flaps) = (self.agent.peers()?, self.flaps()?);
-            let expected = &self.script.expected;
             if expected
-                .outstanding(&self.before, &after, &flaps)
+                .outstanding(&self.before, &after, &flaps, told)
                 .is_empty()
             {
                 break;
             }
-            listen(out, PAUSE)?;
+            listen(told, out, PAUSE)?;
         }
         Ok(begun)
     }

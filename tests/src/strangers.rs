@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::{netns, scenario::nft};
+use crate::{firewall::nft, netns};
 
 const BGP: u16 = 179;
 /// BIRD listens with a backlog of 8: more at once would only wait for retransmitted SYNs.

@@ -1,15 +1,16 @@
 //! Each scenario, played on a real mesh: the right cause at both ends, final in time, counted once.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context, Result, ensure};
-use observer_core::change::Change;
+use anyhow::{Context, Result, bail, ensure};
+use observer_core::{cause::Cause, change::Change};
 use observer_tests::{
     agent::Options,
+    capture::{self, Capture},
     gate,
     lab::Plan,
     scenario::Scenario,
-    speaker::Speaker,
+    speaker::{Manners, Speaker},
     stage::{hold, observed},
     story::Outcome,
 };
@@ -59,9 +60,20 @@ fn kill_is_a_fin_for_the_peers_and_a_sigkill_for_the_victim() -> Result<()> {
 
 #[test]
 fn firewall_is_silence_then_the_hold_timer() -> Result<()> {
-    let Some(outcome) = play(Scenario::Firewall, Speaker::Bird)? else {
+    if !gate::open()? {
         return Ok(());
+    }
+    let plan = Plan {
+        manners: Manners {
+            hold: Scenario::Firewall.hold(),
+            ..Manners::default()
+        },
+        ..Plan::default()
     };
+    let (lab, agent) = observed(plan, &Options::default())?;
+    let capture = Capture::start(lab.estate(), &lab.bridge(), "br0", "bridge")?;
+    let outcome = hold(Scenario::Firewall, &lab, &agent)?;
+    let file = capture.stop()?;
     // The victim's own firewall drops what it sends, so that its kernel sends nothing *again*.
     for flap in outcome.flaps.iter().filter(|flap| flap.node != "n2") {
         let unanswered = outcome.told.iter().any(|told| {
@@ -84,6 +96,61 @@ fn firewall_is_silence_then_the_hold_timer() -> Result<()> {
         "{:#?}",
         outcome.after
     );
+    late_notifications_passed(&file, &outcome)
+}
+
+/// The test's own premise: after the sessions were up again, NOTIFICATIONs of a hold timer (4/0) went
+/// over the bridge on connections other than theirs.
+fn late_notifications_passed(file: &Path, outcome: &Outcome) -> Result<()> {
+    let risen = outcome.flaps.iter().filter_map(|flap| flap.up_at).max();
+    let risen = risen.context("nothing came up again")?.as_nanosecond();
+    let fields = ["frame.time_epoch", "bgp.notify.major_error"];
+    let told = capture::frames(file, "bgp.type == 3", &fields)?;
+    let mut late = 0;
+    for frame in &told {
+        let seconds: f64 = frame.number("frame.time_epoch")?;
+        ensure!(frame.value("bgp.notify.major_error")? == "4", "{frame:?}");
+        late += u32::from(seconds > risen as f64 / 1e9);
+    }
+    ensure!(late > 0, "no NOTIFICATION came late: {told:?}");
+    Ok(())
+}
+
+#[test]
+fn a_wrong_as_is_told_as_a_refused_open_at_both_ends() -> Result<()> {
+    let Some(outcome) = play(Scenario::WrongAs, Speaker::Bird)? else {
+        return Ok(());
+    };
+    // RFC 4271 §6.2: code 2, subcode 2, kept with the peer in both directions.
+    for peer in outcome.after.iter().filter(|peer| !peer.up) {
+        let said = if peer.node == "n2" {
+            &peer.bgp.notifications.received
+        } else {
+            &peer.bgp.notifications.sent
+        };
+        let said = said.as_ref().map(|said| &said.notification);
+        ensure!(
+            said.is_some_and(|said| (said.code, said.subcode) == (2, 2)),
+            "{} → {}: {said:?}",
+            peer.node,
+            peer.peer
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn birdc_restart_is_an_administrative_reset_at_both_ends() -> Result<()> {
+    let Some(outcome) = play(Scenario::AdminReset, Speaker::Bird)? else {
+        return Ok(());
+    };
+    for flap in &outcome.flaps {
+        let (Cause::NotificationReceived(said) | Cause::NotificationSent(said)) = &flap.cause
+        else {
+            bail!("{} → {}: {}", flap.node, flap.peer, flap.cause_text);
+        };
+        ensure!((said.code, said.subcode) == (6, 4), "{said:?}");
+    }
     Ok(())
 }
 

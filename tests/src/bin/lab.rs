@@ -33,7 +33,7 @@ struct Arguments {
     /// What every node but n1 runs; n1 runs BIRD 1.6, Calico's
     #[arg(long, default_value = "bird")]
     speaker: Speaker,
-    /// BGP hold time in seconds [default: 240 as in Calico; 18 for firewall]
+    /// BGP hold time in seconds [default: 240 as in Calico; 9 for firewall]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(3..))]
     hold: Option<u16>,
     /// Do without graceful restart
@@ -76,7 +76,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
                 .get_help()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            writeln!(out, "{:<10} {help}", value.get_name())?;
+            writeln!(out, "{:<12} {help}", value.get_name())?;
         }
         return Ok(true);
     }

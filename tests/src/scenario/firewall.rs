@@ -1,4 +1,8 @@
-//! Silence: tcp/179 is dropped in n2's namespace until every session fell, then passes again.
+//! Silence: tcp/179 is dropped in n2's namespace until every session fell. Then only new connections
+//! pass, and when these carry the sessions again, what the old ones have queued: KEEPALIVEs and the
+//! NOTIFICATION of a hold timer long expired (DOMAIN §3).
+
+use std::time::Duration;
 
 use super::{Act, Cast, Expected, Script, Step, When, at};
 
@@ -8,18 +12,19 @@ const SILENCE: &[&str] = &["hold_timer_expired", "tcp_error"];
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(SILENCE, &[]);
     flaps.extend(cast.victim_sees(SILENCE, &[]));
+    let step = |when, act| Step { when, act };
     Script {
         title: "a firewall cuts n2 off",
         steps: vec![
             at(0, Act::Drop),
-            Step {
-                when: When::Fallen,
-                act: Act::Pass,
-            },
+            step(When::Fallen, Act::Admit),
+            step(When::Risen, Act::Pass),
         ],
         expected: Expected {
             flaps,
             recovers: true,
+            // The old connections' retransmission timers have backed off to about as much.
+            calm: Duration::from_secs(15),
             ..Expected::default()
         },
     }

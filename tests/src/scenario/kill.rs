@@ -16,6 +16,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         expected: Expected {
             flaps,
             recovers: true,
+            restarts: cast.keep_stale(),
             ..Expected::default()
         },
     }

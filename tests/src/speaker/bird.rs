@@ -5,7 +5,12 @@ use std::fmt::Write as _;
 use super::{ASN, Identity, Manners};
 
 pub(super) fn config(identity: &Identity, manners: Manners) -> String {
-    let Identity { address, block, .. } = identity;
+    let Identity {
+        asn,
+        address,
+        block,
+        ..
+    } = identity;
     let (kernel_graceful, graceful) = if manners.graceful_restart {
         ("  graceful restart;\n", "  graceful restart;\n")
     } else {
@@ -62,7 +67,7 @@ protocol direct {{
 template bgp bgp_template {{
   debug {{ states }};
   description \"Connection to BGP peer\";
-  local as {ASN};
+  local as {asn};
   multihop;
   gateway recursive;
   import all;

@@ -5,7 +5,12 @@ use std::fmt::Write as _;
 use super::{ASN, Identity, Manners};
 
 pub(super) fn config(identity: &Identity, manners: Manners) -> String {
-    let Identity { address, block, .. } = identity;
+    let Identity {
+        asn,
+        address,
+        block,
+        ..
+    } = identity;
     let graceful = if manners.graceful_restart {
         "  graceful restart on;\n"
     } else {
@@ -36,7 +41,7 @@ protocol device {{
 }}
 
 template bgp bgp_template {{
-  local {address} as {ASN};
+  local {address} as {asn};
   multihop;
   ipv4 {{
     gateway recursive;

@@ -14,6 +14,7 @@ use crate::programs;
 pub(super) fn config(identity: &Identity, manners: Manners) -> String {
     let Identity {
         node,
+        asn,
         address,
         block,
         ..
@@ -22,7 +23,7 @@ pub(super) fn config(identity: &Identity, manners: Manners) -> String {
     let mut text = format!(
         "\
 hostname {node}
-router bgp {ASN}
+router bgp {asn}
  bgp router-id {address}
  no bgp network import-check
  timers bgp {} {hold}

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use super::{ASN, Identity, Manners};
 
 pub(super) fn config(identity: &Identity, manners: Manners) -> String {
-    let Identity { address, .. } = identity;
+    let Identity { asn, address, .. } = identity;
     let hold = manners.hold.unwrap_or(240);
     let mut text = format!(
         "\
 [global.config]
-  as = {ASN}
+  as = {asn}
   router-id = \"{address}\"
   port = 179
 "
@@ -24,7 +24,7 @@ pub(super) fn config(identity: &Identity, manners: Manners) -> String {
   [neighbors.config]
     neighbor-address = \"{peer}\"
     peer-as = {ASN}
-    local-as = {ASN}
+    local-as = {asn}
   [neighbors.transport.config]
     local-address = \"{address}\"
     passive-mode = {}

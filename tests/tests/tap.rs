@@ -1,0 +1,318 @@
+//! What the wire shows is not what the kernel took, nor is all of it this node's: firewalls, forgers,
+//! transit, and an agent that comes in the middle.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use observer_core::{
+    bgp::Family,
+    bgp_view::ConversationView,
+    cause::{Cause, TimerOwner},
+    change::Change,
+    peer::{Flap, PeerView},
+};
+use observer_tests::{
+    agent::{Agent, Options},
+    capture::{Capture, frames},
+    firewall,
+    forge::{Flags, Stand},
+    gate,
+    lab::{Lab, Plan},
+    netns,
+    stage::observed,
+    story::CONVERGES,
+    wait,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const N2: &str = "10.0.0.2";
+
+fn two() -> Plan {
+    Plan {
+        nodes: 2,
+        ..Plan::default()
+    }
+}
+
+/// n1's view of n2.
+fn view(agent: &Agent) -> Result<PeerView> {
+    view_of(agent, "n1", N2)
+}
+
+fn view_of(agent: &Agent, node: &str, peer: &str) -> Result<PeerView> {
+    let peers = agent.peers()?;
+    let mut found = peers.into_iter();
+    let found = found.find(|view| view.node == node && view.peer == peer);
+    found.with_context(|| format!("{node} has no peer {peer}"))
+}
+
+fn first_flap(agent: &Agent, limit: Duration) -> Result<Flap> {
+    wait::soon("a flap of n1", limit, || {
+        let flaps = agent.flaps()?;
+        let mut flaps = flaps.into_iter();
+        let flap = flaps.find(|flap| flap.node == "n1" && flap.peer == N2);
+        flap.context("none recorded")
+    })
+}
+
+#[test]
+fn a_keepalive_behind_this_nodes_firewall_was_not_received() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = observed(two().hold(9), &Options::default())?;
+    let n1 = lab.node(1)?;
+    let events = agent.follow(&lab)?;
+    firewall::deafen(&n1.namespace)?;
+    // Whatever passed before the firewall stood has been counted when two looks agree.
+    let keepalives =
+        |agent: &Agent| -> Result<u64> { Ok(view(agent)?.bgp.messages.received.keepalive) };
+    let before = wait::until("a quiet moment", SOON, Duration::ZERO, || {
+        let first = keepalives(&agent)?;
+        let second = keepalives(&agent)?;
+        ensure!(first == second, "{first}, then {second}");
+        Ok(first)
+    })?;
+    let capture = Capture::start(lab.estate(), &n1.namespace, "eth0", "n1")?;
+    let flap = first_flap(&agent, SOON)?;
+    let Cause::HoldTimerExpired {
+        silent_millis,
+        told_by: Some(TimerOwner::ThisNode),
+    } = flap.cause
+    else {
+        anyhow::bail!("{}", flap.cause_text);
+    };
+    // BIRD 1.6 shortens its timer by up to a quarter, and counts whole seconds.
+    ensure!(
+        (5_500..11_000).contains(&silent_millis),
+        "{}",
+        flap.cause_text
+    );
+    ensure!(
+        keepalives(&agent)? == before,
+        "{before}, then {}",
+        keepalives(&agent)?
+    );
+    let told = events.drain(Duration::from_millis(200))?;
+    let foretold = told.iter().any(|told| {
+        matches!(&told.change, Change::HoldMarginLow { peer, .. } if told.node == "n1" && peer == N2)
+    });
+    ensure!(
+        foretold,
+        "nothing told that the hold timer is about to expire: {told:?}"
+    );
+
+    // The premise: there were KEEPALIVEs to be seen, in front of the firewall.
+    let seen = frames(
+        &capture.stop()?,
+        "ip.src == 10.0.0.2 && bgp.type == 4",
+        &["tcp.len"],
+    )?;
+    ensure!(!seen.is_empty(), "n2 sent no KEEPALIVE");
+    Ok(())
+}
+
+fn notification() -> Vec<u8> {
+    let mut message = vec![0xff; 16];
+    message.extend([0, 21, 3, 6, 2]);
+    message
+}
+
+#[test]
+fn forged_segments_change_nothing_but_a_counter() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let lab = Lab::build(two().hold(30))?;
+    let agent = Agent::start(&lab, &Options::default())?;
+    let n1 = lab.node(1)?;
+    let capture = Capture::start(lab.estate(), &n1.namespace, "eth0", "n1")?;
+    lab.start_all()?;
+    lab.await_established(CONVERGES)?;
+    agent.await_all_up(lab.sessions(), SOON)?;
+    let stand = || Stand::of(capture.file(), lab.node(2)?.address, n1.address);
+    let out_of_window = || -> Result<f64> {
+        let scrape = agent.scrape()?;
+        Ok(scrape.sum("bgp_observer_tap_out_of_window_total", &[("node", "n1")]))
+    };
+    let (before, strays) = (view(&agent)?, out_of_window()?);
+    let at = stand()?;
+    let (rst, fin) = (
+        Flags {
+            rst: true,
+            ..Flags::default()
+        },
+        Flags {
+            fin: true,
+            ..Flags::default()
+        },
+    );
+    let far = 100_000_000;
+    let refused = [
+        // Beyond any window.
+        at.forge(far, 0, rst, &[]),
+        at.forge(far, 0, Flags::default(), &notification()),
+        at.forge(far, 0, fin, &[]),
+        // RFC 5961 §3.2: in the window, but not the very next number.
+        at.forge(40, 0, rst, &[]),
+        // At the very next number, acknowledging what was never sent.
+        at.forge(0, 5_000, Flags::default(), &notification()),
+        at.forge(0, 5_000, fin, &[]),
+        at.forge(-19, 5_000, Flags::default(), &notification()),
+    ];
+    for forged in &refused {
+        forged.send(&lab.bridge())?;
+    }
+    // What was received before comes once more, in other words: nobody reads it again.
+    at.forge(-19, 0, Flags::default(), &notification()[..19])
+        .send(&lab.bridge())?;
+    wait::soon("each is counted", SOON, || {
+        let counted = out_of_window()? - strays;
+        ensure!(counted >= 7.0, "{counted} of {}", refused.len());
+        Ok(())
+    })?;
+
+    // The session goes on, and so does the reading of it, both ways.
+    wait::soon("KEEPALIVEs go on", CONVERGES, || {
+        let (now, then) = (view(&agent)?.bgp.messages, &before.bgp.messages);
+        ensure!(now.received.keepalive > then.received.keepalive, "{now:?}");
+        ensure!(now.sent.keepalive > then.sent.keepalive, "{now:?}");
+        Ok(())
+    })?;
+    let after = view(&agent)?;
+    ensure!(after.up && after.flaps == before.flaps, "{}", after.info);
+    ensure!(
+        after.bgp.messages.received.notification == 0,
+        "{:?}",
+        after.bgp.messages
+    );
+    ensure!(
+        after.bgp.decode_errors.is_empty(),
+        "{:?}",
+        after.bgp.decode_errors
+    );
+    ensure!(
+        after.bgp.conversation == ConversationView::Complete,
+        "{:?}",
+        after.bgp.conversation
+    );
+
+    // A RST with the very next number is one that the kernel believes: then it is the cause.
+    stand()?.forge(0, 0, rst, &[]).send(&lab.bridge())?;
+    let flap = first_flap(&agent, SOON)?;
+    ensure!(flap.cause == Cause::ResetReceived, "{}", flap.cause_text);
+    capture.stop().map(drop)
+}
+
+#[test]
+fn transit_is_one_counter_and_no_peer() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = observed(two(), &Options::default())?;
+    let n1 = lab.node(1)?;
+    let (pod, address) = (n1.pod, n1.address);
+    netns::ip(
+        Some(&lab.bridge()),
+        &[format!("route add {pod} via {address}")],
+    )?;
+    let transit = || -> Result<f64> {
+        let scrape = agent.scrape()?;
+        Ok(scrape.sum(
+            "bgp_observer_tap_segments_total",
+            &[("node", "n1"), ("fate", "transit")],
+        ))
+    };
+    let (before, peers) = (transit()?, agent.peers()?.len());
+    // A pod with a BGP speaker of its own, and its router beyond this node.
+    let router = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 254), 179));
+    let listener = netns::inside(&lab.bridge(), || TcpListener::bind(router))??;
+    let mut keepalive = vec![0xff; 16];
+    keepalive.extend([0, 19, 4]);
+    std::thread::scope(|scope| -> Result<()> {
+        let answer = scope.spawn(|| -> Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            let mut heard = [0; 19];
+            for _ in 0..50 {
+                stream.read_exact(&mut heard)?;
+                stream.write_all(&heard)?;
+            }
+            Ok(())
+        });
+        let mut stream = netns::inside(&n1.pod_namespace, || {
+            TcpStream::connect_timeout(&router, SOON)
+        })??;
+        stream.set_read_timeout(Some(SOON))?;
+        let mut heard = [0; 19];
+        for _ in 0..50 {
+            stream.write_all(&keepalive)?;
+            stream.read_exact(&mut heard)?;
+        }
+        drop(stream);
+        answer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the router panicked"))?
+    })?;
+    wait::soon("transit is counted", SOON, || {
+        let counted = transit()? - before;
+        ensure!(counted >= 100.0, "{counted} segments");
+        Ok(())
+    })?;
+    let scrape = agent.scrape()?;
+    for stranger in [router.ip().to_string(), pod.to_string()] {
+        let series = scrape.series();
+        let named = series.iter().find(|series| series.contains(&stranger));
+        ensure!(named.is_none(), "{named:?}");
+    }
+    ensure!(agent.peers()?.len() == peers, "{:?}", agent.peers()?);
+    agent.await_all_up(lab.sessions(), SOON).map(drop)
+}
+
+#[test]
+fn midway_into_an_add_path_mesh_prefixes_are_right_and_marked_inferred() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let lab = Lab::up(Plan::default())?;
+    lab.await_established(CONVERGES)?;
+    let n2 = lab.node(2)?;
+    let agent = Agent::start(&lab, &Options::default())?;
+    agent.await_all_up(lab.sessions(), SOON)?;
+    let more = |from: u8, to: u8| -> Result<()> {
+        let routes: String = (from..to)
+            .map(|number| format!("  route 10.244.{number}.0/24 blackhole;\n"))
+            .collect();
+        lab.configure(n2, &format!("\nprotocol static more {{\n{routes}}}\n"))?;
+        lab.birdc(n2, "configure").map(drop)
+    };
+    let shown = |announced: u64, withdrawn: u64, prefixes: u64| {
+        wait::soon("prefixes after the UPDATE", SOON, || {
+            for node in ["n1", "n3"] {
+                let seen = view_of(&agent, node, N2)?.bgp;
+                let counted = seen.prefixes.get(&Family::IPV4_UNICAST).copied();
+                ensure!(
+                    (seen.announcements, seen.withdrawals, counted.unwrap_or(0))
+                        == (announced, withdrawn, prefixes),
+                    "{node}: {} announced, {} withdrawn, {counted:?}",
+                    seen.announcements,
+                    seen.withdrawals
+                );
+                ensure!(
+                    seen.conversation == ConversationView::Inferred,
+                    "{:?}",
+                    seen.conversation
+                );
+                ensure!(seen.decode_errors.is_empty(), "{:?}", seen.decode_errors);
+            }
+            Ok(())
+        })
+    };
+    more(200, 203)?;
+    shown(3, 0, 3)?;
+    more(202, 206)?;
+    shown(6, 2, 4)
+}
