@@ -476,11 +476,13 @@ pub enum LossStage {
     Table,
     /// The tap's buffer was full: segments were not seen.
     Tap,
+    /// The store could not write: what was seen is not kept.
+    Store,
 }
 
 impl LossStage {
     /// Every stage: their counters exist from the start.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ring,
         Self::StrangerRing,
         Self::Map,
@@ -490,6 +492,7 @@ impl LossStage {
         Self::Recorder,
         Self::Table,
         Self::Tap,
+        Self::Store,
     ];
 
     /// The `stage` label.
@@ -504,6 +507,7 @@ impl LossStage {
             Self::Recorder => "recorder",
             Self::Table => "table",
             Self::Tap => "tap",
+            Self::Store => "store",
         }
     }
 }

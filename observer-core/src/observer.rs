@@ -283,7 +283,9 @@ impl Observer {
                 }
                 return;
             }
-            LossStage::Map | LossStage::Recorder | LossStage::Table => return,
+            LossStage::Map | LossStage::Recorder | LossStage::Table | LossStage::Store => {
+                return;
+            }
         };
         for node in nodes.values_mut() {
             node.want_dump(&mut turn, urgency);
