@@ -307,6 +307,8 @@ impl Task {
                 self.controls.push(Control::Distrust(netns, address));
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
+            // Nobody tells of routes yet, so nothing was missed.
+            Request::DumpRoutes { .. } => {}
             Request::Inspect {
                 netns,
                 id,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use observer_core::{
     cause::Cause,
-    event::{Fact, LossStage},
+    event::{Fact, LossStage, forwarding::Forwarding},
     observer::Histogram,
     peer::PeerView,
 };
@@ -76,6 +76,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::SpeakerSignalled { .. } => "speaker_signalled",
         Fact::SpeakerOom { .. } => "speaker_oom",
         Fact::Strangers { .. } => "strangers",
+        Fact::Forwarding { forwarding, .. } => forwarding.kind(),
         Fact::Lost { .. } => KIND_LOST,
     }
 }
@@ -84,6 +85,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
 pub fn no_events() -> BTreeMap<&'static str, u64> {
     EVENT_KINDS
         .into_iter()
+        .chain(Forwarding::KINDS)
         .chain([KIND_LOST])
         .map(|kind| (kind, 0))
         .collect()
