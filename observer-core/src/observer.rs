@@ -151,7 +151,10 @@ impl Observer {
 
     fn take_in(&mut self, event: &Event, out: &mut Vec<Output>) {
         match &event.fact {
-            Fact::Tick => {}
+            Fact::Tick
+            | Fact::IncidentsRestored { .. }
+            | Fact::IncidentNote { .. }
+            | Fact::Versions { .. } => {}
             Fact::WallClock { offset } => self.wall = *offset,
             Fact::NodeObserved { netns, node } => self.observe(event, *netns, node, out),
             Fact::NodeGone { netns } => self.close(event, *netns, out),
@@ -180,7 +183,9 @@ impl Observer {
             | Fact::SocketsDumped { .. }
             | Fact::SpeakerExited { .. }
             | Fact::SpeakerSignalled { .. }
-            | Fact::SpeakerOom { .. } => {
+            | Fact::SpeakerOom { .. }
+            | Fact::EchoReplied { .. }
+            | Fact::EchoFailed { .. } => {
                 let now = self.now;
                 let (mut turn, nodes) = self.turn(now, out);
                 turn.take_time_of(event);
@@ -332,13 +337,18 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::TapStrangers { netns, .. }
         | Fact::SpeakerExited { netns, .. }
         | Fact::SpeakerSignalled { netns, .. }
-        | Fact::SpeakerOom { netns, .. } => Some(*netns),
+        | Fact::SpeakerOom { netns, .. }
+        | Fact::EchoReplied { netns, .. }
+        | Fact::EchoFailed { netns, .. } => Some(*netns),
         Fact::Tick
         | Fact::WallClock { .. }
         | Fact::PeersRestored { .. }
         | Fact::Inventory { .. }
         | Fact::PeerForget { .. }
         | Fact::Strangers { .. }
+        | Fact::IncidentsRestored { .. }
+        | Fact::IncidentNote { .. }
+        | Fact::Versions { .. }
         | Fact::Lost { .. } => None,
     }
 }
@@ -409,6 +419,11 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         | Fact::Inventory { .. }
         | Fact::PeerForget { .. }
         | Fact::Strangers { .. }
+        | Fact::EchoReplied { .. }
+        | Fact::EchoFailed { .. }
+        | Fact::IncidentsRestored { .. }
+        | Fact::IncidentNote { .. }
+        | Fact::Versions { .. }
         | Fact::Lost { .. } => {}
     }
 }

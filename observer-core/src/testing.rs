@@ -222,6 +222,9 @@ impl Scene {
                 | Change::HoldMarginLow { .. }
                 | Change::SpeakerEnded { .. }
                 | Change::SpeakerSeen { .. }
+                | Change::IncidentOpened { .. }
+                | Change::IncidentUpdated { .. }
+                | Change::IncidentClosed { .. }
                 | Change::Lost { .. } => None,
             })
             .collect()
@@ -274,6 +277,9 @@ fn tale(change: &Change) -> String {
         Change::HoldMarginLow { hold_secs, .. } => format!("hold margin low of {hold_secs} s"),
         Change::SpeakerEnded { speaker, end } => format!("{} {end}", speaker.comm),
         Change::SpeakerSeen { speaker } => format!("speaker {}", speaker.comm),
+        Change::IncidentOpened { incident } => format!("incident: {}", incident.cause),
+        Change::IncidentUpdated { incident } => format!("updated: {}", incident.verdict.name()),
+        Change::IncidentClosed { incident } => format!("closed: {}", incident.verdict.name()),
         Change::Lost { stage, count } => format!("lost {} {count}", stage.name()),
     }
 }

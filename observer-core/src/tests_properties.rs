@@ -225,6 +225,7 @@ fn inventory_peer(host: u8) -> InventoryPeer {
         name: Some(format!("n{host}")),
         peer_type: None,
         asn: None,
+        targets: Vec::new(),
     }
 }
 
@@ -350,6 +351,9 @@ proptest! {
                     | Change::GrStarted { .. }
                     | Change::GrEnded { .. }
                     | Change::HoldMarginLow { .. }
+                    | Change::IncidentOpened { .. }
+                    | Change::IncidentUpdated { .. }
+                    | Change::IncidentClosed { .. }
                     | Change::Lost { .. } => {}
                 }
             }

@@ -307,6 +307,8 @@ impl Task {
                 self.controls.push(Control::Distrust(netns, address));
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
+            // Asked for only where the configuration names a mode; who carries them out is to come.
+            Request::Echo { .. } => {}
             Request::Inspect {
                 netns,
                 id,

@@ -286,6 +286,13 @@ fn describe(change: &Change) -> String {
         Change::SpeakerSeen { speaker } => {
             format!("speaker {} (pid {}) is there", speaker.comm, speaker.pid)
         }
+        Change::IncidentOpened { incident } => format!("incident opens: {}", incident.cause),
+        Change::IncidentUpdated { incident } => {
+            format!("incident, so far: {}", incident.verdict.name())
+        }
+        Change::IncidentClosed { incident } => {
+            format!("incident closes: {}", incident.verdict.name())
+        }
         Change::Lost { stage, count } => format!("{count} event(s) lost: {}", stage.name()),
     }
 }

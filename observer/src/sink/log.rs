@@ -14,7 +14,9 @@ pub fn tell(record: &ChangeRecord) {
         Change::Flap { .. }
         | Change::Lost { .. }
         | Change::SpeakerEnded { .. }
-        | Change::HoldMarginLow { .. } => {
+        | Change::HoldMarginLow { .. }
+        | Change::IncidentOpened { .. }
+        | Change::IncidentClosed { .. } => {
             warn!(node, peer, "{what}");
         }
         Change::SessionUp { .. }
@@ -25,7 +27,10 @@ pub fn tell(record: &ChangeRecord) {
         | Change::GrStarted { .. }
         | Change::GrEnded { .. }
         | Change::Unanswered { .. } => info!(node, peer, "{what}"),
-        Change::SessionDown { .. } | Change::SessionState { .. } | Change::ConnectFailed { .. } => {
+        Change::SessionDown { .. }
+        | Change::SessionState { .. }
+        | Change::ConnectFailed { .. }
+        | Change::IncidentUpdated { .. } => {
             debug!(node, peer, "{what}");
         }
     }
