@@ -7,6 +7,7 @@ use crate::{
     bgp::Family,
     cause::SpeakerEnd,
     event::{LossStage, NetnsId, Process, SocketId},
+    incident::Incident,
     peer::{Flap, KnownBy, SessionState},
     time::Timestamp,
 };
@@ -70,6 +71,16 @@ pub enum Request {
     Dump {
         /// The namespace.
         netns: NetnsId,
+    },
+    /// Send one ICMP echo request. [`Fact::EchoReplied`](crate::event::Fact::EchoReplied) or
+    /// [`Fact::EchoFailed`](crate::event::Fact::EchoFailed) answers; silence answers as well.
+    Echo {
+        /// From this namespace.
+        netns: NetnsId,
+        /// To this address.
+        target: std::net::IpAddr,
+        /// Never used twice in a run.
+        token: u64,
     },
 }
 
@@ -243,6 +254,21 @@ pub enum Change {
         peer: String,
         /// Seconds after that was noticed.
         seconds: f64,
+    },
+    /// An incident is open: what it is, its cause being known.
+    IncidentOpened {
+        /// The record.
+        incident: Box<Incident>,
+    },
+    /// More is known of an open incident. At most one a second of each, so that a sink can keep up.
+    IncidentUpdated {
+        /// The record as it reads now.
+        incident: Box<Incident>,
+    },
+    /// An incident is over.
+    IncidentClosed {
+        /// The record.
+        incident: Box<Incident>,
     },
     /// Something was lost on the way to the core.
     Lost {

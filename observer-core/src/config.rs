@@ -20,6 +20,76 @@ pub struct CoreConfig {
     pub stranger_bytes: u64,
     /// How often sockets of known peers are inspected, milliseconds.
     pub inspect_every_millis: u64,
+    /// Whether targets behind peers are probed.
+    pub reach: ReachConfig,
+    /// A route gone for at most this long is a micro gap, milliseconds (DESIGN §3: 1 s).
+    pub gap_millis: u64,
+}
+
+/// How reachability is probed (DESIGN §3).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReachConfig {
+    /// Which targets.
+    pub mode: ReachMode,
+    /// Targets named by the configuration, for `canary`.
+    pub canaries: Vec<Canary>,
+    /// Between two echoes to one target while an incident is young, milliseconds.
+    pub every_millis: u64,
+    /// An echo without answer for this long is lost, milliseconds.
+    pub timeout_millis: u64,
+    /// Targets probed at most for one incident.
+    pub targets_per_incident: u32,
+    /// Echoes a second at most, over all incidents and the baseline.
+    pub per_second: u32,
+    /// No echoes for an incident after this many seconds, but once a minute for proof of recovery.
+    pub give_up_secs: u64,
+    /// Seconds between two echoes to one target per peer while nothing is wrong; 0 is off.
+    pub baseline_secs: u64,
+    /// No baseline with more peers than this.
+    pub baseline_peers: u32,
+}
+
+/// Which targets are probed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReachMode {
+    /// None.
+    #[default]
+    Off,
+    /// The peer node's tunnel address, or another address in its blocks known to answer.
+    Tunnel,
+    /// Those that the configuration names.
+    Canary,
+    /// Pods of namespaces that opted in, as the inventory names them.
+    Pods,
+}
+
+/// A target that the configuration names.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// What is probed.
+    pub address: std::net::IpAddr,
+    /// The peer behind which it lies: its address or its node's name; none is found by prefix.
+    #[serde(default)]
+    pub peer: Option<String>,
+}
+
+impl Default for ReachConfig {
+    fn default() -> Self {
+        Self {
+            mode: ReachMode::default(),
+            canaries: Vec::new(),
+            every_millis: 200,
+            timeout_millis: 1_000,
+            targets_per_incident: 8,
+            per_second: 200,
+            give_up_secs: 600,
+            baseline_secs: 5,
+            baseline_peers: 100,
+        }
+    }
 }
 
 impl Default for CoreConfig {
@@ -31,6 +101,8 @@ impl Default for CoreConfig {
             stranger_age_millis: 1_000,
             stranger_bytes: 48,
             inspect_every_millis: 5_000,
+            reach: ReachConfig::default(),
+            gap_millis: 1_000,
         }
     }
 }

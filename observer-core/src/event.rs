@@ -264,6 +264,51 @@ pub enum Fact {
         #[serde(flatten)]
         forwarding: forwarding::Forwarding,
     },
+    /// A target answered the echo of a [`Request::Echo`](crate::change::Request::Echo).
+    EchoReplied {
+        /// The namespace it was sent from.
+        netns: NetnsId,
+        /// The request's token.
+        token: u64,
+        /// Who answered.
+        target: IpAddr,
+        /// From sending to receiving, nanoseconds.
+        rtt_nanos: u64,
+    },
+    /// An echo could not be sent, or an ICMP error came back for it. Silence is no fact: how long to
+    /// wait is the core's business.
+    EchoFailed {
+        /// The namespace.
+        netns: NetnsId,
+        /// The request's token.
+        token: u64,
+        /// The target.
+        target: IpAddr,
+        /// A positive errno: what sending said, or what the ICMP error means.
+        errno: i32,
+    },
+    /// What the store remembered of a node's incidents that were open when it was last written.
+    IncidentsRestored {
+        /// The node.
+        node: String,
+        /// Open incidents as last written.
+        incidents: Vec<crate::incident::Incident>,
+        /// When the agent last was alive; none where nobody knows.
+        absent_since: Option<jiff::Timestamp>,
+    },
+    /// An operator wrote something to an incident.
+    IncidentNote {
+        /// Its id.
+        id: String,
+        /// What.
+        note: String,
+    },
+    /// Versions that incidents name: agent, kernel, BIRD, Calico, where known. What was told before
+    /// and is not named stays.
+    Versions {
+        /// By name.
+        versions: std::collections::BTreeMap<String, String>,
+    },
     /// Something was lost on the way to the core.
     Lost {
         /// Where.
@@ -389,6 +434,9 @@ pub struct InventoryPeer {
     /// Its AS number.
     #[serde(default)]
     pub asn: Option<u32>,
+    /// Addresses behind it that may be probed: its tunnel address, pods that opted in.
+    #[serde(default)]
+    pub targets: Vec<IpAddr>,
 }
 
 /// calicoctl's peer types.

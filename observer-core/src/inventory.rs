@@ -56,6 +56,7 @@ mod tests {
             name: Some(name.to_owned()),
             peer_type: None,
             asn: None,
+            targets: Vec::new(),
         }
     }
 

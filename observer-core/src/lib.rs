@@ -22,6 +22,7 @@ pub mod change;
 pub mod config;
 pub mod conversation;
 pub mod event;
+pub mod incident;
 pub mod observer;
 pub mod payload;
 pub mod peer;

@@ -209,7 +209,10 @@ impl Observer {
 
     fn take_in(&mut self, event: &Event, out: &mut Vec<Output>) {
         match &event.fact {
-            Fact::Tick => {}
+            Fact::Tick
+            | Fact::IncidentsRestored { .. }
+            | Fact::IncidentNote { .. }
+            | Fact::Versions { .. } => {}
             Fact::WallClock { offset } => self.wall = *offset,
             Fact::NodeObserved { netns, node } => self.observe(event, *netns, node, out),
             Fact::NodeGone { netns } => self.close(event, *netns, out),
@@ -239,7 +242,9 @@ impl Observer {
             | Fact::SpeakerExited { .. }
             | Fact::SpeakerSignalled { .. }
             | Fact::SpeakerOom { .. }
-            | Fact::Forwarding { .. } => {
+            | Fact::Forwarding { .. }
+            | Fact::EchoReplied { .. }
+            | Fact::EchoFailed { .. } => {
                 let now = self.now;
                 let (mut turn, nodes) = self.turn(now, out);
                 turn.take_time_of(event);
@@ -398,13 +403,18 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::SpeakerExited { netns, .. }
         | Fact::SpeakerSignalled { netns, .. }
         | Fact::SpeakerOom { netns, .. }
-        | Fact::Forwarding { netns, .. } => Some(*netns),
+        | Fact::Forwarding { netns, .. }
+        | Fact::EchoReplied { netns, .. }
+        | Fact::EchoFailed { netns, .. } => Some(*netns),
         Fact::Tick
         | Fact::WallClock { .. }
         | Fact::PeersRestored { .. }
         | Fact::Inventory { .. }
         | Fact::PeerForget { .. }
         | Fact::Strangers { .. }
+        | Fact::IncidentsRestored { .. }
+        | Fact::IncidentNote { .. }
+        | Fact::Versions { .. }
         | Fact::Lost { .. } => None,
     }
 }
@@ -476,6 +486,11 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         | Fact::Inventory { .. }
         | Fact::PeerForget { .. }
         | Fact::Strangers { .. }
+        | Fact::EchoReplied { .. }
+        | Fact::EchoFailed { .. }
+        | Fact::IncidentsRestored { .. }
+        | Fact::IncidentNote { .. }
+        | Fact::Versions { .. }
         | Fact::Lost { .. } => {}
     }
 }

@@ -227,6 +227,9 @@ impl Scene {
                 | Change::RouteFight { .. }
                 | Change::NotProgrammed { .. }
                 | Change::Programmed { .. }
+                | Change::IncidentOpened { .. }
+                | Change::IncidentUpdated { .. }
+                | Change::IncidentClosed { .. }
                 | Change::Lost { .. } => None,
             })
             .collect()
@@ -291,6 +294,9 @@ fn tale(change: &Change) -> String {
             peer, announced, ..
         } => format!("{peer}: none of {announced} programmed"),
         Change::Programmed { peer, .. } => format!("{peer}: programmed"),
+        Change::IncidentOpened { incident } => format!("incident: {}", incident.cause),
+        Change::IncidentUpdated { incident } => format!("updated: {}", incident.verdict.name()),
+        Change::IncidentClosed { incident } => format!("closed: {}", incident.verdict.name()),
         Change::Lost { stage, count } => format!("lost {} {count}", stage.name()),
     }
 }

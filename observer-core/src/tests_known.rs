@@ -22,6 +22,7 @@ fn named(address: &str, name: &str) -> InventoryPeer {
         name: Some(name.to_owned()),
         peer_type: Some(PeerType::Mesh),
         asn: Some(64512),
+        targets: Vec::new(),
     }
 }
 

@@ -225,6 +225,7 @@ fn inventory_peer(host: u8) -> InventoryPeer {
         name: Some(format!("n{host}")),
         peer_type: None,
         asn: None,
+        targets: Vec::new(),
     }
 }
 
@@ -355,6 +356,9 @@ proptest! {
                     | Change::RouteFight { .. }
                 | Change::NotProgrammed { .. }
                 | Change::Programmed { .. }
+                    | Change::IncidentOpened { .. }
+                    | Change::IncidentUpdated { .. }
+                    | Change::IncidentClosed { .. }
                     | Change::Lost { .. } => {}
                 }
             }

@@ -369,6 +369,7 @@ fn without_probes_sock_diag_finds_the_connection_that_the_tap_has_read() {
         name: None,
         peer_type: None,
         asn: None,
+        targets: Vec::new(),
     };
     let peers = vec![entry];
     scene.tell(Fact::Inventory { peers });

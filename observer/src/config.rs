@@ -390,10 +390,18 @@ impl FromStr for Listen {
         if text == "off" {
             return Ok(Self::Off);
         }
-        text.parse().map(Self::At).map_err(|_| {
+        text.parse().or_else(|_| bracketed(text).ok_or(())).map(Self::At).map_err(|()| {
             format!("'{text}' is neither off nor an address with a port, like 127.0.0.1:9743 or [::]:9742")
         })
     }
+}
+
+/// `[10.0.0.1]:9742`: brackets around IPv4 too, so that a manifest can put them around an address of
+/// which it does not know the version.
+fn bracketed(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.strip_prefix('[')?.split_once("]:")?;
+    let ip: Ipv4Addr = ip.parse().ok()?;
+    Some(SocketAddr::new(ip.into(), port.parse().ok()?))
 }
 
 impl fmt::Display for Listen {

@@ -40,6 +40,16 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 }
 
 #[test]
+fn a_listener_takes_brackets_around_any_address() {
+    let parsed = |text: &str| text.parse::<Listen>().map(|listen| listen.to_string());
+    assert_eq!(parsed("[10.0.0.1]:9742").unwrap(), "10.0.0.1:9742");
+    assert_eq!(parsed("[fd00::1]:9742").unwrap(), "[fd00::1]:9742");
+    for wrong in ["[10.0.0.1]", "[10.0.0.1:9742", "[]:9742", "10.0.0.1", "on"] {
+        assert!(parsed(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn the_own_namespace_is_observed_unless_only_others_are_named() {
     let node = |args: &[&str]| Config::from_settings(flags(args)).unwrap().node;
     assert_eq!(node(&[]), Some(host_name()));

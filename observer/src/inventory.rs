@@ -7,6 +7,7 @@
 //! type = "node-to-node mesh"    # or "node specific", "global"
 //! asn = 64512
 //! node = "worker-1"             # only as a peer of this observed node
+//! targets = ["10.244.2.0"]      # addresses behind it that may be probed: its tunnel address, pods
 //! ```
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
@@ -33,6 +34,8 @@ struct Entry {
     peer_type: Option<PeerType>,
     asn: Option<u32>,
     node: Option<String>,
+    #[serde(default)]
+    targets: Vec<IpAddr>,
 }
 
 /// Reads the inventory at `path`.
@@ -62,6 +65,7 @@ fn parse(text: &str) -> Result<Vec<InventoryPeer>, String> {
             name: entry.name,
             peer_type: entry.peer_type,
             asn: entry.asn,
+            targets: entry.targets,
         });
     }
     Ok(peers)
@@ -75,7 +79,7 @@ mod tests {
     fn a_full_entry_and_a_bare_one_are_read() {
         let peers = parse(
             "[[peer]]\naddress = \"::ffff:10.0.0.2\"\nname = \"b\"\ntype = \"global\"\nasn = 64512\n\
-             node = \"a\"\n[[peer]]\naddress = \"fd00::1\"\n",
+             node = \"a\"\ntargets = [\"10.244.2.1\"]\n[[peer]]\naddress = \"fd00::1\"\n",
         )
         .unwrap();
         assert_eq!(
@@ -87,6 +91,7 @@ mod tests {
                     name: Some("b".to_owned()),
                     peer_type: Some(PeerType::Global),
                     asn: Some(64512),
+                    targets: vec!["10.244.2.1".parse().unwrap()],
                 },
                 InventoryPeer {
                     node: None,
@@ -94,6 +99,7 @@ mod tests {
                     name: None,
                     peer_type: None,
                     asn: None,
+                    targets: Vec::new(),
                 },
             ]
         );

@@ -31,7 +31,10 @@ use crate::{
     server,
     sink::api::{self, Answers},
     sockets,
-    source::kernel::KernelSource,
+    source::{
+        kernel::{KernelSource, ProbeStatus},
+        tap::try_open,
+    },
     state_dir::{Loaded, SavedNodes, StateDir},
     taps::Taps,
     terminal, tls,
@@ -138,7 +141,7 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
     let health = Health::new(&probes);
     tell_probes(&health);
     if kernel.is_none() {
-        refuse_blindness(&config)?;
+        refuse_blindness(&config, &probes)?;
     }
 
     let namespaces = Namespaces::new(&config);
@@ -210,8 +213,9 @@ fn tell_probes(health: &Health) {
     }
 }
 
-/// Without probes, something has to be left that sees: better not to run than to run blind.
-fn refuse_blindness(config: &Config) -> Result<()> {
+/// Without probes, something has to be left that sees: better not to run than to run blind. And the
+/// tap has to be left, or no cause could ever be told: who runs that has forgotten a capability.
+fn refuse_blindness(config: &Config, probes: &[ProbeStatus]) -> Result<()> {
     if let Some(btf) = &config.btf {
         bail!(
             "--btf {}: no kernel probe can run with it; the reasons are above",
@@ -224,8 +228,17 @@ fn refuse_blindness(config: &Config) -> Result<()> {
             "nothing can be observed: no kernel probe runs, and sock_diag neither: {reason}; \
              `bgp-observer check` shows what is missing"
         ),
-        _ => Ok(()),
+        _ => {}
     }
+    let Err(no_tap) = try_open(&config.ports()) else {
+        return Ok(());
+    };
+    let no_probe = probes.iter().find_map(|probe| probe.reason.as_deref());
+    bail!(
+        "nothing can run that tells why a session ends: no kernel probe ({}) and no packet tap ({no_tap}); \
+         grant CAP_BPF and CAP_PERFMON, or at least CAP_NET_RAW; `bgp-observer check` shows each source",
+        no_probe.unwrap_or("unknown reason")
+    )
 }
 
 fn open_state(config: &Config) -> (Option<StateDir>, SavedNodes) {

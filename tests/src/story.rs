@@ -310,6 +310,13 @@ fn describe(change: &Change) -> String {
             peer, announced, ..
         } => format!("{peer}: none of {announced} prefixes is programmed"),
         Change::Programmed { peer, .. } => format!("{peer}: prefixes are programmed"),
+        Change::IncidentOpened { incident } => format!("incident opens: {}", incident.cause),
+        Change::IncidentUpdated { incident } => {
+            format!("incident, so far: {}", incident.verdict.name())
+        }
+        Change::IncidentClosed { incident } => {
+            format!("incident closes: {}", incident.verdict.name())
+        }
         Change::Lost { stage, count } => format!("{count} event(s) lost: {}", stage.name()),
     }
 }

@@ -164,9 +164,20 @@ fn a_missing_capability_is_named_with_what_is_lost_without_it() -> Result<()> {
     std::os::unix::fs::chown(&folder, Some(NOBODY), Some(NOBODY))?;
     let program = folder.join("bgp-observer");
     fs::copy(agent::program()?, &program)?;
-    let mut command = agent_run(&program, &folder);
-    command.uid(NOBODY).gid(NOBODY);
-    // Sessions of the own namespace can still be polled: it degrades before it dies.
+    // Without a source that tells causes it refuses; with the packet tap alone it degrades.
+    let refusal = Command::new("timeout")
+        .arg("20")
+        .arg(&program)
+        .args(agent_run(&program, &folder).get_args())
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.args(["--inh-caps=+net_raw", "--ambient-caps=+net_raw"]);
+    command
+        .arg(&program)
+        .args(agent_run(&program, &folder).get_args());
     let degraded = goes_on(command, &folder, &["CAP_BPF", "tcp_state", "polling"]);
     let check = Command::new(&program)
         .arg("check")
@@ -174,6 +185,7 @@ fn a_missing_capability_is_named_with_what_is_lost_without_it() -> Result<()> {
         .gid(NOBODY)
         .output();
     fs::remove_dir_all(&folder)?;
+    refused(&refusal?, 1, &["CAP_BPF", "CAP_NET_RAW", "check"])?;
     degraded?;
     let check = check?;
     let said = String::from_utf8_lossy(&check.stdout);

@@ -15,7 +15,15 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell::{self, output, run};
 
 /// Unpacked into `<cache>/debs/<package>/` with those libraries the system lacks.
-const UNPACKED: [&str; 6] = ["bird", "bird2", "frr", "gobgpd", "nftables", "prometheus"];
+const UNPACKED: [&str; 7] = [
+    "bird",
+    "bird2",
+    "frr",
+    "gobgpd",
+    "nftables",
+    "prometheus",
+    "prometheus-alertmanager",
+];
 
 /// Those of `packages` that are not installed.
 pub fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {

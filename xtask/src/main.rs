@@ -10,7 +10,11 @@
 
 mod build;
 mod debian;
+mod deploy;
+mod image;
 mod lab;
+mod names;
+mod python;
 mod rules;
 mod setup;
 mod shell;
@@ -35,6 +39,10 @@ enum Command {
     Setup(setup::Args),
     /// Build the agent.
     Build(build::Args),
+    /// Make the container image's root file system and the image as one file, without an engine.
+    Image(image::Args),
+    /// Write what deploy/ holds that is generated, and check the whole folder.
+    Deploy(deploy::Args),
     /// Run a mesh of real BGP speakers on this machine and watch it with the agent (needs root).
     Lab(lab::Args),
     /// Check formatting, lints, licences, house rules and alerts, and run the tests.
@@ -47,6 +55,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::Image(args) => image::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Ci => test::ci(),

@@ -7,18 +7,20 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    debian,
+    debian, python,
     shell::{self, Stopwatch, cargo, command, output, succeeds},
     toolchain::{self, Route},
 };
 
-/// On the system: a linker, the network tools of lab and tests, musl for the static build.
-const PACKAGES: [&str; 5] = [
+/// On the system: a linker, the network tools of lab and tests, musl for the static build,
+/// Python for what checks the manifests.
+const PACKAGES: [&str; 6] = [
     "gcc",
     "libc6-dev",
     "iproute2",
     "musl-tools",
     "ca-certificates",
+    "python3-venv",
 ];
 const MUSL: &str = "x86_64-unknown-linux-musl";
 const CARGO_DENY: &str = "0.20.2";
@@ -60,6 +62,7 @@ fn ready(route: Route, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
     toolchain::ensure(&cache, route, say)?;
     musl_target(say)?;
     cargo_deny(&cache, say)?;
+    python::ensure(&cache, say)?;
     debian::unpack_all(&cache, say)
 }
 

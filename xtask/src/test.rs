@@ -2,13 +2,13 @@
 //!
 //! A step whose tool is missing fails: nothing is skipped in silence.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::{
-    build, rules, setup,
-    shell::{Stopwatch, cache, cargo, command, root, run as run_command},
+    build, deploy, rules, setup,
+    shell::{Stopwatch, cache, cargo, command, run as run_command},
     toolchain,
 };
 
@@ -42,8 +42,8 @@ const STEPS: [Step; 9] = [
         run: |_| licences(),
     },
     Step {
-        name: "alerting rules",
-        run: |_| alerts(),
+        name: "deployment",
+        run: |_| deploy::check(),
     },
     Step {
         name: "lints",
@@ -152,41 +152,6 @@ fn kernel_side_lints() -> Result<()> {
     ]);
     clippy.args(["--target", "bpfel-unknown-none", "--", "-D", "warnings"]);
     run_command(&mut clippy)
-}
-
-fn alerts() -> Result<()> {
-    let promtool = cache()?.join("debs/prometheus/usr/bin/promtool");
-    for (verb, folder) in [("check", "deploy/alerts"), ("test", "tests/alerts")] {
-        let files = yaml_files(folder)?;
-        run_command(
-            Command::new(&promtool)
-                .current_dir(root())
-                .args([verb, "rules"])
-                .args(files),
-        )?;
-    }
-    Ok(())
-}
-
-/// The YAML files of a folder, which must have some.
-fn yaml_files(folder: &str) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(root().join(folder)).with_context(|| format!("no {folder}"))? {
-        let path = entry
-            .with_context(|| format!("cannot list {folder}"))?
-            .path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
-        {
-            files.push(path);
-        }
-    }
-    if files.is_empty() {
-        bail!("{folder} has no .yaml file");
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// The agent and the lab, with the features that the tests have: what the tests start.

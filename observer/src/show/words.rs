@@ -164,6 +164,24 @@ pub fn describe(change: &Change) -> (&str, Cow<'static, str>) {
             peer,
             format!("its prefixes are in the kernel, after {}", span(*seconds)).into(),
         ),
+        Change::IncidentOpened { incident } => (
+            &incident.subject.identity,
+            format!("incident {} opened: {}", incident.id, incident.cause).into(),
+        ),
+        Change::IncidentUpdated { incident } => (
+            &incident.subject.identity,
+            format!("incident {}, so far {}", incident.id, of(&incident.verdict)).into(),
+        ),
+        Change::IncidentClosed { incident } => (
+            &incident.subject.identity,
+            format!(
+                "incident {} closed: {} ({})",
+                incident.id,
+                of(&incident.verdict),
+                of(&incident.proof)
+            )
+            .into(),
+        ),
         Change::Lost { stage, count } => (
             "",
             format!("{count} events lost at {}", stage.name()).into(),

@@ -17,7 +17,9 @@ pub fn tell(record: &ChangeRecord) {
         | Change::RouteFight { .. }
         | Change::NotProgrammed { .. }
         | Change::SpeakerEnded { .. }
-        | Change::HoldMarginLow { .. } => {
+        | Change::HoldMarginLow { .. }
+        | Change::IncidentOpened { .. }
+        | Change::IncidentClosed { .. } => {
             warn!(node, peer, "{what}");
         }
         Change::Routes(routes) if routes.event.is_loss() => warn!(node, peer, "{what}"),
@@ -31,7 +33,10 @@ pub fn tell(record: &ChangeRecord) {
         | Change::GrStarted { .. }
         | Change::GrEnded { .. }
         | Change::Unanswered { .. } => info!(node, peer, "{what}"),
-        Change::SessionDown { .. } | Change::SessionState { .. } | Change::ConnectFailed { .. } => {
+        Change::SessionDown { .. }
+        | Change::SessionState { .. }
+        | Change::ConnectFailed { .. }
+        | Change::IncidentUpdated { .. } => {
             debug!(node, peer, "{what}");
         }
     }

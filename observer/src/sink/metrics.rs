@@ -20,7 +20,7 @@ use prometheus::{
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 24] = [
+const EVENT_KINDS: [&str; 29] = [
     "tick",
     "wall_clock",
     "node_observed",
@@ -45,6 +45,11 @@ const EVENT_KINDS: [&str; 24] = [
     "speaker_signalled",
     "speaker_oom",
     "strangers",
+    "echo_replied",
+    "echo_failed",
+    "incidents_restored",
+    "incident_note",
+    "versions",
 ];
 /// Facts that tell of losses have their own metric; as events they are of this kind.
 const KIND_LOST: &str = "lost";
@@ -77,6 +82,11 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::SpeakerOom { .. } => "speaker_oom",
         Fact::Strangers { .. } => "strangers",
         Fact::Forwarding { forwarding, .. } => forwarding.kind(),
+        Fact::EchoReplied { .. } => "echo_replied",
+        Fact::EchoFailed { .. } => "echo_failed",
+        Fact::IncidentsRestored { .. } => "incidents_restored",
+        Fact::IncidentNote { .. } => "incident_note",
+        Fact::Versions { .. } => "versions",
         Fact::Lost { .. } => KIND_LOST,
     }
 }
@@ -405,3 +415,7 @@ fn pairs(labels: Labels) -> Vec<LabelPair> {
 #[cfg(test)]
 #[path = "metrics_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "metrics_reference.rs"]
+mod reference;
