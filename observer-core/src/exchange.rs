@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bgp::{MessageKind, NotificationFacts, OpenFacts, Severity, UpdateFacts, iana},
+    bgp::{MessageKind, NotificationFacts, OpenFacts, Prefix, Severity, UpdateFacts, iana},
     bgp_view::NotificationView,
     conversation::{Direction, DirectionCounters, Observation, Seen},
     event::SocketId,
@@ -172,6 +172,8 @@ pub(crate) struct Listening<'a> {
     pub room: usize,
     /// Routes for which there was no room.
     pub refused: u64,
+    /// Prefixes announced (true) and withdrawn, in order.
+    pub learned: Vec<(Prefix, bool)>,
     /// The last End-of-RIB that a restart waited for came.
     pub restart_over: bool,
     /// What bears on the connection's end.
@@ -252,7 +254,7 @@ impl Listening<'_> {
             return;
         }
         exchange.rib.partial |= !signs.is_telling();
-        let refused = exchange.rib.update(facts, self.room);
+        let refused = exchange.rib.update(facts, self.room, &mut self.learned);
         self.refused = self.refused.saturating_add(refused);
         let Some(family) = facts.end_of_rib else {
             return;

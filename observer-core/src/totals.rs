@@ -8,6 +8,7 @@ use crate::{
     conversation::Direction,
     event::LossStage,
     exchange::{MessageCounts, Sides},
+    fib::totals::FibTotals,
 };
 
 /// Upper bounds in seconds of the SYN-to-ESTABLISHED histogram: from a LAN's round trip to the
@@ -41,6 +42,8 @@ pub struct Totals {
     pub establish: BTreeMap<String, Histogram>,
     /// By node: what the tap showed.
     pub wire: BTreeMap<String, WireTotals>,
+    /// By node: what became of its routes.
+    pub fib: BTreeMap<String, FibTotals>,
 }
 
 /// What the tap showed of one node's connections.
@@ -143,6 +146,7 @@ impl Totals {
             .entry(node.to_owned())
             .or_insert_with(|| Histogram::new(ESTABLISH_BOUNDS));
         self.wire.entry(node.to_owned()).or_default();
+        self.fib.entry(node.to_owned()).or_default();
         self.flaps_by_cause
             .entry(node.to_owned())
             .or_insert_with(|| Cause::LABELS.into_iter().map(|label| (label, 0)).collect());
@@ -159,6 +163,15 @@ impl Totals {
     /// What the tap showed of `node`.
     pub(crate) fn wire(&mut self, node: &str) -> &mut WireTotals {
         self.wire.entry(node.to_owned()).or_default()
+    }
+
+    /// What became of `node`'s routes.
+    pub(crate) fn fib(&mut self, node: &str) -> &mut FibTotals {
+        // Every route asks: no new key each time.
+        if !self.fib.contains_key(node) {
+            self.fib.insert(node.to_owned(), FibTotals::default());
+        }
+        self.fib.entry(node.to_owned()).or_default()
     }
 
     pub(crate) fn count_lost(&mut self, stage: LossStage, lost: u64) {

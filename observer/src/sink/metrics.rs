@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use observer_core::{
     cause::Cause,
-    event::{Fact, LossStage},
+    event::{Fact, LossStage, forwarding::Forwarding},
     peer::PeerView,
 };
 use prometheus::TextEncoder;
@@ -84,6 +84,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::SpeakerSignalled { .. } => "speaker_signalled",
         Fact::SpeakerOom { .. } => "speaker_oom",
         Fact::Strangers { .. } => "strangers",
+        Fact::Forwarding { forwarding, .. } => forwarding.kind(),
         Fact::EchoReplied { .. } => "echo_replied",
         Fact::EchoFailed { .. } => "echo_failed",
         Fact::IncidentsRestored { .. } => "incidents_restored",
@@ -97,6 +98,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
 pub fn no_events() -> BTreeMap<&'static str, u64> {
     EVENT_KINDS
         .into_iter()
+        .chain(Forwarding::KINDS)
         .chain([KIND_LOST])
         .map(|kind| (kind, 0))
         .collect()
@@ -315,3 +317,7 @@ fn seconds(time: jiff::Timestamp) -> f64 {
 #[cfg(test)]
 #[path = "metrics_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "metrics_reference.rs"]
+mod reference;

@@ -67,7 +67,7 @@ fn wire() -> WireTotals {
     wire
 }
 
-fn text(blind: bool) -> String {
+pub(super) fn text(blind: bool) -> String {
     let scene = Scene {
         node: "a",
         sources: &sources(),
@@ -142,7 +142,10 @@ fn counters_that_alerts_use_exist_before_anything_happened() {
 #[test]
 fn every_fact_has_a_counter_from_the_start() {
     let events = no_events();
-    assert_eq!(events.len(), EVENT_KINDS.len() + 1);
+    assert_eq!(
+        events.len(),
+        EVENT_KINDS.len() + Forwarding::KINDS.len() + 1
+    );
     assert!(events.contains_key(event_kind(&Fact::Tick)));
     assert!(events.contains_key(event_kind(&Fact::Strangers { connections: 1 })));
 }
