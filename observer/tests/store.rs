@@ -11,7 +11,7 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     thread,
     time::{Duration, Instant},
 };
@@ -24,7 +24,10 @@ use observer::{
     health::Health,
     store::{ChangeQuery, Limits, Store},
 };
-use observer_core::change::ChangeRecord;
+use observer_core::{
+    change::{Change, ChangeRecord},
+    time::Timestamp,
+};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -36,35 +39,54 @@ const LIMITS: Limits = Limits {
 };
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A flap and an incident, of which the storm consists.
+static SAMPLES: LazyLock<[Change; 2]> = LazyLock::new(|| {
+    let at = "2026-01-02T03:04:05Z";
+    let flap = json!({
+        "change": "flap",
+        "flap": {
+            "node": "a", "peer": "10.0.0.2", "number": 0, "down_at": at, "up_at": null,
+            "down_seconds": null, "up_before_seconds": null, "cause": { "kind": "fin_received" },
+            "cause_text": "a storm", "evidence": ["FIN"],
+        },
+    });
+    let incident = json!({
+        "change": "incident_opened",
+        "incident": {
+            "id": "", "node": "a", "opened_at": at, "updated_at": at, "closed_at": null,
+            "group_keys": [], "verdict": "no_impact", "proof": "inferred", "cause": "a storm",
+            "note": null, "subject": { "kind": "peer", "identity": "10.0.0.2", "name": null },
+        },
+    });
+    [flap, incident].map(|sample| serde_json::from_value(sample).expect("a change"))
+});
+
 /// Change number `seq` of a flap storm: flaps, and now and then an incident.
 fn change(seq: u64) -> Arc<ChangeRecord> {
-    let at = jiff::Timestamp::from_microsecond(1_767_323_045_000_000 + seq.cast_signed())
-        .expect("a time of this century");
-    let change = if seq.is_multiple_of(50) {
-        json!({
-            "change": "incident_opened",
-            "incident": {
-                "id": format!("i{seq}"), "node": "a", "opened_at": at, "updated_at": at,
-                "closed_at": null, "group_keys": [], "verdict": "no_impact", "proof": "inferred",
-                "cause": "a storm", "note": null,
-                "subject": { "kind": "peer", "identity": "10.0.0.2", "name": null },
-            },
-        })
+    let later = Duration::from_micros(seq);
+    let [flap, incident] = &*SAMPLES;
+    let sample = if seq.is_multiple_of(50) {
+        incident
     } else {
-        json!({
-            "change": "flap",
-            "flap": {
-                "node": "a", "peer": format!("10.0.{}.2", seq % 100), "number": seq, "down_at": at,
-                "up_at": null, "down_seconds": null, "up_before_seconds": null,
-                "cause": { "kind": "fin_received" }, "cause_text": "a storm", "evidence": ["FIN"],
-            },
-        })
+        flap
     };
-    let mut record = json!({ "seq": seq, "at": 0, "time": jiff::Timestamp::now(), "node": "a" });
-    if let (Some(record), Some(change)) = (record.as_object_mut(), change.as_object()) {
-        record.extend(change.clone());
+    let mut change = sample.clone();
+    if let Change::Flap { flap } = &mut change {
+        flap.peer = format!("10.0.{}.2", seq % 100);
+        flap.number = seq;
+        flap.down_at += later;
     }
-    Arc::new(serde_json::from_value(record).expect("a change"))
+    if let Change::IncidentOpened { incident } = &mut change {
+        incident.id = format!("i{seq}");
+        incident.opened_at += later;
+    }
+    Arc::new(ChangeRecord {
+        seq,
+        at: Timestamp::default(),
+        time: jiff::Timestamp::now(),
+        node: "a".to_owned(),
+        change,
+    })
 }
 
 /// The writer: a storm as fast as the disk takes it, with a line for each number that is kept.
@@ -147,7 +169,7 @@ fn a_writer_killed_200_times_in_a_storm_lost_nothing_that_it_called_kept() {
     let (mut kept, mut shortest) = (0, u64::MAX);
     let mut dir = tempfile::tempdir().expect("a directory");
     for round in 0..rounds {
-        if round % 20 == 0 {
+        if round % 10 == 0 {
             dir = tempfile::tempdir().expect("a directory");
         }
         let life = Duration::from_micros(RandomState::new().hash_one(round) % 60_000);
