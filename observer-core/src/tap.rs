@@ -8,7 +8,6 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use crate::{
     address::{PeerAddress, canonical_end, is_link_local},
-    bgp::Prefix,
     change::RestartEnd,
     connection::Connection,
     early::Tuple,
@@ -50,7 +49,6 @@ struct Heard {
     /// It is the first that shows the connection's end.
     ends: bool,
     refused: u64,
-    learned: Vec<(Prefix, bool)>,
     restart_over: bool,
 }
 
@@ -241,7 +239,6 @@ impl Node {
             carries: free && connection.evidence.end.is_none(),
             room,
             refused: 0,
-            learned: Vec::new(),
             restart_over: false,
             clues: Vec::new(),
             news: false,
@@ -252,7 +249,6 @@ impl Node {
             news: listening.news,
             ends: false,
             refused: listening.refused,
-            learned: listening.learned,
             restart_over: listening.restart_over,
         };
         heard.ends = !passed && wire.signs.passed;
@@ -312,11 +308,6 @@ impl Node {
         }
         for clue in heard.clues {
             self.notified(turn, id, clue);
-        }
-        if let Some(connection) = self.connections.get(&id)
-            && !heard.learned.is_empty()
-        {
-            self.hear_routes(turn, connection.peer, &heard.learned);
         }
         let Some(connection) = self.connections.get(&id) else {
             return;

@@ -13,7 +13,6 @@ mod debian;
 mod deploy;
 mod image;
 mod lab;
-mod names;
 mod python;
 mod rules;
 mod setup;
