@@ -10,6 +10,8 @@ use crate::{
     time::{Occurred, Timestamp, WallOffset},
 };
 
+pub mod forwarding;
+
 /// The agent's number for an observed network namespace; one per (inode, generation), never used
 /// again within a run, because the kernel does reuse inodes.
 #[derive(

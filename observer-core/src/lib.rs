@@ -44,6 +44,7 @@ mod inventory;
 mod known;
 mod loss;
 mod node;
+mod notice;
 mod restart;
 mod rib;
 mod session;

@@ -11,15 +11,17 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 pub use crate::totals::{Histogram, Totals};
 use crate::{
     address::canonical,
-    change::Output,
+    change::{ChangeRecord, Output},
     config::CoreConfig,
     deadline::{Deadlines, Due},
     event::{Event, Fact, LossStage, NetnsId, Socket},
     evidence::Clue,
+    incident::{Incident, Incidents, bears_on_incidents},
     inventory::Inventory,
     known::is_outdated,
     loss::Losses,
     node::{Node, Urgency},
+    notice::Notice,
     peer::{Flap, PeerView, SavedPeer},
     sockets::Inspected,
     tap::Tapped,
@@ -39,6 +41,9 @@ pub struct Observer {
     totals: Totals,
     losses: Losses,
     nodes: BTreeMap<NetnsId, Node>,
+    /// Those of the event being handled.
+    notices: Vec<Notice>,
+    incidents: Incidents,
     /// Peers of nodes that are not observed, now or yet.
     dormant: BTreeMap<String, Vec<SavedPeer>>,
 }
@@ -56,6 +61,8 @@ impl Observer {
             totals: Totals::new(),
             losses: Losses::default(),
             nodes: BTreeMap::new(),
+            notices: Vec::new(),
+            incidents: Incidents::default(),
             dormant: BTreeMap::new(),
         }
     }
@@ -65,10 +72,67 @@ impl Observer {
     pub fn apply(&mut self, now: Timestamp, event: &Event, out: &mut Vec<Output>) {
         self.now = self.now.max(now);
         while let Some((at, due)) = self.deadlines.pop(self.now) {
+            let told = out.len();
+            if is_of_incidents(due) {
+                self.with_incidents(at, out, |incidents, turn, nodes| {
+                    incidents.run_due(turn, nodes, due);
+                });
+                continue;
+            }
             let (mut turn, nodes) = self.turn(at, out);
             run_due(&mut turn, nodes, due);
+            self.correlate(at, told, out);
         }
+        let told = out.len();
         self.take_in(event, out);
+        self.correlate(event.occurred.latest.min(self.now), told, out);
+    }
+
+    /// Hands on what the parts of the nodes noticed, and what was told since `told`.
+    fn correlate(&mut self, at: Timestamp, told: usize, out: &mut Vec<Output>) {
+        let changes: Vec<ChangeRecord> = out
+            .iter()
+            .skip(told)
+            .filter_map(|output| match output {
+                Output::Change(record) if bears_on_incidents(&record.change) => {
+                    Some(record.clone())
+                }
+                Output::Change(_) | Output::Request(_) => None,
+            })
+            .collect();
+        let notices = std::mem::take(&mut self.notices);
+        if changes.is_empty() && notices.is_empty() {
+            return;
+        }
+        self.with_incidents(at, out, |incidents, turn, nodes| {
+            incidents.correlate(turn, nodes, &changes, &notices);
+        });
+    }
+
+    /// As if a part of a node had noticed it.
+    #[cfg(test)]
+    pub(crate) fn notice(&mut self, now: Timestamp, notice: Notice, out: &mut Vec<Output>) {
+        self.apply(now, &Event::noticed(now, Fact::Tick), out);
+        self.notices.push(notice);
+        let told = out.len();
+        self.correlate(now, told, out);
+    }
+
+    fn with_incidents(
+        &mut self,
+        at: Timestamp,
+        out: &mut Vec<Output>,
+        work: impl FnOnce(&mut Incidents, &mut Turn<'_>, &BTreeMap<NetnsId, Node>),
+    ) {
+        let mut incidents = std::mem::take(&mut self.incidents);
+        let (mut turn, nodes) = self.turn(at, out);
+        work(&mut incidents, &mut turn, nodes);
+        self.incidents = incidents;
+    }
+
+    /// Incidents that are open, and closed ones that are remembered, oldest first.
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.incidents.views()
     }
 
     /// When [`Fact::Tick`] is needed at the latest, if nothing else comes before.
@@ -137,6 +201,7 @@ impl Observer {
             config: &self.config,
             now: self.now,
             at,
+            earliest: at,
             exact: false,
             wall: self.wall,
             inventory: &self.inventory,
@@ -145,16 +210,39 @@ impl Observer {
             losses: &mut self.losses,
             seq: &mut self.seq,
             out,
+            notices: &mut self.notices,
         };
         (turn, &mut self.nodes)
     }
 
     fn take_in(&mut self, event: &Event, out: &mut Vec<Output>) {
         match &event.fact {
-            Fact::Tick
-            | Fact::IncidentsRestored { .. }
-            | Fact::IncidentNote { .. }
-            | Fact::Versions { .. } => {}
+            Fact::Tick => {}
+            Fact::IncidentsRestored {
+                node,
+                incidents: stored,
+                absent_since,
+            } => self.with_incidents(self.now, out, |incidents, turn, nodes| {
+                incidents.restore(turn, nodes, node, stored, *absent_since);
+            }),
+            Fact::IncidentNote { id, note } => {
+                self.with_incidents(self.now, out, |incidents, turn, _| {
+                    incidents.write_note(turn, id, note);
+                });
+            }
+            Fact::Versions { versions } => self.incidents.learn_versions(versions),
+            Fact::EchoReplied { token, .. } => {
+                let at = event.occurred.latest.min(self.now);
+                self.with_incidents(at, out, |incidents, turn, _| {
+                    incidents.echo_replied(turn, *token);
+                });
+            }
+            Fact::EchoFailed { token, errno, .. } => {
+                let at = event.occurred.latest.min(self.now);
+                self.with_incidents(at, out, |incidents, turn, _| {
+                    incidents.echo_failed(turn, *token, *errno);
+                });
+            }
             Fact::WallClock { offset } => self.wall = *offset,
             Fact::NodeObserved { netns, node } => self.observe(event, *netns, node, out),
             Fact::NodeGone { netns } => self.close(event, *netns, out),
@@ -183,9 +271,7 @@ impl Observer {
             | Fact::SocketsDumped { .. }
             | Fact::SpeakerExited { .. }
             | Fact::SpeakerSignalled { .. }
-            | Fact::SpeakerOom { .. }
-            | Fact::EchoReplied { .. }
-            | Fact::EchoFailed { .. } => {
+            | Fact::SpeakerOom { .. } => {
                 let now = self.now;
                 let (mut turn, nodes) = self.turn(now, out);
                 turn.take_time_of(event);
@@ -229,9 +315,16 @@ impl Observer {
         node.restore(&mut turn, &dormant);
         node.apply_inventory(&mut turn);
         nodes.insert(netns, node);
+        self.with_incidents(self.now, out, |incidents, turn, _| {
+            incidents.watch(turn, netns)
+        });
     }
 
     fn close(&mut self, event: &Event, netns: NetnsId, out: &mut Vec<Output>) {
+        if self.nodes.contains_key(&netns) {
+            let at = event.occurred.latest.min(self.now);
+            self.with_incidents(at, out, |incidents, turn, _| incidents.leave(turn, netns));
+        }
         let Some(node) = self.nodes.remove(&netns) else {
             return;
         };
@@ -301,6 +394,7 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         | Due::Silence(netns, _)
         | Due::Resync(netns) => netns,
         Due::Losses(stage) => return turn.losses_due(stage),
+        Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => return,
     };
     let Some(node) = nodes.get_mut(&netns) else {
         return;
@@ -313,8 +407,16 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Hold(_, address) => node.hold_due(turn, address),
         Due::Silence(_, address) => node.consider_forgetting(turn, address),
         Due::Resync(_) => node.dump(turn),
-        Due::Losses(_) => {}
+        Due::Losses(_) | Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => {}
     }
+}
+
+/// Whether incidents carry it out.
+const fn is_of_incidents(due: Due) -> bool {
+    matches!(
+        due,
+        Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_)
+    )
 }
 
 /// The namespace that a fact about sockets or speakers belongs to.
