@@ -111,11 +111,13 @@ impl Default for Wire {
             capacity: CAPACITY,
             // A kernel shows the two directions in order.
             patience: 0,
+            settle: false,
         };
         Self {
             conversation: Conversation::new(ConversationConfig {
                 a_to_b: stream(Release::Immediately),
                 b_to_a: stream(Release::Acknowledged),
+                ..ConversationConfig::default()
             }),
             signs: Signs::default(),
             copies: VecDeque::new(),

@@ -195,7 +195,7 @@ impl Taps {
             } = node;
             let mut fragments = 0;
             self.more |= tap.drain(&mut self.batch, |info, packet| {
-                match dissect(Linktype::RAW, packet) {
+                match dissect(Linktype::RAW, packet, 0) {
                     Dissected::Tcp(tcp) => {
                         let remote = if info.outgoing { tcp.to } else { tcp.from };
                         if peers.contains(&remote.ip()) || strangers.spend(now) {

@@ -13,7 +13,8 @@ use crate::{
 };
 
 const MUSL: &str = "x86_64-unknown-linux-musl";
-const AGENT: &str = "bgp-observer";
+/// The agent's program.
+pub const AGENT: &str = "bgp-observer";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,7 +31,7 @@ pub fn run(args: &Args) -> Result<()> {
     let agent = if args.linked_statically {
         static_agent()?
     } else {
-        agent(args.release)?
+        program("observer", AGENT, args.release)?
     };
     let size = fs::metadata(&agent)
         .with_context(|| format!("no {}", agent.display()))?
@@ -40,15 +41,14 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the agent for this machine.
-pub fn agent(release: bool) -> Result<PathBuf> {
+/// Builds a program of `package` for this machine.
+pub fn program(package: &str, name: &str, release: bool) -> Result<PathBuf> {
     let mut build = cargo()?;
-    build.args(["build", "--package", "observer", "--bin", AGENT]);
+    build.args(["build", "--package", package, "--bin", name]);
     build.args(release.then_some("--release"));
     run_command(&mut build)?;
-    Ok(target()
-        .join(if release { "release" } else { "debug" })
-        .join(AGENT))
+    let profile = if release { "release" } else { "debug" };
+    Ok(target().join(profile).join(name))
 }
 
 /// Builds the agent that runs on any Linux.

@@ -6,12 +6,15 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build, setup,
-    shell::{cargo, command, is_root, run as run_command},
+    shell::{command, is_root},
 };
 
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
+    /// Build optimized, for figures: three times as long as the build that is quick to try.
+    #[arg(long)]
+    release: bool,
     /// Passed to the lab; `--help` lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -23,19 +26,8 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("the lab makes network namespaces and loads BPF programs: run it as root");
     }
     setup::ensure()?;
-    let agent = build::agent(true)?;
-    let mut lab = cargo()?;
-    lab.args([
-        "build",
-        "--release",
-        "--package",
-        "observer-tests",
-        "--bin",
-        "lab",
-    ]);
-    run_command(&mut lab)?;
-
-    let program = build::target().join("release/lab");
+    let agent = build::program("observer", build::AGENT, args.release)?;
+    let program = build::program("observer-tests", "lab", args.release)?;
     let program = program
         .to_str()
         .context("the target folder's path is not UTF-8")?;

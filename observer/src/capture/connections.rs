@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use observer_core::{
     conversation::{Conversation, ConversationConfig, Direction, Observation},
+    stream::StreamConfig,
     time::Timestamp,
 };
 
@@ -94,12 +95,27 @@ impl Connections {
         self.all.push(Connection {
             a: from,
             b: to,
-            conversation: Conversation::new(ConversationConfig::default()),
+            conversation: Conversation::new(patient()),
             syns: (None, None),
             last: Timestamp::default(),
         });
         self.latest.insert(ends, index);
         Some(index)
+    }
+}
+
+/// Segments of a capture may be in any order, of either direction and from the first on: only time
+/// tells that one will not come.
+fn patient() -> ConversationConfig {
+    let stream = StreamConfig {
+        patience: u32::MAX,
+        settle: true,
+        ..StreamConfig::default()
+    };
+    ConversationConfig {
+        a_to_b: stream,
+        b_to_a: stream,
+        ..ConversationConfig::default()
     }
 }
 
@@ -112,17 +128,21 @@ impl Connection {
         }
     }
 
-    /// Whether a SYN is not of this connection: it has other numbers than the one seen, or the
-    /// connection was entered midway and so is older than any SYN.
+    /// Whether a SYN is not of this connection: it has another number than the one seen, or comes
+    /// after bytes that it cannot be the beginning of.
     fn is_past(&self, packet: &TcpPacket<'_>) -> bool {
         let direction = self.direction(packet);
-        let syn = match direction {
-            Direction::AToB => self.syns.0,
-            Direction::BToA => self.syns.1,
+        let (own, other) = match direction {
+            Direction::AToB => self.syns,
+            Direction::BToA => (self.syns.1, self.syns.0),
         };
-        match syn {
-            Some(seq) => seq != packet.segment.seq,
-            None => self.conversation.stream_counters(direction).bytes != 0,
+        let seq = packet.segment.seq;
+        if let Some(syn) = own {
+            return syn != seq;
         }
+        // The other side speaks only once it was spoken to.
+        let answers = packet.segment.ack.is_some() || other.is_some();
+        let speaks = || self.conversation.spoke(direction.reversed());
+        !self.conversation.can_begin(direction, seq) || !answers && speaks()
     }
 }

@@ -413,3 +413,7 @@ fn pairs(labels: Labels) -> Vec<LabelPair> {
 #[cfg(test)]
 #[path = "metrics_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "metrics_reference.rs"]
+mod reference;

@@ -44,7 +44,7 @@ fn snapshot() -> Snapshot {
     }
 }
 
-fn text(blind: bool) -> String {
+pub(super) fn text(blind: bool) -> String {
     let scene = Scene {
         node: "a",
         sources: &sources(),
