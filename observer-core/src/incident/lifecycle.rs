@@ -73,6 +73,7 @@ impl Incidents {
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
+        open.news |= open.is_outdated(turn);
         if well {
             let since = *open.calm_since.get_or_insert(now);
             if now.since(since) >= SETTLE {

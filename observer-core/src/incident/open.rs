@@ -31,6 +31,9 @@ pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// Two updates of one record are at least this far apart.
 pub(super) const UPDATES_APART: Duration = Duration::from_secs(1);
 
+/// A record whose times grow is told again this often at most, seldom when it is old.
+const GROWS: Duration = Duration::from_secs(10);
+
 /// A session that belongs to it.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -290,6 +293,18 @@ impl Open {
                 .any(|probe| probe.seen_alive && probe.sent > 0),
             decommissioned: self.decommissioned,
         }
+    }
+
+    /// Whether the record says another verdict than what is known, or lengths of time that grow are
+    /// long out of date.
+    pub fn is_outdated(&self, turn: &Turn<'_>) -> bool {
+        let known = self.known(turn);
+        if self.before.is_none() && verdict::judge(&known) != self.record.verdict {
+            return true;
+        }
+        let grows = known.still_gone > 0 || self.probes.iter().any(Probe::is_silent);
+        let age = turn.at.since(self.begun);
+        grows && turn.at.since(self.told_at) >= (age / 10).clamp(GROWS, GROWS * 60)
     }
 
     /// Brings the record in line with what is known.

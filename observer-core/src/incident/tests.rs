@@ -351,16 +351,11 @@ fn a_restart_without_dash_r_is_a_micro_gap_to_the_tables_and_a_loss_to_pods() {
 
 #[test]
 fn a_firewall_is_told_by_the_hold_timer_and_grouped_by_when_the_peer_was_last_heard() {
-    let (mut story, talk) = Story::graceful(ReachMode::Off);
+    let (mut story, mut talk) = Story::graceful(ReachMode::Off);
     story.pass(200_000);
-    let mut stuck = talk.socket;
-    stuck.unanswered_retransmits = 9;
-    stuck.total_retransmits = 9;
-    story.scene.info(stuck, TcpState::Established);
-    let mut talk = Talk {
-        socket: stuck,
-        ..talk
-    };
+    talk.socket.unanswered_retransmits = 9;
+    talk.socket.total_retransmits = 9;
+    story.scene.info(talk.socket, TcpState::Established);
     talk.says_unheard(&mut story.scene, true, &notification(4, 0, ""));
     talk.we_close(&mut story.scene);
     story.gone(RouteLoss::Deleted);
@@ -638,6 +633,9 @@ fn a_node_that_leaves_the_inventory_is_decommissioned() {
     talk.peer_closes(&mut story.scene);
     story.gone(RouteLoss::Deleted);
     story.pass(2_000);
+    let socket = talk.socket;
+    story.scene.state(socket, TcpState::CloseWait, TcpState::LastAck);
+    story.scene.state(socket, TcpState::LastAck, TcpState::Close);
     story.scene.tell(Fact::Inventory { peers: Vec::new() });
     story.pass(120_000);
     let incident = story.closed();
