@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bgp::{MessageKind, NotificationFacts, OpenFacts, UpdateFacts, iana},
+    bgp::{MessageKind, NotificationFacts, OpenFacts, Prefix, UpdateFacts, iana},
     bgp_view::NotificationView,
     conversation::{Direction, DirectionCounters, Observation, Seen},
     event::SocketId,
@@ -141,6 +141,8 @@ pub(crate) struct Listening<'a> {
     pub room: usize,
     /// Routes for which there was no room.
     pub refused: u64,
+    /// Prefixes announced (true) and withdrawn, in order.
+    pub learned: Vec<(Prefix, bool)>,
     /// The last End-of-RIB that a restart waited for came.
     pub restart_over: bool,
     /// What bears on the connection's end.
@@ -216,7 +218,7 @@ impl Listening<'_> {
         if !self.carries || exchange.rib.owner != Some(self.id) {
             return;
         }
-        let refused = exchange.rib.update(facts, self.room);
+        let refused = exchange.rib.update(facts, self.room, &mut self.learned);
         self.refused = self.refused.saturating_add(refused);
         exchange.reflects |= facts.originator.is_some() || !facts.cluster_list.is_empty();
         let Some(family) = facts.end_of_rib else {

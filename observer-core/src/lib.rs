@@ -28,6 +28,7 @@ pub mod payload;
 pub mod peer;
 pub mod record;
 pub mod replay;
+pub mod route_view;
 pub mod stream;
 pub mod time;
 
@@ -39,6 +40,7 @@ mod early;
 mod evidence;
 pub mod exchange;
 mod failure;
+pub mod fib;
 mod hold;
 mod inventory;
 mod known;

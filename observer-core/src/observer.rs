@@ -16,13 +16,15 @@ use crate::{
     deadline::{Deadlines, Due},
     event::{Event, Fact, LossStage, NetnsId, Socket},
     evidence::Clue,
-    incident::{Incident, Incidents, bears_on_incidents},
+    fib::{self, Clocks},
+    incident::{Incident, Incidents, bears_on_incidents, record::Verdict},
     inventory::Inventory,
     known::is_outdated,
     loss::Losses,
     node::{Node, Urgency},
     notice::Notice,
     peer::{Flap, PeerView, SavedPeer},
+    route_view::{FibView, PathView, RouteFilter, RoutesView},
     sockets::Inspected,
     tap::Tapped,
     time::{Timestamp, WallOffset},
@@ -104,6 +106,14 @@ impl Observer {
         if changes.is_empty() && notices.is_empty() {
             return;
         }
+        let (mut turn, nodes) = self.turn(self.now, out);
+        for notice in &notices {
+            if let Notice::Route(notice) = notice
+                && let Some(node) = nodes.get_mut(&notice.netns)
+            {
+                node.tell_route(&mut turn, notice);
+            }
+        }
         self.with_incidents(at, out, |incidents, turn, nodes| {
             incidents.correlate(turn, nodes, &changes, &notices);
         });
@@ -128,6 +138,11 @@ impl Observer {
         let (mut turn, nodes) = self.turn(at, out);
         work(&mut incidents, &mut turn, nodes);
         self.incidents = incidents;
+    }
+
+    /// How many incidents are open, by node and verdict so far.
+    pub fn open_incidents(&self) -> BTreeMap<(String, Verdict), u64> {
+        self.incidents.open_counts()
     }
 
     /// Incidents that are open, and closed ones that are remembered, oldest first.
@@ -184,6 +199,39 @@ impl Observer {
                 .extend(node.save());
         }
         saved.into_iter().collect()
+    }
+
+    /// The routes that `filter` wants, as of `now`.
+    pub fn routes(&self, now: Timestamp, filter: &RouteFilter) -> RoutesView {
+        let mut out = RoutesView::default();
+        let wanted = |node: &&Node| filter.node.as_ref().is_none_or(|only| *only == node.name);
+        for node in self.nodes.values().filter(wanted) {
+            node.routes(self.clocks(now), filter, &mut out);
+        }
+        out
+    }
+
+    /// How the nodes' forwarding does as a whole, as of `now`.
+    pub fn forwarding(&self, now: Timestamp) -> Vec<FibView> {
+        let nodes = self.nodes.values();
+        nodes.map(|node| node.fib_view(self.clocks(now))).collect()
+    }
+
+    /// The way of a packet from `source` to `destination`, beginning at `node`, or else at the node
+    /// where `source` is, or else at the first; none when there is no such node.
+    pub fn path(
+        &self,
+        now: Timestamp,
+        node: Option<&str>,
+        source: Option<IpAddr>,
+        destination: IpAddr,
+    ) -> Option<PathView> {
+        fib::path(&self.nodes, self.clocks(now), node, source, destination)
+    }
+
+    const fn clocks(&self, now: Timestamp) -> Clocks {
+        let wall = self.wall;
+        Clocks { now, wall }
     }
 
     /// Counts since the start.
@@ -271,7 +319,8 @@ impl Observer {
             | Fact::SocketsDumped { .. }
             | Fact::SpeakerExited { .. }
             | Fact::SpeakerSignalled { .. }
-            | Fact::SpeakerOom { .. } => {
+            | Fact::SpeakerOom { .. }
+            | Fact::Forwarding { .. } => {
                 let now = self.now;
                 let (mut turn, nodes) = self.turn(now, out);
                 turn.take_time_of(event);
@@ -315,9 +364,8 @@ impl Observer {
         node.restore(&mut turn, &dormant);
         node.apply_inventory(&mut turn);
         nodes.insert(netns, node);
-        self.with_incidents(self.now, out, |incidents, turn, _| {
-            incidents.watch(turn, netns)
-        });
+        let (mut turn, _) = self.turn(self.now, out);
+        Incidents::watch(&mut turn, netns);
     }
 
     fn close(&mut self, event: &Event, netns: NetnsId, out: &mut Vec<Output>) {
@@ -376,10 +424,14 @@ impl Observer {
                 }
                 return;
             }
-            LossStage::Map | LossStage::Recorder | LossStage::Table => return,
+            // After a loss of rtnetlink's its source dumps again by itself.
+            LossStage::Map | LossStage::Recorder | LossStage::Table | LossStage::Netlink => return,
         };
         for node in nodes.values_mut() {
             node.want_dump(&mut turn, urgency);
+            if matches!(stage, LossStage::Queue | LossStage::Ring) {
+                node.fib.suspect_all(&mut turn);
+            }
         }
     }
 }
@@ -392,6 +444,7 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         | Due::Restart(netns, _)
         | Due::Hold(netns, _)
         | Due::Silence(netns, _)
+        | Due::Fib(netns)
         | Due::Resync(netns) => netns,
         Due::Losses(stage) => return turn.losses_due(stage),
         Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => return,
@@ -406,6 +459,7 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Restart(_, address) => node.restart_due(turn, address),
         Due::Hold(_, address) => node.hold_due(turn, address),
         Due::Silence(_, address) => node.consider_forgetting(turn, address),
+        Due::Fib(_) => node.forwarding_due(turn),
         Due::Resync(_) => node.dump(turn),
         Due::Losses(_) | Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => {}
     }
@@ -440,6 +494,7 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::SpeakerExited { netns, .. }
         | Fact::SpeakerSignalled { netns, .. }
         | Fact::SpeakerOom { netns, .. }
+        | Fact::Forwarding { netns, .. }
         | Fact::EchoReplied { netns, .. }
         | Fact::EchoFailed { netns, .. } => Some(*netns),
         Fact::Tick
@@ -513,6 +568,7 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         Fact::TapStrangers { count, .. } => {
             turn.totals.wire(&node.name).tap.transit += count;
         }
+        Fact::Forwarding { forwarding, .. } => node.forward(turn, forwarding),
         Fact::Tick
         | Fact::WallClock { .. }
         | Fact::NodeObserved { .. }

@@ -8,6 +8,7 @@ use crate::{
     conversation::Direction,
     event::LossStage,
     exchange::{MessageCounts, Sides},
+    fib::totals::FibTotals,
     incident::{Incident, record::Verdict},
 };
 
@@ -46,6 +47,8 @@ pub struct Totals {
     pub unreachable: BTreeMap<(String, String), f64>,
     /// By node: what the tap showed.
     pub wire: BTreeMap<String, WireTotals>,
+    /// By node: what became of its routes.
+    pub fib: BTreeMap<String, FibTotals>,
 }
 
 /// What the tap showed of one node's connections.
@@ -137,6 +140,7 @@ impl Totals {
                 .map(|verdict| (verdict, 0))
                 .collect()
         });
+        self.fib.entry(node.to_owned()).or_default();
         self.flaps_by_cause
             .entry(node.to_owned())
             .or_insert_with(|| Cause::LABELS.into_iter().map(|label| (label, 0)).collect());
@@ -173,6 +177,15 @@ impl Totals {
     /// What the tap showed of `node`.
     pub(crate) fn wire(&mut self, node: &str) -> &mut WireTotals {
         self.wire.entry(node.to_owned()).or_default()
+    }
+
+    /// What became of `node`'s routes.
+    pub(crate) fn fib(&mut self, node: &str) -> &mut FibTotals {
+        // Every route asks: no new key each time.
+        if !self.fib.contains_key(node) {
+            self.fib.insert(node.to_owned(), FibTotals::default());
+        }
+        self.fib.entry(node.to_owned()).or_default()
     }
 
     pub(crate) fn count_lost(&mut self, stage: LossStage, lost: u64) {

@@ -338,3 +338,114 @@ pub struct Rule {
     pub table: Option<u32>,
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, Fact, NetnsId};
+
+    fn prefix(text: &str) -> Prefix {
+        let (address, length) = text.split_once('/').unwrap();
+        Prefix {
+            address: address.parse().unwrap(),
+            length: length.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_reads_back_as_it_was() {
+        let hop = |gateway: &str| NextHop {
+            gateway: Some(gateway.parse().unwrap()),
+            interface: 3,
+            weight: 1,
+            dead: false,
+        };
+        let route = |text, kind, next_hops| Route {
+            prefix: prefix(text),
+            table: TABLE_MAIN,
+            tos: 0,
+            metric: 1024,
+            kind,
+            protocol: Protocol::BIRD,
+            object: None,
+            next_hops,
+        };
+        let removed = RouteChange {
+            op: RouteOp::Removed,
+            origin: RouteOrigin::Silent,
+            writer: Some(Process {
+                pid: 7,
+                comm: "bird".to_owned(),
+            }),
+            route: route(
+                "fd00:1::/64",
+                RouteKind::Unicast,
+                vec![hop("fe80::1"), hop("fe80::2")],
+            ),
+        };
+        let ipv6 = true;
+        for forwarding in [
+            Forwarding::Changed {
+                source: RouteSource::Probe,
+                changes: vec![removed],
+            },
+            Forwarding::DumpBegun {
+                ipv6,
+                since: Timestamp::from_nanos(9),
+            },
+            Forwarding::Dumped {
+                routes: vec![route("10.1.0.0/26", RouteKind::Blackhole, vec![])],
+            },
+            Forwarding::Rules {
+                ipv6,
+                rules: vec![Rule {
+                    priority: 0,
+                    from: None,
+                    to: None,
+                    narrow: false,
+                    table: Some(255),
+                }],
+            },
+            Forwarding::Neighbour {
+                interface: 3,
+                address: "10.0.0.2".parse().unwrap(),
+                state: NeighbourState::Failed,
+            },
+        ] {
+            let netns = NetnsId(1);
+            let kind = forwarding.kind();
+            assert!(Forwarding::KINDS.contains(&kind), "{kind}");
+            let fact = Fact::Forwarding { netns, forwarding };
+            let event = Event::noticed(Timestamp::from_nanos(5), fact);
+            let line = serde_json::to_string(&event).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Event>(&line).unwrap(),
+                event,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn kinds_are_the_kernels_numbers() {
+        for (number, name, drops) in [
+            (1, "unicast", false),
+            (2, "local", false),
+            (3, "other", false),
+            (6, "blackhole", true),
+            (7, "unreachable", true),
+            (8, "prohibit", true),
+            (9, "throw", false),
+            (200, "other", false),
+        ] {
+            let kind = RouteKind::from_linux(number);
+            assert_eq!((kind.name(), kind.drops()), (name, drops));
+        }
+    }
+
+    #[test]
+    fn protocols_have_iproutes_names() {
+        for (number, name) in [(2, "kernel"), (12, "bird"), (80, "felix"), (77, "77")] {
+            assert_eq!(Protocol(number).name(), name);
+        }
+    }
+}

@@ -291,7 +291,7 @@ impl Incidents {
                 None => continue,
                 Some(up) => up.then_some(turn.at),
             };
-            open.take_back(peer, turn.at, up);
+            open.take_back(peer, up);
             self.by_peer.insert((netns, peer), number);
         }
         self.open.insert(number, open);
@@ -299,7 +299,7 @@ impl Incidents {
     }
 
     /// An operator wrote something.
-    pub fn write_note(&mut self, turn: &mut Turn<'_>, id: &str, note: &str) {
+    pub fn write_note(&mut self, turn: &mut Turn<'_>, id: &str, text: &str) {
         let number = self
             .open
             .iter()
@@ -307,14 +307,14 @@ impl Incidents {
             .map(|(number, _)| *number);
         if let Some(number) = number {
             if let Some(open) = self.open.get_mut(&number) {
-                open.record.note = Some(note.to_owned());
+                open.record.note = Some(text.to_owned());
                 open.news = true;
             }
             self.look_again(turn, number);
             return;
         }
         if let Some(record) = self.closed.iter_mut().find(|record| record.id == id) {
-            record.note = Some(note.to_owned());
+            record.note = Some(text.to_owned());
             let incident = Box::new(record.clone());
             let node = incident.node.clone();
             turn.tell(&node, Change::IncidentUpdated { incident });

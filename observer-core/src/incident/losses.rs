@@ -238,6 +238,78 @@ impl Incidents {
             .collect()
     }
 
+    /// A session is Established, and none of its routes are in the kernel's tables.
+    pub(super) fn not_programmed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &Node,
+        peer: &str,
+        within: Within,
+        announced: u64,
+    ) {
+        let Some(address) = PeerAddress::parse(peer) else {
+            return;
+        };
+        let number = match self.concerning(node.netns, &[address]) {
+            Some(number) => number,
+            None => self.of_peer(turn, node, address),
+        };
+        if let Some(open) = self.open.get_mut(&number) {
+            let what = format!(
+                "session with {peer} Established, none of its {announced} routes programmed"
+            );
+            if open.record.cause.is_empty() {
+                open.record.cause.clone_from(&what);
+            }
+            open.peers.insert(address);
+            open.unprogrammed.insert(address, announced);
+            open.waiting = open.waiting.max(Some(within.latest));
+            open.calm_since = None;
+            open.note(
+                turn,
+                MilestoneKind::Remark,
+                within,
+                what,
+                "Adj-RIB-In and the kernel's tables",
+            );
+        }
+        self.publish(turn, number);
+        self.begin_probing(turn, node, number);
+        self.look_again(turn, number);
+    }
+
+    /// They are now.
+    pub(super) fn programmed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &Node,
+        peer: &str,
+        within: Within,
+    ) {
+        let Some(address) = PeerAddress::parse(peer) else {
+            return;
+        };
+        let holds =
+            |open: &&mut Open| open.netns == node.netns && open.unprogrammed.contains_key(&address);
+        let mut all = self.open.iter_mut();
+        let Some((number, open)) = all.find(|(_, open)| holds(open)) else {
+            return;
+        };
+        let number = *number;
+        if let Some(announced) = open.unprogrammed.remove(&address) {
+            open.routes.lost = open.routes.lost.saturating_add(announced);
+        }
+        let what = format!("routes of {peer} programmed");
+        open.note(
+            turn,
+            MilestoneKind::Remark,
+            within,
+            what,
+            "the kernel's tables",
+        );
+        self.look_again(turn, number);
+    }
+
     fn remark_route(
         &mut self,
         turn: &mut Turn<'_>,

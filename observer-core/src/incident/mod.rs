@@ -27,6 +27,7 @@ mod verdict;
 use std::collections::{BTreeMap, VecDeque};
 
 pub use record::Incident;
+use record::Verdict;
 
 use self::{losses::PendingGone, milestones::Within, open::Open, probing::Reach};
 use crate::{
@@ -114,7 +115,23 @@ impl Incidents {
                 let words = format!("local {} (pid {}) seen", speaker.comm, speaker.pid);
                 self.speaker_seen(turn, node.netns, within, words);
             }
-            _ => {}
+            Change::NotProgrammed {
+                peer, announced, ..
+            } => self.not_programmed(turn, node, peer, within, *announced),
+            Change::Programmed { peer, .. } => self.programmed(turn, node, peer, within),
+            Change::PeerKnown { .. }
+            | Change::SessionState { .. }
+            | Change::SessionDown { .. }
+            | Change::ConnectFailed { .. }
+            | Change::Unanswered { .. }
+            | Change::HoldMarginLow { .. }
+            | Change::Routes(_)
+            | Change::ForeignDelete { .. }
+            | Change::RouteFight { .. }
+            | Change::IncidentOpened { .. }
+            | Change::IncidentUpdated { .. }
+            | Change::IncidentClosed { .. }
+            | Change::Lost { .. } => {}
         }
     }
 
@@ -131,17 +148,25 @@ impl Incidents {
         all
     }
 
+    /// How many are open, by node and verdict so far.
+    pub fn open_counts(&self) -> BTreeMap<(String, Verdict), u64> {
+        let mut counts = BTreeMap::new();
+        for record in self
+            .open
+            .values()
+            .filter(|open| open.told)
+            .map(|open| &open.record)
+        {
+            *counts
+                .entry((record.node.clone(), record.verdict))
+                .or_default() += 1;
+        }
+        counts
+    }
+
     /// Versions that records name from now on.
     pub fn learn_versions(&mut self, versions: &BTreeMap<String, String>) {
         self.versions.extend(versions.clone());
-    }
-
-    /// Whether some incident of this node is open, told or not.
-    pub fn any_open(&self, netns: NetnsId) -> impl Iterator<Item = &Incident> {
-        self.open
-            .values()
-            .filter(move |open| open.netns == netns)
-            .map(|open| &open.record)
     }
 
     fn number(&mut self) -> u64 {
@@ -162,6 +187,8 @@ pub(crate) const fn bears_on_incidents(change: &Change) -> bool {
             | Change::PeerForgotten { .. }
             | Change::SpeakerEnded { .. }
             | Change::SpeakerSeen { .. }
+            | Change::NotProgrammed { .. }
+            | Change::Programmed { .. }
             | Change::Lost { .. }
     )
 }

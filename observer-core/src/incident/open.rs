@@ -25,7 +25,7 @@ use crate::{
 const SESSIONS: usize = 64;
 /// Once sessions are up for this long, routes that are not back are not waited for any more: longer
 /// than BIRD's 240 s of recovery.
-const STABLE: Duration = Duration::from_secs(300);
+const STABLE: Duration = Duration::from_mins(5);
 /// Everything has to be well for this long before an incident is over.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// Two updates of one record are at least this far apart.
@@ -37,7 +37,6 @@ const GROWS: Duration = Duration::from_secs(10);
 /// A session that belongs to it.
 #[derive(Debug)]
 pub(super) struct Member {
-    pub down: Timestamp,
     pub up: Option<Timestamp>,
     /// Its routes are kept as stale.
     pub stale: bool,
@@ -52,6 +51,10 @@ pub(super) struct Member {
 
 /// An open incident.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one observation that comes on its own"
+)]
 pub(super) struct Open {
     pub netns: NetnsId,
     pub record: Incident,
@@ -68,6 +71,10 @@ pub(super) struct Open {
     pub routes: Routes,
     pub probes: Vec<Probe>,
     pub next_echo: Option<Timestamp>,
+    /// Peers whose routes are announced and not programmed, and how many those are.
+    pub unprogrammed: BTreeMap<PeerAddress, u64>,
+    /// Since when that is waited for.
+    pub waiting: Option<Timestamp>,
     pub kept: bool,
     pub failed_restart: Option<RestartEnd>,
     pub presumed_lost: u64,
@@ -101,6 +108,8 @@ impl Open {
             routes: Routes::default(),
             probes: Vec::new(),
             next_echo: None,
+            unprogrammed: BTreeMap::new(),
+            waiting: None,
             kept: false,
             failed_restart: None,
             presumed_lost: 0,
@@ -124,6 +133,8 @@ impl Open {
             routes: Routes::default(),
             probes: Vec::new(),
             next_echo: None,
+            unprogrammed: BTreeMap::new(),
+            waiting: None,
             kept: false,
             failed_restart: None,
             presumed_lost: 0,
@@ -159,7 +170,6 @@ impl Open {
     ) {
         self.peers.insert(address);
         let member = Member {
-            down: within.latest,
             up: None,
             stale: false,
             counted: false,
@@ -196,10 +206,9 @@ impl Open {
     }
 
     /// A session that was down in an earlier run; `up` when it is not any more.
-    pub fn take_back(&mut self, address: PeerAddress, at: Timestamp, up: Option<Timestamp>) {
+    pub fn take_back(&mut self, address: PeerAddress, up: Option<Timestamp>) {
         self.peers.insert(address);
         let member = Member {
-            down: at,
             up,
             stale: false,
             counted: true,
@@ -255,7 +264,8 @@ impl Open {
         if self.members.values().any(waits) {
             return false;
         }
-        if !self.routes.gone.is_empty() && now < self.waits_until() {
+        let missing = !self.routes.gone.is_empty() || !self.unprogrammed.is_empty();
+        if missing && now < self.waits_until() {
             return false;
         }
         self.probes.iter().all(Probe::is_settled)
@@ -265,7 +275,11 @@ impl Open {
     pub fn waits_until(&self) -> Timestamp {
         let ups = self.members.values().filter_map(|member| member.up);
         let last = self.routes.last_gone.map(|gone| gone.latest);
-        let since = ups.chain(last).max().unwrap_or(self.begun);
+        let since = ups
+            .chain(last)
+            .chain(self.waiting)
+            .max()
+            .unwrap_or(self.begun);
         since.after(STABLE)
     }
 
@@ -281,9 +295,10 @@ impl Open {
                 .any(|member| member.up.is_none() && !member.forgotten),
             kept: self.kept,
             failed_restart: self.failed_restart,
-            lost: self.routes.lost_by(turn.at, threshold),
+            lost: self.routes.lost_by(turn.at, threshold) + self.unprogrammed.values().sum::<u64>(),
             micro: self.routes.micro,
-            still_gone: u64::try_from(self.routes.gone.len()).unwrap_or(u64::MAX),
+            still_gone: u64::try_from(self.routes.gone.len() + self.unprogrammed.len())
+                .unwrap_or(u64::MAX),
             routes_seen: self.routes_seen || self.routes.any(),
             presumed_lost: self.presumed_lost,
             unreachable: self.probes.iter().any(Probe::was_unreachable),
@@ -382,21 +397,24 @@ impl Open {
 
     fn mark_reach(&mut self, turn: &Turn<'_>) {
         const ECHO: &str = "ICMP echo";
-        self.record.targets = self.probes.iter().map(|probe| probe.report()).collect();
-        let lost: Vec<&Probe> = self
+        self.record.targets = self.probes.iter().map(Probe::report).collect();
+        let silenced: Vec<&Probe> = self
             .probes
             .iter()
             .filter(|probe| probe.was_unreachable())
             .collect();
-        let first = lost.iter().filter_map(|probe| probe.first_loss).min();
-        let last = lost.iter().filter_map(|probe| probe.last_loss).max();
-        let silent = lost.iter().any(|probe| probe.is_silent());
-        let again = lost.iter().filter_map(|probe| probe.again_at).max();
-        let spans: Vec<Span> = lost
+        let first = silenced.iter().filter_map(|probe| probe.first_loss).min();
+        let last = silenced.iter().filter_map(|probe| probe.last_loss).max();
+        let silent = silenced.iter().any(|probe| probe.is_silent());
+        let again = silenced.iter().filter_map(|probe| probe.again_at).max();
+        let spans: Vec<Span> = silenced
             .iter()
             .filter_map(|probe| probe.unreachable())
             .collect();
-        let names: Vec<String> = lost.iter().map(|probe| probe.target.to_string()).collect();
+        let names: Vec<String> = silenced
+            .iter()
+            .map(|probe| probe.target.to_string())
+            .collect();
         self.record.unreachable_seconds = widest(&spans).or_else(|| {
             let alive = self
                 .probes
@@ -429,9 +447,9 @@ impl Open {
                 ECHO,
             );
         }
-        if let Some((lost, heard)) = again.filter(|_| !silent) {
+        if let Some((missed, heard)) = again.filter(|_| !silent) {
             let within = Within {
-                earliest: lost,
+                earliest: missed,
                 latest: heard,
             };
             let what = format!("{names} answer again");

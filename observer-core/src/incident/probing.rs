@@ -220,8 +220,7 @@ impl Incidents {
                 let Some(open) = self.open.get_mut(&number) else {
                     return;
                 };
-                let before: Vec<bool> =
-                    open.probes.iter().map(|probe| probe.is_settled()).collect();
+                let before: Vec<bool> = open.probes.iter().map(Probe::is_settled).collect();
                 for probe in &mut open.probes {
                     probe.settle(token, answered);
                 }
@@ -317,7 +316,7 @@ impl Incidents {
     }
 
     /// A node is observed: its baseline begins.
-    pub fn watch(&mut self, turn: &mut Turn<'_>, netns: NetnsId) {
+    pub fn watch(turn: &mut Turn<'_>, netns: NetnsId) {
         let reach = &turn.config.reach;
         if reach.mode != ReachMode::Off && reach.baseline_secs > 0 {
             let first = turn.again(Duration::from_secs(reach.baseline_secs));
@@ -327,20 +326,18 @@ impl Incidents {
 
     /// Carries out what is due of incidents.
     pub fn run_due(&mut self, turn: &mut Turn<'_>, nodes: &Nodes, due: Due) {
-        match due {
-            Due::Incident(number) => self.incident_due(turn, number),
-            Due::Echo(number) => self.echo_due(turn, number),
-            Due::Gone(netns) => {
-                if let Some(node) = nodes.get(&netns) {
-                    self.gone_due(turn, node);
-                }
-            }
-            Due::Baseline(netns) => {
-                if let Some(node) = nodes.get(&netns) {
-                    self.baseline_due(turn, node);
-                }
-            }
-            _ => {}
+        if let Due::Incident(number) = due {
+            self.incident_due(turn, number);
+        } else if let Due::Echo(number) = due {
+            self.echo_due(turn, number);
+        } else if let Due::Gone(netns) = due
+            && let Some(node) = nodes.get(&netns)
+        {
+            self.gone_due(turn, node);
+        } else if let Due::Baseline(netns) = due
+            && let Some(node) = nodes.get(&netns)
+        {
+            self.baseline_due(turn, node);
         }
     }
 }

@@ -46,6 +46,7 @@ impl Incidents {
                 open.begun = within.earliest;
                 open.record.opened_at = turn.wall.wall(within.earliest);
             }
+            open.routes_seen |= node.fib.is_observed();
             open.lose_session(
                 turn,
                 falling.peer,
@@ -115,11 +116,10 @@ impl Incidents {
         }
         name_cause(open, flap);
         if open.record.group_keys.is_empty() {
-            let silent = match &flap.cause {
-                Cause::HoldTimerExpired { silent_millis, .. } => {
-                    Some(Duration::from_millis(*silent_millis))
-                }
-                _ => None,
+            let silent = if let Cause::HoldTimerExpired { silent_millis, .. } = &flap.cause {
+                Some(Duration::from_millis(*silent_millis))
+            } else {
+                None
             };
             let (identity, at) = (&open.record.subject.identity, open.record.opened_at);
             open.record.group_keys = group::keys(identity, at, silent);
@@ -141,11 +141,12 @@ impl Incidents {
         if !untold {
             return number;
         }
-        let (ours, gone) = match cause {
-            Cause::LocalSpeakerGone { .. } => (true, true),
-            Cause::FinSent | Cause::ResetSent | Cause::NotificationSent(_) => (true, false),
-            _ => (false, false),
-        };
+        let gone = matches!(cause, Cause::LocalSpeakerGone { .. });
+        let ours = gone
+            || matches!(
+                cause,
+                Cause::FinSent | Cause::ResetSent | Cause::NotificationSent(_)
+            );
         let local = self.open.iter().find(|(_, open)| {
             open.netns == node.netns
                 && is_local(&open.record.subject)

@@ -634,8 +634,12 @@ fn a_node_that_leaves_the_inventory_is_decommissioned() {
     story.gone(RouteLoss::Deleted);
     story.pass(2_000);
     let socket = talk.socket;
-    story.scene.state(socket, TcpState::CloseWait, TcpState::LastAck);
-    story.scene.state(socket, TcpState::LastAck, TcpState::Close);
+    story
+        .scene
+        .state(socket, TcpState::CloseWait, TcpState::LastAck);
+    story
+        .scene
+        .state(socket, TcpState::LastAck, TcpState::Close);
     story.scene.tell(Fact::Inventory { peers: Vec::new() });
     story.pass(120_000);
     let incident = story.closed();

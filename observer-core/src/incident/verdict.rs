@@ -135,7 +135,7 @@ pub(super) fn next_check(known: &Known, cause: &str, identity: &str) -> String {
             )
         };
     }
-    if known.still_gone > 0 && known.sessions > 0 {
+    if known.still_gone > 0 && (known.sessions > 0 || cause.contains("programmed")) {
         return "the sessions are up and routes are missing: BIRD programs none until all mesh peers are \
                 back or its 240 s recovery timer runs out; `status --down` names who is missing"
             .to_owned();

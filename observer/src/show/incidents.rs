@@ -73,7 +73,15 @@ pub fn one(socket: &Path, args: &IncidentArgs) -> Result<Answer> {
 /// One line each.
 fn lines(incidents: &[Incident]) -> String {
     let mut table = table::under([
-        "INCIDENT", "SUBJECT", "OPENED", "LASTED", "VERDICT", "PROOF", "ROUTES", "UNREACHABLE", "CAUSE",
+        "INCIDENT",
+        "SUBJECT",
+        "OPENED",
+        "LASTED",
+        "VERDICT",
+        "PROOF",
+        "ROUTES",
+        "UNREACHABLE",
+        "CAUSE",
     ]);
     for incident in incidents {
         table.add_row([
@@ -96,7 +104,11 @@ fn lines(incidents: &[Incident]) -> String {
 /// One incident from its beginning, for somebody who has never seen this tool.
 pub fn story(incident: &Incident) -> String {
     let mut text = String::new();
-    let state = if incident.closed_at.is_some() { "over" } else { "still open" };
+    let state = if incident.closed_at.is_some() {
+        "over"
+    } else {
+        "still open"
+    };
     // Writing to a String does not fail.
     let _ = writeln!(text, "Incident {}, {state}", plain(&incident.id));
     text.push('\n');
@@ -160,7 +172,10 @@ fn timeline(text: &mut String, incident: &Incident) {
 /// Relative to the opening; with its width where the moment is not exact.
 fn after(opened: jiff::Timestamp, milestone: &Milestone) -> String {
     let seconds = |at: jiff::Timestamp| at.duration_since(opened).as_secs_f64();
-    let width = milestone.latest.duration_since(milestone.earliest).as_secs_f64();
+    let width = milestone
+        .latest
+        .duration_since(milestone.earliest)
+        .as_secs_f64();
     let at = format!("{:+.3} s", seconds(milestone.latest));
     if width < 0.001 {
         at
@@ -180,12 +195,15 @@ fn listed(text: &mut String, incident: &Incident) {
             plain(&lost.prefix),
             plain(&lost.peers.join(", ")),
             plain(&lost.how),
-            lost.gap_seconds.map_or_else(|| "still gone".to_owned(), span),
+            lost.gap_seconds
+                .map_or_else(|| "still gone".to_owned(), span),
             plain(&lost.deleted_by),
         ]);
     }
     let _ = writeln!(text, "{table}");
-    let more = prefixes.lost.saturating_sub(u64::try_from(prefixes.listed.len()).unwrap_or(u64::MAX));
+    let more = prefixes
+        .lost
+        .saturating_sub(u64::try_from(prefixes.listed.len()).unwrap_or(u64::MAX));
     if more > 0 {
         let _ = writeln!(text, "and {more} more");
     }
@@ -228,7 +246,11 @@ fn lasted(incident: &Incident) -> String {
 fn when(incident: &Incident) -> String {
     let opened = words::moment(incident.opened_at);
     match incident.closed_at {
-        Some(closed) => format!("{opened} to {} UTC, {}", words::moment(closed), lasted(incident)),
+        Some(closed) => format!(
+            "{opened} to {} UTC, {}",
+            words::moment(closed),
+            lasted(incident)
+        ),
         None => format!("since {opened} UTC"),
     }
 }
@@ -285,7 +307,11 @@ fn unreachable(incident: &Incident) -> String {
         return "not measured".to_owned();
     };
     let targets: Vec<String> = incident.targets.iter().filter_map(target).collect();
-    let whole = if whole.max == Some(0.0) { "never".to_owned() } else { between(whole) };
+    let whole = if whole.max == Some(0.0) {
+        "never".to_owned()
+    } else {
+        between(whole)
+    };
     format!("{whole}; {}", targets.join("; "))
 }
 
@@ -303,10 +329,26 @@ fn target(target: &TargetReport) -> Option<String> {
 
 fn evidence(incident: &Incident) -> String {
     let state = &incident.evidence;
-    let mut parts = vec![if state.complete { "complete" } else { "incomplete" }.to_owned()];
-    parts.extend(state.lost.iter().map(|(stage, count)| format!("{count} events lost at {}", plain(stage))));
+    let mut parts = vec![
+        if state.complete {
+            "complete"
+        } else {
+            "incomplete"
+        }
+        .to_owned(),
+    ];
+    parts.extend(
+        state
+            .lost
+            .iter()
+            .map(|(stage, count)| format!("{count} events lost at {}", plain(stage))),
+    );
     parts.extend(incident.absences.iter().map(|absence| {
-        format!("observer absent from {} to {}", words::moment(absence.from), words::moment(absence.to))
+        format!(
+            "observer absent from {} to {}",
+            words::moment(absence.from),
+            words::moment(absence.to)
+        )
     }));
     parts.extend(state.missing.iter().map(|missing| plain(missing)));
     parts.join("; ")

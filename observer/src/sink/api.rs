@@ -74,6 +74,7 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/flaps", get(flaps))
         .route("/api/v1/events", get(events))
         .route("/api/v1/sources", get(sources))
+        .merge(super::incidents::reading())
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
 }
@@ -190,7 +191,7 @@ fn flaps_of(peer: &str, flaps: Vec<Flap>, peers: &[PeerView]) -> Option<Vec<Flap
 }
 
 /// The addresses that `peer` means: itself, or those of the peer node of that name.
-fn addresses(peer: &str, peers: &[PeerView]) -> Vec<IpAddr> {
+pub(super) fn addresses(peer: &str, peers: &[PeerView]) -> Vec<IpAddr> {
     if let Some(address) = peer_address(peer) {
         return vec![address];
     }
@@ -302,11 +303,11 @@ fn unknown_peer(peer: &str) -> Response {
     )
 }
 
-fn stopping(error: &anyhow::Error) -> Response {
+pub(super) fn stopping(error: &anyhow::Error) -> Response {
     problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}"))
 }
 
-fn problem(status: StatusCode, error: &str) -> Response {
+pub(super) fn problem(status: StatusCode, error: &str) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     (status, headers, Json(json!({ "error": error }))).into_response()

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use observer_core::{
     cause::Cause,
-    event::{Fact, LossStage},
+    event::{Fact, LossStage, forwarding::Forwarding},
     observer::Histogram,
     peer::PeerView,
 };
@@ -81,6 +81,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::SpeakerSignalled { .. } => "speaker_signalled",
         Fact::SpeakerOom { .. } => "speaker_oom",
         Fact::Strangers { .. } => "strangers",
+        Fact::Forwarding { forwarding, .. } => forwarding.kind(),
         Fact::EchoReplied { .. } => "echo_replied",
         Fact::EchoFailed { .. } => "echo_failed",
         Fact::IncidentsRestored { .. } => "incidents_restored",
@@ -94,6 +95,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
 pub fn no_events() -> BTreeMap<&'static str, u64> {
     EVENT_KINDS
         .into_iter()
+        .chain(Forwarding::KINDS)
         .chain([KIND_LOST])
         .map(|kind| (kind, 0))
         .collect()
@@ -118,6 +120,7 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
     if !scene.blind {
         peers(&mut page, &snapshot.peers);
         nodes(&mut page, snapshot);
+        super::incident_metrics::add(&mut page, snapshot);
     }
     agent(&mut page, snapshot, scene);
     TextEncoder::new()
@@ -292,7 +295,7 @@ fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
     );
 }
 
-type Labels = Vec<(&'static str, String)>;
+pub(super) type Labels = Vec<(&'static str, String)>;
 
 /// The labels of a peer's series.
 fn of(peer: &PeerView) -> Labels {
@@ -312,18 +315,23 @@ fn seconds(time: jiff::Timestamp) -> f64 {
     clippy::cast_precision_loss,
     reason = "Prometheus counts in floating point"
 )]
-const fn float(count: u64) -> f64 {
+pub(super) const fn float(count: u64) -> f64 {
     count as f64
 }
 
 /// Metric families in the order in which they are shown; families without series are left out.
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     families: Vec<MetricFamily>,
 }
 
 impl Page {
-    fn gauge(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, f64)>) {
+    pub(super) fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels, f64)>,
+    ) {
         let metrics = series.into_iter().map(|(labels, value)| {
             let mut gauge = Gauge::default();
             gauge.set_value(value);
@@ -335,7 +343,7 @@ impl Page {
     }
 
     /// Only those series that have a value.
-    fn some_gauge(
+    pub(super) fn some_gauge(
         &mut self,
         name: &str,
         help: &str,
@@ -347,7 +355,12 @@ impl Page {
         self.gauge(name, help, known);
     }
 
-    fn counter(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, f64)>) {
+    pub(super) fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels, f64)>,
+    ) {
         let metrics = series.into_iter().map(|(labels, value)| {
             let mut counter = Counter::default();
             counter.set_value(value);
