@@ -1,7 +1,6 @@
 //! Where what the core concluded is shown. A sink never calls back.
 
 pub mod api;
-mod incident_metrics;
 pub mod incidents;
 pub mod lines;
 pub mod log;

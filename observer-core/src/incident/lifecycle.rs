@@ -24,15 +24,13 @@ impl Incidents {
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
-        if open.told || open.is_well(turn.at) || !open.members.is_empty() {
-            turn.deadlines.hasten(
-                Due::Incident(number),
-                turn.at.max(open.told_at.after(if open.told {
-                    UPDATES_APART
-                } else {
-                    Duration::ZERO
-                })),
-            );
+        if open.told {
+            let soon = if open.is_well(turn.at) {
+                turn.at
+            } else {
+                open.told_at.after(UPDATES_APART).max(turn.at)
+            };
+            turn.deadlines.hasten(Due::Incident(number), soon);
         }
         let threshold = turn.config.gap();
         turn.deadlines.hasten(

@@ -21,6 +21,8 @@ pub mod record;
 mod routes;
 mod sessions;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod verdict;
 
@@ -57,6 +59,8 @@ pub(crate) struct Incidents {
     /// Local speakers that ended lately: when and in what words.
     ended: BTreeMap<NetnsId, (Timestamp, String)>,
     closed: VecDeque<Incident>,
+    /// Whose cause is final since the present event.
+    ripe: Vec<u64>,
     next: u64,
     versions: BTreeMap<String, String>,
     reach: Reach,
@@ -79,6 +83,10 @@ impl Incidents {
         }
         for record in changes {
             self.take_change(turn, nodes, record);
+        }
+        for number in std::mem::take(&mut self.ripe) {
+            self.publish(turn, number);
+            self.look_again(turn, number);
         }
     }
 

@@ -106,7 +106,10 @@ impl Incidents {
         let kept = open.members.get(&peer).is_some_and(|member| member.stale);
         if let Some(member) = open.members.get_mut(&peer) {
             member.counted = true;
-            if !kept {
+            let here = is_local(&open.record.subject);
+            open.kept |= here && restarts_quietly(node, peer, &flap.cause);
+            // What this node's own speaker programmed stays when it ends.
+            if !kept && !here {
                 open.presumed_lost = open.presumed_lost.saturating_add(member.announced);
             }
         }
@@ -131,8 +134,8 @@ impl Incidents {
             .map_or("none", String::as_str)
             .to_owned();
         open.note(turn, MilestoneKind::Cause, within, what, &evidence);
-        self.publish(turn, number);
-        self.look_again(turn, number);
+        // What else this event comes to belongs into what is told.
+        self.ripe.push(number);
     }
 
     /// Which incident this flap belongs to, now that its cause is known.
@@ -477,6 +480,24 @@ impl Incidents {
             self.look_again(turn, *number);
         }
     }
+}
+
+/// Whether peers keep this node's routes over the end of its speaker: it offered that, and sent no
+/// NOTIFICATION.
+fn restarts_quietly(node: &Node, peer: PeerAddress, cause: &Cause) -> bool {
+    let offered = node
+        .peers
+        .get(&peer)
+        .and_then(|peer| peer.exchange.opens.sent.as_ref())
+        .is_some_and(|open| open.restart.is_some());
+    let quiet = matches!(
+        cause,
+        Cause::LocalSpeakerGone {
+            notification: None,
+            ..
+        }
+    );
+    offered && quiet
 }
 
 /// The first flap names the cause; that a session fell again is said.

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use observer_core::incident::record::Verdict;
 
-use super::metrics::{Labels, Page, float};
+use super::page::{Labels, Page, float};
 use crate::keeper::Snapshot;
 
 /// Adds them to a scrape.
-pub(super) fn add(page: &mut Page, snapshot: &Snapshot) {
+pub fn add(page: &mut Page, snapshot: &Snapshot) {
     let totals = &snapshot.totals;
     let by_verdict = |node: &str, verdict: Verdict| -> Labels {
         vec![
