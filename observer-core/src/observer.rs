@@ -6,18 +6,20 @@
 //! [`LossStage::Tap`] when some were lost; a [`Fact::Tick`] whenever [`Observer::next_deadline`] has come and no
 //! other event did; and carry out each [`Request`](crate::change::Request).
 
+mod correlate;
+
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 pub use crate::totals::{Histogram, TapTotals, Totals, WireTotals};
 use crate::{
     address::canonical,
-    change::{ChangeRecord, Output},
+    change::Output,
     config::CoreConfig,
     deadline::{Deadlines, Due},
     event::{Event, Fact, LossStage, NetnsId, Socket},
     evidence::Clue,
     fib::{self, Clocks},
-    incident::{Incident, Incidents, bears_on_incidents, record::Verdict},
+    incident::Incidents,
     inventory::Inventory,
     known::is_outdated,
     loss::Losses,
@@ -75,7 +77,7 @@ impl Observer {
         self.now = self.now.max(now);
         while let Some((at, due)) = self.deadlines.pop(self.now) {
             let told = out.len();
-            if is_of_incidents(due) {
+            if correlate::is_of_incidents(due) {
                 self.with_incidents(at, out, |incidents, turn, nodes| {
                     incidents.run_due(turn, nodes, due);
                 });
@@ -88,66 +90,6 @@ impl Observer {
         let told = out.len();
         self.take_in(event, out);
         self.correlate(event.occurred.latest.min(self.now), told, out);
-    }
-
-    /// Hands on what the parts of the nodes noticed, and what was told since `told`.
-    fn correlate(&mut self, at: Timestamp, told: usize, out: &mut Vec<Output>) {
-        let changes: Vec<ChangeRecord> = out
-            .iter()
-            .skip(told)
-            .filter_map(|output| match output {
-                Output::Change(record) if bears_on_incidents(&record.change) => {
-                    Some(record.clone())
-                }
-                Output::Change(_) | Output::Request(_) => None,
-            })
-            .collect();
-        let notices = std::mem::take(&mut self.notices);
-        if changes.is_empty() && notices.is_empty() {
-            return;
-        }
-        let (mut turn, nodes) = self.turn(self.now, out);
-        for notice in &notices {
-            if let Notice::Route(notice) = notice
-                && let Some(node) = nodes.get_mut(&notice.netns)
-            {
-                node.tell_route(&mut turn, notice);
-            }
-        }
-        self.with_incidents(at, out, |incidents, turn, nodes| {
-            incidents.correlate(turn, nodes, &changes, &notices);
-        });
-    }
-
-    /// As if a part of a node had noticed it.
-    #[cfg(test)]
-    pub(crate) fn notice(&mut self, now: Timestamp, notice: Notice, out: &mut Vec<Output>) {
-        self.apply(now, &Event::noticed(now, Fact::Tick), out);
-        self.notices.push(notice);
-        let told = out.len();
-        self.correlate(now, told, out);
-    }
-
-    fn with_incidents(
-        &mut self,
-        at: Timestamp,
-        out: &mut Vec<Output>,
-        work: impl FnOnce(&mut Incidents, &mut Turn<'_>, &BTreeMap<NetnsId, Node>),
-    ) {
-        let mut incidents = std::mem::take(&mut self.incidents);
-        let (mut turn, nodes) = self.turn(at, out);
-        work(&mut incidents, &mut turn, nodes);
-        self.incidents = incidents;
-    }
-
-    /// How many incidents are open, by node and verdict so far.
-    pub fn open_incidents(&self) -> BTreeMap<(String, Verdict), u64> {
-        self.incidents.open_counts()
-    }
-
-    /// Incidents that are open, and closed ones that are remembered, oldest first.
-    pub fn incidents(&self) -> Vec<Incident> {
-        self.incidents.views()
     }
 
     /// When [`Fact::Tick`] is needed at the latest, if nothing else comes before.
@@ -366,6 +308,11 @@ impl Observer {
         nodes.insert(netns, node);
         let (mut turn, _) = self.turn(self.now, out);
         Incidents::watch(&mut turn, netns);
+        self.with_incidents(self.now, out, |incidents, turn, nodes| {
+            if let Some(node) = nodes.get(&netns) {
+                incidents.awaken(turn, node);
+            }
+        });
     }
 
     fn close(&mut self, event: &Event, netns: NetnsId, out: &mut Vec<Output>) {
@@ -425,7 +372,11 @@ impl Observer {
                 return;
             }
             // After a loss of rtnetlink's its source dumps again by itself.
-            LossStage::Map | LossStage::Recorder | LossStage::Table | LossStage::Netlink => return,
+            LossStage::Map
+            | LossStage::Recorder
+            | LossStage::Table
+            | LossStage::Store
+            | LossStage::Netlink => return,
         };
         for node in nodes.values_mut() {
             node.want_dump(&mut turn, urgency);
@@ -463,14 +414,6 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Resync(_) => node.dump(turn),
         Due::Losses(_) | Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => {}
     }
-}
-
-/// Whether incidents carry it out.
-const fn is_of_incidents(due: Due) -> bool {
-    matches!(
-        due,
-        Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_)
-    )
 }
 
 /// The namespace that a fact about sockets or speakers belongs to.

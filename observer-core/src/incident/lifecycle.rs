@@ -11,8 +11,8 @@ use super::{
     record::{Absence, Incident, MilestoneKind},
 };
 use crate::{
-    address::PeerAddress, change::Change, deadline::Due, event::NetnsId, time::Timestamp,
-    turn::Turn,
+    address::PeerAddress, change::Change, deadline::Due, event::NetnsId, node::Node,
+    time::Timestamp, turn::Turn,
 };
 
 /// A suspicion that nothing came of is dropped after this.
@@ -225,8 +225,8 @@ impl Incidents {
         }
     }
 
-    /// What the store remembered as open: goes on if the peer is still down, else ends; in both the
-    /// time in which nobody observed is named.
+    /// What the store remembered as open goes on when its node is observed; the time in which nobody
+    /// observed is named.
     pub fn restore(
         &mut self,
         turn: &mut Turn<'_>,
@@ -235,34 +235,32 @@ impl Incidents {
         incidents: &[Incident],
         absent_since: Option<jiff::Timestamp>,
     ) {
-        let node = nodes.values().find(|node| node.name == name);
+        self.stored
+            .insert(name.to_owned(), (incidents.to_vec(), absent_since));
+        if let Some(node) = nodes.values().find(|node| node.name == name) {
+            self.awaken(turn, node);
+        }
+    }
+
+    /// A node is observed: its stored incidents go on.
+    pub fn awaken(&mut self, turn: &mut Turn<'_>, node: &Node) {
+        let Some((incidents, absent_since)) = self.stored.remove(&node.name) else {
+            return;
+        };
         let now = turn.wall.wall(turn.at);
-        for stored in incidents {
-            let known = self.open.values().any(|open| open.record.id == stored.id);
-            if known || stored.closed_at.is_some() || stored.id.is_empty() {
+        for mut record in incidents {
+            let known = self.open.values().any(|open| open.record.id == record.id);
+            if known || record.closed_at.is_some() || record.id.is_empty() {
                 continue;
             }
-            let mut record = stored.clone();
             let from = absent_since
-                .unwrap_or(stored.updated_at)
-                .max(stored.updated_at);
+                .unwrap_or(record.updated_at)
+                .max(record.updated_at);
             record.absences.push(Absence { from, to: now });
             record.evidence.complete = false;
             let what = format!("observer absent from {from} to {now}");
-            add(
-                &mut record,
-                turn,
-                MilestoneKind::Remark,
-                Within::exactly(turn.at),
-                what,
-                "the store",
-            );
-            let Some(node) = node else {
-                record.closed_at = Some(now);
-                record.updated_at = now;
-                self.finish(turn, record);
-                continue;
-            };
+            let (kind, within) = (MilestoneKind::Remark, Within::exactly(turn.at));
+            add(&mut record, turn, kind, within, what, "the store");
             self.resume(turn, node.netns, record, |address| {
                 node.peers.get(&address).map(|peer| peer.session.is_up())
             });

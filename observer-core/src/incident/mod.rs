@@ -59,6 +59,8 @@ pub(crate) struct Incidents {
     /// Local speakers that ended lately: when and in what words.
     ended: BTreeMap<NetnsId, (Timestamp, String)>,
     closed: VecDeque<Incident>,
+    /// Incidents of nodes that are not observed yet, and since when nobody observed.
+    stored: BTreeMap<String, (Vec<Incident>, Option<jiff::Timestamp>)>,
     /// Whose cause is final since the present event.
     ripe: Vec<u64>,
     next: u64,
