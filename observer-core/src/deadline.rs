@@ -21,10 +21,20 @@ pub(crate) enum Due {
     Restart(NetnsId, PeerAddress),
     /// A peer's session may have little hold time left.
     Hold(NetnsId, PeerAddress),
+    /// Something about a namespace's routes has to be told or measured.
+    Fib(NetnsId),
     /// A peer may have been silent for too long.
     Silence(NetnsId, PeerAddress),
     /// A namespace's sockets have to be dumped again.
     Resync(NetnsId),
+    /// An incident is to be looked at.
+    Incident(u64),
+    /// An incident's targets are to be probed.
+    Echo(u64),
+    /// A namespace's routes that are gone without an incident have waited for long enough.
+    Gone(NetnsId),
+    /// A namespace's peers are to be probed though nothing is wrong.
+    Baseline(NetnsId),
     /// Losses that were held back have to be told.
     Losses(LossStage),
 }

@@ -6,9 +6,11 @@
 //! [`LossStage::Tap`] when some were lost; a [`Fact::Tick`] whenever [`Observer::next_deadline`] has come and no
 //! other event did; and carry out each [`Request`](crate::change::Request).
 
+mod correlate;
+
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-pub use crate::totals::{Histogram, Totals};
+pub use crate::totals::{Histogram, TapTotals, Totals, WireTotals};
 use crate::{
     address::canonical,
     change::Output,
@@ -16,11 +18,15 @@ use crate::{
     deadline::{Deadlines, Due},
     event::{Event, Fact, LossStage, NetnsId, Socket},
     evidence::Clue,
+    fib::{self, Clocks},
+    incident::Incidents,
     inventory::Inventory,
     known::is_outdated,
     loss::Losses,
     node::{Node, Urgency},
+    notice::Notice,
     peer::{Flap, PeerView, SavedPeer},
+    route_view::{FibView, PathView, RouteFilter, RoutesView},
     sockets::Inspected,
     tap::Tapped,
     time::{Timestamp, WallOffset},
@@ -39,6 +45,9 @@ pub struct Observer {
     totals: Totals,
     losses: Losses,
     nodes: BTreeMap<NetnsId, Node>,
+    /// Those of the event being handled.
+    notices: Vec<Notice>,
+    incidents: Incidents,
     /// Peers of nodes that are not observed, now or yet.
     dormant: BTreeMap<String, Vec<SavedPeer>>,
 }
@@ -56,6 +65,8 @@ impl Observer {
             totals: Totals::new(),
             losses: Losses::default(),
             nodes: BTreeMap::new(),
+            notices: Vec::new(),
+            incidents: Incidents::default(),
             dormant: BTreeMap::new(),
         }
     }
@@ -65,10 +76,20 @@ impl Observer {
     pub fn apply(&mut self, now: Timestamp, event: &Event, out: &mut Vec<Output>) {
         self.now = self.now.max(now);
         while let Some((at, due)) = self.deadlines.pop(self.now) {
+            let told = out.len();
+            if correlate::is_of_incidents(due) {
+                self.with_incidents(at, out, |incidents, turn, nodes| {
+                    incidents.run_due(turn, nodes, due);
+                });
+                continue;
+            }
             let (mut turn, nodes) = self.turn(at, out);
             run_due(&mut turn, nodes, due);
+            self.correlate(at, told, out);
         }
+        let told = out.len();
         self.take_in(event, out);
+        self.correlate(event.occurred.latest.min(self.now), told, out);
     }
 
     /// When [`Fact::Tick`] is needed at the latest, if nothing else comes before.
@@ -122,6 +143,39 @@ impl Observer {
         saved.into_iter().collect()
     }
 
+    /// The routes that `filter` wants, as of `now`.
+    pub fn routes(&self, now: Timestamp, filter: &RouteFilter) -> RoutesView {
+        let mut out = RoutesView::default();
+        let wanted = |node: &&Node| filter.node.as_ref().is_none_or(|only| *only == node.name);
+        for node in self.nodes.values().filter(wanted) {
+            node.routes(self.clocks(now), filter, &mut out);
+        }
+        out
+    }
+
+    /// How the nodes' forwarding does as a whole, as of `now`.
+    pub fn forwarding(&self, now: Timestamp) -> Vec<FibView> {
+        let nodes = self.nodes.values();
+        nodes.map(|node| node.fib_view(self.clocks(now))).collect()
+    }
+
+    /// The way of a packet from `source` to `destination`, beginning at `node`, or else at the node
+    /// where `source` is, or else at the first; none when there is no such node.
+    pub fn path(
+        &self,
+        now: Timestamp,
+        node: Option<&str>,
+        source: Option<IpAddr>,
+        destination: IpAddr,
+    ) -> Option<PathView> {
+        fib::path(&self.nodes, self.clocks(now), node, source, destination)
+    }
+
+    const fn clocks(&self, now: Timestamp) -> Clocks {
+        let wall = self.wall;
+        Clocks { now, wall }
+    }
+
     /// Counts since the start.
     pub fn totals(&self) -> Totals {
         self.totals.clone()
@@ -137,6 +191,7 @@ impl Observer {
             config: &self.config,
             now: self.now,
             at,
+            earliest: at,
             exact: false,
             wall: self.wall,
             inventory: &self.inventory,
@@ -145,16 +200,39 @@ impl Observer {
             losses: &mut self.losses,
             seq: &mut self.seq,
             out,
+            notices: &mut self.notices,
         };
         (turn, &mut self.nodes)
     }
 
     fn take_in(&mut self, event: &Event, out: &mut Vec<Output>) {
         match &event.fact {
-            Fact::Tick
-            | Fact::IncidentsRestored { .. }
-            | Fact::IncidentNote { .. }
-            | Fact::Versions { .. } => {}
+            Fact::Tick => {}
+            Fact::IncidentsRestored {
+                node,
+                incidents: stored,
+                absent_since,
+            } => self.with_incidents(self.now, out, |incidents, turn, nodes| {
+                incidents.restore(turn, nodes, node, stored, *absent_since);
+            }),
+            Fact::IncidentNote { id, note } => {
+                self.with_incidents(self.now, out, |incidents, turn, _| {
+                    incidents.write_note(turn, id, note);
+                });
+            }
+            Fact::Versions { versions } => self.incidents.learn_versions(versions),
+            Fact::EchoReplied { token, .. } => {
+                let at = event.occurred.latest.min(self.now);
+                self.with_incidents(at, out, |incidents, turn, _| {
+                    incidents.echo_replied(turn, *token);
+                });
+            }
+            Fact::EchoFailed { token, errno, .. } => {
+                let at = event.occurred.latest.min(self.now);
+                self.with_incidents(at, out, |incidents, turn, _| {
+                    incidents.echo_failed(turn, *token, *errno);
+                });
+            }
             Fact::WallClock { offset } => self.wall = *offset,
             Fact::NodeObserved { netns, node } => self.observe(event, *netns, node, out),
             Fact::NodeGone { netns } => self.close(event, *netns, out),
@@ -184,8 +262,7 @@ impl Observer {
             | Fact::SpeakerExited { .. }
             | Fact::SpeakerSignalled { .. }
             | Fact::SpeakerOom { .. }
-            | Fact::EchoReplied { .. }
-            | Fact::EchoFailed { .. } => {
+            | Fact::Forwarding { .. } => {
                 let now = self.now;
                 let (mut turn, nodes) = self.turn(now, out);
                 turn.take_time_of(event);
@@ -229,9 +306,20 @@ impl Observer {
         node.restore(&mut turn, &dormant);
         node.apply_inventory(&mut turn);
         nodes.insert(netns, node);
+        let (mut turn, _) = self.turn(self.now, out);
+        Incidents::watch(&mut turn, netns);
+        self.with_incidents(self.now, out, |incidents, turn, nodes| {
+            if let Some(node) = nodes.get(&netns) {
+                incidents.awaken(turn, node);
+            }
+        });
     }
 
     fn close(&mut self, event: &Event, netns: NetnsId, out: &mut Vec<Output>) {
+        if self.nodes.contains_key(&netns) {
+            let at = event.occurred.latest.min(self.now);
+            self.with_incidents(at, out, |incidents, turn, _| incidents.leave(turn, netns));
+        }
         let Some(node) = self.nodes.remove(&netns) else {
             return;
         };
@@ -283,10 +371,18 @@ impl Observer {
                 }
                 return;
             }
-            LossStage::Map | LossStage::Recorder | LossStage::Table => return,
+            // After a loss of rtnetlink's its source dumps again by itself.
+            LossStage::Map
+            | LossStage::Recorder
+            | LossStage::Table
+            | LossStage::Store
+            | LossStage::Netlink => return,
         };
         for node in nodes.values_mut() {
             node.want_dump(&mut turn, urgency);
+            if matches!(stage, LossStage::Queue | LossStage::Ring) {
+                node.fib.suspect_all(&mut turn);
+            }
         }
     }
 }
@@ -299,8 +395,10 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         | Due::Restart(netns, _)
         | Due::Hold(netns, _)
         | Due::Silence(netns, _)
+        | Due::Fib(netns)
         | Due::Resync(netns) => netns,
         Due::Losses(stage) => return turn.losses_due(stage),
+        Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => return,
     };
     let Some(node) = nodes.get_mut(&netns) else {
         return;
@@ -312,8 +410,9 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Restart(_, address) => node.restart_due(turn, address),
         Due::Hold(_, address) => node.hold_due(turn, address),
         Due::Silence(_, address) => node.consider_forgetting(turn, address),
+        Due::Fib(_) => node.forwarding_due(turn),
         Due::Resync(_) => node.dump(turn),
-        Due::Losses(_) => {}
+        Due::Losses(_) | Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => {}
     }
 }
 
@@ -338,6 +437,7 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::SpeakerExited { netns, .. }
         | Fact::SpeakerSignalled { netns, .. }
         | Fact::SpeakerOom { netns, .. }
+        | Fact::Forwarding { netns, .. }
         | Fact::EchoReplied { netns, .. }
         | Fact::EchoFailed { netns, .. } => Some(*netns),
         Fact::Tick
@@ -411,6 +511,7 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         Fact::TapStrangers { count, .. } => {
             turn.totals.wire(&node.name).tap.transit += count;
         }
+        Fact::Forwarding { forwarding, .. } => node.forward(turn, forwarding),
         Fact::Tick
         | Fact::WallClock { .. }
         | Fact::NodeObserved { .. }

@@ -222,6 +222,11 @@ impl Scene {
                 | Change::HoldMarginLow { .. }
                 | Change::SpeakerEnded { .. }
                 | Change::SpeakerSeen { .. }
+                | Change::Routes(_)
+                | Change::ForeignDelete { .. }
+                | Change::RouteFight { .. }
+                | Change::NotProgrammed { .. }
+                | Change::Programmed { .. }
                 | Change::IncidentOpened { .. }
                 | Change::IncidentUpdated { .. }
                 | Change::IncidentClosed { .. }
@@ -237,10 +242,11 @@ impl Scene {
         flaps.into_iter().next().unwrap()
     }
 
-    /// The changes since the last call, each in one word and its main value.
+    /// The changes since the last call but those of incidents, each in one word and its main value.
     pub fn story(&mut self) -> Vec<String> {
         self.changes
             .drain(..)
+            .filter(|record| !is_of_incident(&record.change))
             .map(|record| tale(&record.change))
             .collect()
     }
@@ -256,6 +262,15 @@ impl Scene {
         self.requests.retain(|request| !asked(request));
         count
     }
+}
+
+const fn is_of_incident(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::IncidentOpened { .. }
+            | Change::IncidentUpdated { .. }
+            | Change::IncidentClosed { .. }
+    )
 }
 
 fn tale(change: &Change) -> String {
@@ -277,6 +292,18 @@ fn tale(change: &Change) -> String {
         Change::HoldMarginLow { hold_secs, .. } => format!("hold margin low of {hold_secs} s"),
         Change::SpeakerEnded { speaker, end } => format!("{} {end}", speaker.comm),
         Change::SpeakerSeen { speaker } => format!("speaker {}", speaker.comm),
+        Change::Routes(routes) => format!(
+            "{} {} of {}",
+            routes.count,
+            routes.event.words(),
+            routes.owner
+        ),
+        Change::ForeignDelete { prefix, .. } => format!("foreign delete of {prefix}"),
+        Change::RouteFight { prefix, rounds, .. } => format!("fight {rounds} over {prefix}"),
+        Change::NotProgrammed {
+            peer, announced, ..
+        } => format!("{peer}: none of {announced} programmed"),
+        Change::Programmed { peer, .. } => format!("{peer}: programmed"),
         Change::IncidentOpened { incident } => format!("incident: {}", incident.cause),
         Change::IncidentUpdated { incident } => format!("updated: {}", incident.verdict.name()),
         Change::IncidentClosed { incident } => format!("closed: {}", incident.verdict.name()),

@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod echoes;
 pub mod health;
 pub mod intake;
 pub mod inventory;
@@ -26,6 +27,7 @@ pub mod sink;
 pub mod sockets;
 pub mod source;
 pub mod state_dir;
+pub mod store;
 pub mod taps;
 pub mod terminal;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use observer_core::{
     Observer,
     change::{ChangeRecord, Output},
@@ -36,20 +36,35 @@ pub fn replay(args: &ReplayArgs) -> Result<Answer> {
     let unreadable = || format!("cannot read {}", args.file.display());
     match capture::kind_of(&args.file).with_context(unreadable)? {
         FileKind::Capture | FileKind::Gzip => replay_capture(args),
-        FileKind::Other => replay_events(args),
+        FileKind::Json => replay_events(args),
+        FileKind::Other => bail!(
+            "cannot read {}: it is neither a capture (pcap, pcapng) nor an events file",
+            args.file.display()
+        ),
     }
 }
 
 fn replay_capture(args: &ReplayArgs) -> Result<Answer> {
     let mut ports = vec![capture::BGP_PORT];
     ports.extend(&args.port);
-    let reading = capture::read(&args.file, &ports)
-        .with_context(|| format!("cannot read capture {}", args.file.display()))?;
+    let unreadable = || format!("cannot read capture {}", args.file.display());
+    let reading = capture::read(&args.file, &ports).with_context(unreadable)?;
     match args.output {
         Format::Json => terminal::print(&terminal::json(&reading.summary)?)?,
         Format::Table => terminal::print(&reading.story.render(&reading.summary))?,
     }
-    Ok(Answer::Done)
+    if reading.summary.totals.cut_short {
+        terminal::complain(&format!(
+            "{} is cut short: it ends within a record, and what it holds before that was read",
+            args.file.display()
+        ));
+    }
+    match reading.damage {
+        None => Ok(Answer::Done),
+        Some(damage) => Err(damage)
+            .context("what comes before the damage was read")
+            .with_context(unreadable),
+    }
 }
 
 fn replay_events(args: &ReplayArgs) -> Result<Answer> {

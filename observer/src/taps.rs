@@ -72,8 +72,9 @@ impl Budget {
     }
 }
 
+/// What a tokio task waits for in place of many sockets.
 #[derive(Debug)]
-struct Ready(Epoll);
+pub(crate) struct Ready(pub(crate) Epoll);
 
 impl AsRawFd for Ready {
     fn as_raw_fd(&self) -> RawFd {
@@ -195,7 +196,7 @@ impl Taps {
             } = node;
             let mut fragments = 0;
             self.more |= tap.drain(&mut self.batch, |info, packet| {
-                match dissect(Linktype::RAW, packet) {
+                match dissect(Linktype::RAW, packet, 0) {
                     Dissected::Tcp(tcp) => {
                         let remote = if info.outgoing { tcp.to } else { tcp.from };
                         if peers.contains(&remote.ip()) || strangers.spend(now) {

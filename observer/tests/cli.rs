@@ -98,11 +98,41 @@ fn bad_usage_is_2_and_named() {
 fn what_fails_is_1_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
+    fs::write(dir.join("empty"), "").unwrap();
+    fs::write(dir.join("garbage"), [7; 100]).unwrap();
+    fs::write(dir.join("header.pcap"), [0xd4, 0xc3, 0xb2, 0xa1, 2, 0]).unwrap();
     for (args, parts) in [
         (&["run", "--config", "none.toml"][..], &["none.toml"][..]),
         (&["replay", "none.jsonl"], &["none.jsonl"]),
+        (&["replay", "empty"], &["empty", "neither a capture"]),
+        (&["replay", "garbage"], &["garbage", "neither a capture"]),
+        (&["replay", "header.pcap"], &["header.pcap", "file header"]),
+        (&["replay", "."], &["cannot read .", "directory"]),
     ] {
         expect(dir, args, 1, parts);
+    }
+}
+
+/// What could be read of a capture is told all the same.
+#[test]
+fn a_capture_that_ends_too_early_or_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/captures");
+    let whole = fs::read(captures.join("bgp-4byte-asn.pcap")).unwrap();
+    fs::write(dir.join("cut.pcap"), &whole[..whole.len() - 5]).unwrap();
+    let damaged = [&whole[..], &[0xff; 64]].concat();
+    fs::write(dir.join("damaged.pcap"), damaged).unwrap();
+    for (file, code, part) in [
+        ("cut.pcap", 0, "cut short"),
+        ("damaged.pcap", 1, "malformed record"),
+    ] {
+        for format in ["json", "table"] {
+            let args = ["replay", file, "-o", format];
+            expect(dir, &args, code, &[file, part]);
+            let told = stdout(&run(dir, &args));
+            assert!(told.contains("1.0.2.2:42741"), "{told}");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Debian's Prometheus, scraping an agent of the lab and judging by the alert rules we ship.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fmt::Write as _, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -32,33 +32,42 @@ pub struct Alert {
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    data: Data,
+struct Answer<T> {
+    data: T,
 }
 
 #[derive(Deserialize)]
-struct Data {
+struct Active {
     alerts: Vec<Alert>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    result: Vec<serde_json::Value>,
 }
 
 impl Prometheus {
     /// Starts one that scrapes `agent` and evaluates `rules` every second, with each `for` of the
     /// rules shortened to `patience`.
-    pub fn start(lab: &Lab, agent: &Agent, rules: &Path, patience: Duration) -> Result<Self> {
+    pub fn start(lab: &Lab, agent: &Agent, rules: &[PathBuf], patience: Duration) -> Result<Self> {
         let folder = lab.estate().folder();
-        let text = fs::read_to_string(rules)
-            .with_context(|| format!("cannot read {}", rules.display()))?;
-        let shortened = folder.join("rules.yaml");
-        fs::write(&shortened, shorten(&text, patience))?;
+        let mut loaded = Vec::new();
+        for (number, path) in rules.iter().enumerate() {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let shortened = folder.join(format!("rules-{number}.yaml"));
+            fs::write(&shortened, shorten(&text, patience))?;
+            loaded.push(format!("'{}'", shortened.display()));
+        }
         let config = folder.join("prometheus.yaml");
         fs::write(
             &config,
             format!(
                 "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
-                 rule_files: ['{}']\n\
+                 rule_files: [{}]\n\
                  scrape_configs:\n\
                  - job_name: bgp-observer\n  static_configs: [{{targets: ['{}']}}]\n",
-                shortened.display(),
+                loaded.join(", "),
                 agent.metrics_address()
             ),
         )?;
@@ -85,9 +94,25 @@ impl Prometheus {
         Ok(prometheus)
     }
 
+    /// How many series the instant query `expression` yields now; fails if it is no query.
+    pub fn query(&self, expression: &str) -> Result<usize> {
+        let mut encoded = String::new();
+        for byte in expression.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => encoded.push(char::from(byte)),
+                _ => write!(encoded, "%{byte:02X}")?,
+            }
+        }
+        let answer = http::get(self.address, &format!("/api/v1/query?query={encoded}"))
+            .with_context(|| format!("query {expression}"))?;
+        let answer: Answer<Found> = serde_json::from_str(&answer)?;
+        Ok(answer.data.result.len())
+    }
+
     /// The active alerts.
     pub fn alerts(&self) -> Result<Vec<Alert>> {
-        let answer: Answer = serde_json::from_str(&http::get(self.address, "/api/v1/alerts")?)?;
+        let answer: Answer<Active> =
+            serde_json::from_str(&http::get(self.address, "/api/v1/alerts")?)?;
         Ok(answer.data.alerts)
     }
 }

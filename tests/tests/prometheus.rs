@@ -37,7 +37,7 @@ fn the_guides_alert_goes_pending_then_firing_then_away() -> Result<()> {
     }
     let (lab, agent) = observed(Plan::default(), &Options::default())?;
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/alerts/calico-bgp.yaml");
-    let prometheus = Prometheus::start(&lab, &agent, &rules, PATIENCE)?;
+    let prometheus = Prometheus::start(&lab, &agent, &[rules], PATIENCE)?;
     ensure!(
         about_n2(&prometheus)?.is_none(),
         "an alert although all is well"

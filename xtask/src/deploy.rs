@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build, python, setup,
+    build, names, python, setup,
     shell::{cache, output, root, run as run_command},
 };
 
@@ -52,6 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// Everything in `deploy/` that a tool can judge.
 pub fn check() -> Result<()> {
     image_tag()?;
+    names::check()?;
     for generated in [operator_rules, install_manifest] {
         let (path, expected) = generated()?;
         if fs::read_to_string(&path).unwrap_or_default() != expected {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build, setup,
-    shell::{cargo, command, is_root, run as run_command},
+    shell::{command, is_root},
 };
 
 #[derive(clap::Args)]

@@ -13,6 +13,7 @@ mod debian;
 mod deploy;
 mod image;
 mod lab;
+mod names;
 mod python;
 mod rules;
 mod setup;

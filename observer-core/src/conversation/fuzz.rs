@@ -15,7 +15,7 @@ pub fn messages(bytes: &[u8]) {
     let Some((size, bytes)) = bytes.split_first() else {
         return;
     };
-    let mut run = Run::new(Release::Immediately);
+    let mut run = Run::new(Release::Immediately, false);
     run.push(
         Direction::AToB,
         &Segment {
@@ -51,7 +51,8 @@ pub fn segments(bytes: &[u8]) {
         Some(first) if first & 1 == 1 => Release::Acknowledged,
         _ => Release::Immediately,
     };
-    let mut run = Run::new(release);
+    let settle = bytes.first().is_some_and(|first| first & 2 != 0);
+    let mut run = Run::new(release, settle);
     let mut rest = bytes.get(1..).unwrap_or(&[]);
     while let Some((&[flags, s2, s1, s0, a1, a0, length, missing], after)) =
         rest.split_first_chunk()
@@ -87,15 +88,17 @@ struct Run {
 }
 
 impl Run {
-    fn new(release: Release) -> Self {
+    fn new(release: Release, settle: bool) -> Self {
         let stream = StreamConfig {
             release,
             capacity: CAPACITY,
             patience: 1,
+            settle,
         };
         let config = ConversationConfig {
             a_to_b: stream,
             b_to_a: stream,
+            ..ConversationConfig::default()
         };
         Self {
             conversation: Conversation::new(config),
@@ -111,7 +114,8 @@ impl Run {
             sent,
         } = self;
         *sent += u64::try_from(segment.payload.len()).unwrap_or(0) + 1;
-        conversation.segment(Timestamp::default(), direction, segment, &mut |_| {
+        let at = Timestamp::from_nanos(*sent << 20);
+        conversation.segment(at, direction, segment, &mut |_| {
             *seen += 1;
         });
         let most = 2 * (CAPACITY + usize::from(u16::MAX));

@@ -12,6 +12,8 @@ mod framer;
 pub mod fuzz;
 mod negotiation;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -89,12 +91,24 @@ pub enum Seen<'a> {
 }
 
 /// Bounds and belief of the two streams.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct ConversationConfig {
     /// Of what `a` sends.
     pub a_to_b: StreamConfig,
     /// Of what `b` sends.
     pub b_to_a: StreamConfig,
+    /// How long bytes wait for others that are late, besides what [`StreamConfig`] says.
+    pub patience: Duration,
+}
+
+impl Default for ConversationConfig {
+    fn default() -> Self {
+        Self {
+            a_to_b: StreamConfig::default(),
+            b_to_a: StreamConfig::default(),
+            patience: Duration::from_secs(1),
+        }
+    }
 }
 
 /// One connection.
@@ -102,6 +116,7 @@ pub struct ConversationConfig {
 pub struct Conversation {
     a: Half,
     b: Half,
+    patience: Duration,
 }
 
 /// What one end sends.
@@ -109,6 +124,8 @@ pub struct Conversation {
 struct Half {
     stream: Stream,
     reader: Reader,
+    /// Since when bytes wait for others that are late.
+    waits_since: Option<Timestamp>,
 }
 
 /// Reads the bytes of one direction.
@@ -126,7 +143,17 @@ impl Half {
         Self {
             stream: Stream::new(config),
             reader: Reader::default(),
+            waits_since: None,
         }
+    }
+
+    /// Notes whether bytes wait, after a segment at this time.
+    fn look(&mut self, at: Timestamp) {
+        self.waits_since = match self.waits_since {
+            _ if !self.stream.is_waiting() => None,
+            None => Some(at),
+            since => since,
+        };
     }
 }
 
@@ -136,6 +163,7 @@ impl Conversation {
         Self {
             a: Half::new(config.a_to_b),
             b: Half::new(config.b_to_a),
+            patience: config.patience,
         }
     }
 
@@ -151,32 +179,39 @@ impl Conversation {
             self.halves(direction).0.stream.disown();
             return Taken::OutOfWindow;
         }
+        self.lose_patience(at, sink);
         if let Some(ack) = segment.ack {
-            let (receiver, sender) = self.halves(direction);
-            let Half { stream, reader } = sender;
-            let open = receiver.reader.counters.opens.last();
-            let mut told = Told {
-                at,
-                direction: direction.reversed(),
-                sink,
-            };
-            stream.acknowledge(ack, &mut |piece| reader.take(piece, open, &mut told));
+            let back = direction.reversed();
+            self.read(at, back, sink, |stream, out| {
+                stream.acknowledge(ack, out);
+            });
         }
-        let (sender, receiver) = self.halves(direction);
-        let Half { stream, reader } = sender;
-        let open = receiver.reader.counters.opens.last();
+        let taken = self.take(at, direction, segment, sink);
+        self.a.look(at);
+        self.b.look(at);
+        taken
+    }
+
+    fn take(
+        &mut self,
+        at: Timestamp,
+        direction: Direction,
+        segment: &Segment<'_>,
+        sink: Sink<'_>,
+    ) -> Taken {
+        let half = self.half_mut(direction);
         let mut told = Told {
             at,
             direction,
             sink,
         };
-        if segment.syn && !stream.is_started() {
+        if segment.syn && !half.stream.is_started() {
             told.tell(Seen::Syn);
-        } else if !segment.syn && !stream.is_started() {
-            reader.framer.enter_midway();
+        } else if !segment.syn && !half.stream.is_started() {
+            half.reader.framer.enter_midway();
         }
-        if segment.rst && !stream.expects(segment.seq) {
-            stream.disown();
+        if segment.rst && !half.stream.expects(segment.seq) {
+            half.stream.disown();
             return Taken::OutOfWindow;
         }
         if segment.rst {
@@ -184,7 +219,40 @@ impl Conversation {
             // RFC 9293 §3.5.3: text in a RST is a diagnosis, not data.
             return Taken::New;
         }
-        stream.push(segment, &mut |piece| reader.take(piece, open, &mut told))
+        self.read(at, direction, sink, |stream, out| stream.push(segment, out))
+    }
+
+    /// Gives up what has been waiting for too long: the messages behind it are of the time when it
+    /// began to wait.
+    fn lose_patience(&mut self, now: Timestamp, sink: Sink<'_>) {
+        for direction in [Direction::AToB, Direction::BToA] {
+            if let Some(since) = self.half(direction).waits_since
+                && now.since(since) > self.patience
+                && self.half(direction).stream.waited_enough()
+            {
+                self.read(since, direction, sink, Stream::give_up);
+                self.half_mut(direction).look(now);
+            }
+        }
+    }
+
+    /// Does something to a direction's stream and reads what comes out of it.
+    fn read<T>(
+        &mut self,
+        at: Timestamp,
+        direction: Direction,
+        sink: Sink<'_>,
+        act: impl FnOnce(&mut Stream, &mut dyn FnMut(Piece<'_>)) -> T,
+    ) -> T {
+        let (sender, receiver) = self.halves(direction);
+        let Half { stream, reader, .. } = sender;
+        let open = receiver.reader.counters.opens.last();
+        let mut told = Told {
+            at,
+            direction,
+            sink,
+        };
+        act(stream, &mut |piece| reader.take(piece, open, &mut told))
     }
 
     /// Whether the receiver, whose own segments are all seen, refuses a segment that was sent in
@@ -201,16 +269,19 @@ impl Conversation {
     /// acknowledged.
     pub fn finish(&mut self, at: Timestamp, sink: Sink<'_>) {
         for direction in [Direction::AToB, Direction::BToA] {
-            let (sender, receiver) = self.halves(direction);
-            let Half { stream, reader } = sender;
-            let open = receiver.reader.counters.opens.last();
-            let mut told = Told {
-                at,
-                direction,
-                sink,
-            };
-            stream.finish(&mut |piece| reader.take(piece, open, &mut told));
+            let at = self.half_mut(direction).waits_since.take().unwrap_or(at);
+            self.read(at, direction, sink, Stream::finish);
         }
+    }
+
+    /// Whether a SYN with this number can be the beginning of what was seen in a direction.
+    pub fn can_begin(&self, direction: Direction, seq: u32) -> bool {
+        self.half(direction).stream.can_begin(seq)
+    }
+
+    /// Whether a SYN or bytes were seen in a direction.
+    pub fn spoke(&self, direction: Direction) -> bool {
+        self.half(direction).stream.is_started()
     }
 
     /// What was counted in a direction.
@@ -247,6 +318,13 @@ impl Conversation {
         match direction {
             Direction::AToB => &self.a,
             Direction::BToA => &self.b,
+        }
+    }
+
+    const fn half_mut(&mut self, direction: Direction) -> &mut Half {
+        match direction {
+            Direction::AToB => &mut self.a,
+            Direction::BToA => &mut self.b,
         }
     }
 

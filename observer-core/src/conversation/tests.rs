@@ -372,6 +372,7 @@ fn what_acknowledges_more_than_was_sent_is_refused_as_the_kernel_refuses_it() {
             patience: 0,
             ..StreamConfig::default()
         },
+        ..ConversationConfig::default()
     });
     talk.connect();
     let keepalive = message(4, &[]);

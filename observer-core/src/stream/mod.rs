@@ -14,6 +14,11 @@ use hold::{Hold, Piece as Held};
 /// Segments that begin further than this beyond what is expected are not of this stream: the
 /// largest window that Linux offers by default (`tcp_rmem`) is 6 MiB.
 const WINDOW: u64 = 16 << 20;
+/// How far before the first segment seen an earlier one of a reordered capture may lie.
+const REORDERED: u64 = 1 << 20;
+
+/// Segments among which a capture may have lost the order.
+const CONFUSED: u32 = 3;
 
 /// What TCP says in one packet, as far as one direction's stream cares.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +59,9 @@ pub struct StreamConfig {
     /// Segments that may still fill a hole which the receiver already acknowledged: captures can
     /// reorder the two directions, a kernel's own tap cannot.
     pub patience: u32,
+    /// Whether a stream entered midway hands nothing on before its owner says so with
+    /// [`Stream::give_up`]: of a capture the first segment need not be the earliest.
+    pub settle: bool,
 }
 
 impl Default for StreamConfig {
@@ -61,7 +69,8 @@ impl Default for StreamConfig {
         Self {
             release: Release::Immediately,
             capacity: 256 << 10,
-            patience: 3,
+            patience: CONFUSED,
+            settle: false,
         }
     }
 }
@@ -132,6 +141,8 @@ pub struct Stream {
     stray: Option<u64>,
     /// The sender's next number by all its segments, bare ACKs included.
     reach: Option<u64>,
+    /// Entered midway, and still waiting for segments from before.
+    settling: bool,
 }
 
 impl Stream {
@@ -158,6 +169,7 @@ impl Stream {
             waited: 0,
             stray: None,
             reach: None,
+            settling: false,
         }
     }
 
@@ -206,6 +218,33 @@ impl Stream {
         self.config.release == Release::Acknowledged
     }
 
+    /// Whether a SYN with this number can be the beginning of what was seen.
+    pub fn can_begin(&self, seq: u32) -> bool {
+        self.next
+            .is_none_or(|next| self.settling && precedes(next, unwrap(next, seq.wrapping_add(1))))
+    }
+
+    /// Whether something is held only because a segment that is late may still come.
+    pub fn is_waiting(&self) -> bool {
+        self.settling || self.confirmed_hole().is_some()
+    }
+
+    /// Whether that took as many segments as a capture usually confuses.
+    pub const fn waited_enough(&self) -> bool {
+        self.settling || self.waited >= CONFUSED
+    }
+
+    /// Stops waiting: what comes late now is a retransmission.
+    pub fn give_up(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
+        if self.settling {
+            self.settling = false;
+        } else if let Some(end) = self.confirmed_hole() {
+            self.waited = 0;
+            self.skip_to(end, out);
+        }
+        self.settle(false, out);
+    }
+
     /// Takes a segment of this direction and hands on what is in order.
     pub fn push(&mut self, segment: &Segment<'_>, out: &mut dyn FnMut(Piece<'_>)) -> Taken {
         let seq = segment.seq.wrapping_add(u32::from(segment.syn));
@@ -218,10 +257,18 @@ impl Stream {
             None => {
                 let first = (1 << 32) + u64::from(seq);
                 self.next = Some(first);
+                self.settling = self.config.settle && !segment.syn;
                 first
             }
         };
         let position = unwrap(next, seq);
+        let next = if self.settling && (total != 0 || segment.syn) && precedes(next, position) {
+            self.next = Some(position);
+            self.settling = !segment.syn;
+            position
+        } else {
+            next
+        };
         let end = position + total;
         let reach = end + u64::from(segment.fin);
         self.reach = Some(self.reach.map_or(reach, |before| before.max(reach)));
@@ -265,6 +312,7 @@ impl Stream {
     /// Nothing more will come: hands on what is held, holes as gaps. What was to be acknowledged
     /// and never was is dropped and counted.
     pub fn finish(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
+        self.settling = false;
         while let Some(next) = self.next {
             self.drain(out);
             match self.hold.start() {
@@ -321,6 +369,11 @@ impl Stream {
         }
         let room = Hold::cost(bytes.len()) + Hold::cost(0);
         while self.hold.size() + room > self.config.capacity {
+            if self.settling {
+                self.settling = false;
+                self.drain(out);
+                continue;
+            }
             // The hole in front is what everything waits for: give it up.
             match (self.next, self.hold.start()) {
                 (Some(next), Some(start)) if start > next && start < self.limit() => {
@@ -356,20 +409,10 @@ impl Stream {
     fn settle(&mut self, segment: bool, out: &mut dyn FnMut(Piece<'_>)) {
         loop {
             self.drain(out);
-            let (Some(next), Some(acked)) = (self.next, self.acked_data()) else {
-                break;
-            };
-            let hole = self.hold.start().unwrap_or(u64::MAX).min(acked);
-            if hole <= next {
+            let Some(hole) = self.confirmed_hole() else {
                 self.waited = 0;
                 break;
-            }
-            // Behind the last byte held, one octet acknowledged beyond is a FIN not seen.
-            let confirmed = self.hold.start().is_some_and(|start| start <= acked)
-                || self.config.patience == 0 && hole > next + 1;
-            if !confirmed {
-                break;
-            }
+            };
             if self.waited < self.config.patience {
                 self.waited += u32::from(segment);
                 break;
@@ -377,9 +420,24 @@ impl Stream {
             self.waited = 0;
             self.skip_to(hole, out);
         }
-        if self.next.is_some() && self.next == self.fin {
+        if self.next.is_some() && self.next == self.fin && !self.settling {
             self.end(out);
         }
+    }
+
+    /// The end of a hole in front that the receiver says it is none: what it acknowledged was not
+    /// seen.
+    fn confirmed_hole(&self) -> Option<u64> {
+        if self.settling {
+            return None;
+        }
+        let (next, acked) = (self.next?, self.acked_data()?);
+        let start = self.hold.start();
+        let hole = start.unwrap_or(u64::MAX).min(acked);
+        // Behind the last byte held, one octet acknowledged beyond is a FIN not seen.
+        let confirmed = start.is_some_and(|start| start <= acked)
+            || self.config.patience == 0 && hole > next + 1;
+        (hole > next && confirmed).then_some(hole)
     }
 
     /// Hands on held bytes as far as they are in order and released.
@@ -424,6 +482,9 @@ impl Stream {
 
     /// Up to where bytes may be handed on.
     fn limit(&self) -> u64 {
+        if self.settling {
+            return 0;
+        }
         match self.config.release {
             Release::Immediately => u64::MAX,
             Release::Acknowledged => self.acked.unwrap_or(0),
@@ -453,6 +514,12 @@ impl Stream {
         self.stray = Some(end);
         follows
     }
+}
+
+/// Whether a position lies before the first one seen, or is it, and near enough to be of the same
+/// stream.
+const fn precedes(first: u64, position: u64) -> bool {
+    position <= first && first - position <= REORDERED
 }
 
 /// The position with this sequence number that is nearest to `near`.

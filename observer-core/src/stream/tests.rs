@@ -285,6 +285,7 @@ fn a_full_hold_refuses_what_is_not_acknowledged() {
         release: Release::Acknowledged,
         patience: 0,
         capacity: 1000,
+        settle: false,
     };
     let mut stream = Stream::new(config);
     let mut out = Out::default();
@@ -299,6 +300,34 @@ fn a_full_hold_refuses_what_is_not_acknowledged() {
     );
     stream.acknowledge(1601, &mut |piece| out.take(piece));
     assert_eq!((out.bytes.len(), out.gaps.as_slice()), (800, &[800][..]));
+}
+
+#[test]
+fn a_capture_entered_midway_waits_for_what_came_before() {
+    let config = StreamConfig {
+        settle: true,
+        ..StreamConfig::default()
+    };
+    let (mut stream, mut out) = run(config, &[data(6, b"gh"), data(2, b"cd"), data(4, b"ef")]);
+    assert_eq!(
+        (out.bytes.as_slice(), stream.is_waiting()),
+        (&b""[..], true)
+    );
+    assert!(stream.can_begin(1) && stream.can_begin(u32::MAX) && !stream.can_begin(2));
+    assert!(!stream.can_begin(1 << 30));
+    stream.give_up(&mut |piece| out.take(piece));
+    assert_eq!(
+        (out.bytes.as_slice(), stream.is_waiting()),
+        (&b"cdefgh"[..], false)
+    );
+    stream.push(&data(0, b"ab"), &mut |piece| out.take(piece));
+    assert_eq!(stream.counters().retransmitted, 1);
+    // A SYN is where it began, so nobody waits any longer.
+    let (stream, out) = run(config, &[data(6, b"gh"), syn(5), data(8, b"ij")]);
+    assert_eq!(
+        (out.bytes.as_slice(), stream.is_waiting()),
+        (&b"ghij"[..], false)
+    );
 }
 
 /// A way to cut `length` bytes into segments, shuffle them and repeat some.
@@ -357,9 +386,10 @@ proptest! {
         segments in proptest::collection::vec(
             (any::<u16>(), 0..300_usize, any::<u8>(), 0..200_u32, any::<(bool, bool)>()), 0..200),
         acknowledged in any::<bool>(),
+        settle in any::<bool>(),
     ) {
         let release = if acknowledged { Release::Acknowledged } else { Release::Immediately };
-        let config = StreamConfig { release, capacity: 4096, patience: 2 };
+        let config = StreamConfig { release, capacity: 4096, patience: 2, settle };
         let mut stream = Stream::new(config);
         let mut handed = 0;
         for (seq, length, fill, missing, (fin, ack)) in segments {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use observer_core::{
     conversation::{Conversation, ConversationConfig, Direction, Observation},
+    stream::StreamConfig,
     time::Timestamp,
 };
 
@@ -14,6 +15,9 @@ const MAX_CONNECTIONS: usize = 1 << 16;
 /// Octets held for all of them together.
 const MAX_HELD: usize = 64 << 20;
 
+/// Acknowledged octets by which a SYN that comes late is still known as a connection's own.
+const NEAR: u32 = 1 << 20;
+
 /// One connection of a capture. `a` sent the first packet.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -22,6 +26,8 @@ pub(super) struct Connection {
     pub(super) conversation: Conversation,
     /// Sequence numbers of the SYNs of `a` and `b`.
     syns: (Option<u32>, Option<u32>),
+    /// What `a` and `b` acknowledged last.
+    acks: (Option<u32>, Option<u32>),
     last: Timestamp,
 }
 
@@ -50,13 +56,14 @@ impl Connections {
         };
         connection.last = connection.last.max(at);
         let direction = connection.direction(packet);
+        let (syn, ack) = match direction {
+            Direction::AToB => (&mut connection.syns.0, &mut connection.acks.0),
+            Direction::BToA => (&mut connection.syns.1, &mut connection.acks.1),
+        };
         if packet.segment.syn {
-            let syn = match direction {
-                Direction::AToB => &mut connection.syns.0,
-                Direction::BToA => &mut connection.syns.1,
-            };
             syn.get_or_insert(packet.segment.seq);
         }
+        *ack = packet.segment.ack.or(*ack);
         let conversation = &mut connection.conversation;
         self.held = self.held.saturating_sub(conversation.held());
         let mut sink = |observation: Observation<'_>| tell(index, observation);
@@ -94,12 +101,28 @@ impl Connections {
         self.all.push(Connection {
             a: from,
             b: to,
-            conversation: Conversation::new(ConversationConfig::default()),
+            conversation: Conversation::new(patient()),
             syns: (None, None),
+            acks: (None, None),
             last: Timestamp::default(),
         });
         self.latest.insert(ends, index);
         Some(index)
+    }
+}
+
+/// Segments of a capture may be in any order, of either direction and from the first on: only time
+/// tells that one will not come.
+fn patient() -> ConversationConfig {
+    let stream = StreamConfig {
+        patience: u32::MAX,
+        settle: true,
+        ..StreamConfig::default()
+    };
+    ConversationConfig {
+        a_to_b: stream,
+        b_to_a: stream,
+        ..ConversationConfig::default()
     }
 }
 
@@ -112,17 +135,22 @@ impl Connection {
         }
     }
 
-    /// Whether a SYN is not of this connection: it has other numbers than the one seen, or the
-    /// connection was entered midway and so is older than any SYN.
+    /// Whether a SYN is not of this connection: it has another number than the one seen, or comes
+    /// after bytes that it cannot be the beginning of.
     fn is_past(&self, packet: &TcpPacket<'_>) -> bool {
         let direction = self.direction(packet);
-        let syn = match direction {
-            Direction::AToB => self.syns.0,
-            Direction::BToA => self.syns.1,
+        let (own, other, ack) = match direction {
+            Direction::AToB => (self.syns.0, self.syns.1, self.acks.1),
+            Direction::BToA => (self.syns.1, self.syns.0, self.acks.0),
         };
-        match syn {
-            Some(seq) => seq != packet.segment.seq,
-            None => self.conversation.stream_counters(direction).bytes != 0,
+        let seq = packet.segment.seq;
+        if let Some(syn) = own {
+            return syn != seq;
         }
+        // The other side speaks only once it was spoken to, and then acknowledges this SYN.
+        let answers = packet.segment.ack.is_some() || other.is_some();
+        let answered = ack.is_some_and(|ack| ack.wrapping_sub(seq) < NEAR);
+        let speaks = self.conversation.spoke(direction.reversed());
+        !self.conversation.can_begin(direction, seq) || speaks && !answers && !answered
     }
 }

@@ -11,6 +11,8 @@ use pcap_parser::{
 /// Largest record or block accepted: tcpdump's own limit for a packet is 256 KiB, but a pcapng may
 /// hold long lists of names.
 const LARGEST_BLOCK: usize = 2 << 20;
+/// pcapng's first packet block, obsolete since 2007.
+const PACKET_BLOCK: u32 = 2;
 /// Interfaces per pcapng section.
 const MAX_INTERFACES: usize = 4096;
 
@@ -23,6 +25,8 @@ pub struct Packet<'a> {
     pub link: Linktype,
     /// What was kept of it.
     pub data: &'a [u8],
+    /// Octets of it that were not kept.
+    pub cut: usize,
 }
 
 /// Why a capture could not be read, and how far the reading got.
@@ -51,10 +55,12 @@ pub enum CaptureError {
 }
 
 /// How a capture ended.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Default)]
 pub struct FileEnd {
     /// The file ends within a record: its writer was interrupted.
     pub cut_short: bool,
+    /// Why the reading stopped before the end; what came before was handed out.
+    pub damage: Option<CaptureError>,
 }
 
 /// What a file is, by its first bytes.
@@ -64,7 +70,9 @@ pub enum FileKind {
     Capture,
     /// gzip; what is inside shows only after decompression.
     Gzip,
-    /// Neither: perhaps an events file, which is JSON lines.
+    /// JSON, as an events file's lines are.
+    Json,
+    /// Something else.
     Other,
 }
 
@@ -79,92 +87,145 @@ impl FileKind {
             | [0x4d, 0x3c, 0xb2, 0xa1, ..]
             | [0xa1, 0xb2, 0x3c, 0x4d, ..]
             | [0x34, 0xcd, 0xb2, 0xa1, ..] => Self::Capture,
+            [b'{', ..] => Self::Json,
             _ => Self::Other,
         }
     }
 }
 
-/// Hands every packet to `sink`, in the order of the file.
+/// Hands every packet to `sink`, in the order of the file. An error means that there was none.
 pub fn read_packets(
     input: impl Read,
     sink: &mut dyn FnMut(Packet<'_>),
 ) -> Result<FileEnd, CaptureError> {
-    let mut input = Full(BufReader::new(input));
+    let mut input = Full::new(BufReader::new(input));
     let first = peek(&mut input)?;
-    let input = Cursor::new(first).chain(input);
     if FileKind::of(&first) == FileKind::Gzip {
-        let mut input = Full(MultiGzDecoder::new(input));
+        let packed = Cursor::new(first).chain(input);
+        let mut input = Full::new(MultiGzDecoder::new(packed));
         let first = peek(&mut input)?;
-        return read_plain(first, Cursor::new(first).chain(input), sink);
+        return read_plain(first, input, sink);
     }
     read_plain(first, input, sink)
 }
 
-/// Reads until the buffer is full or the input ends, as one call of `read`: the parser takes a short
-/// read for the end of the header.
-struct Full<R>(R);
+/// Reads until the buffer is full or the input ends, as one call of `read`, because the parser takes
+/// a short read for the end of the header. A failure is an end, so that what came before it is not
+/// lost, and is kept.
+struct Full<R> {
+    input: R,
+    failure: Option<io::Error>,
+}
+
+impl<R> Full<R> {
+    const fn new(input: R) -> Self {
+        Self {
+            input,
+            failure: None,
+        }
+    }
+}
 
 impl<R: Read> Read for Full<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) {
-            match self.0.read(free) {
+            if self.failure.is_some() {
+                break;
+            }
+            match self.input.read(free) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What came before the failure is not lost; the failure comes again.
-                Err(_) if filled != 0 => break,
-                Err(error) => return Err(error),
+                Err(error) => self.failure = Some(error),
             }
         }
         Ok(filled)
     }
 }
 
-fn peek(input: &mut impl Read) -> Result<[u8; 4], CaptureError> {
+fn peek<R: Read>(input: &mut Full<R>) -> Result<[u8; 4], CaptureError> {
     let mut first = [0; 4];
-    match input.read_exact(&mut first) {
-        Ok(()) => Ok(first),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(CaptureError::NotACapture)
-        }
+    match input.read(&mut first) {
+        Ok(4) => Ok(first),
+        Ok(_) => Err(match input.failure.take() {
+            Some(source) => CaptureError::Read { offset: 0, source },
+            None => CaptureError::NotACapture,
+        }),
         Err(source) => Err(CaptureError::Read { offset: 0, source }),
     }
 }
 
-fn read_plain(
+fn read_plain<R: Read>(
     first: [u8; 4],
-    input: impl Read,
+    mut input: Full<R>,
     sink: &mut dyn FnMut(Packet<'_>),
 ) -> Result<FileEnd, CaptureError> {
     if FileKind::of(&first) != FileKind::Capture {
         return Err(CaptureError::NotACapture);
     }
-    let input = Full(input);
-    let broken = |what| CaptureError::Malformed { what, offset: 0 };
-    if first == [0x0a, 0x0d, 0x0d, 0x0a] {
-        let reader =
-            PcapNGReader::new(LARGEST_BLOCK, input).map_err(|_| broken("pcapng header"))?;
-        read_blocks(reader, &mut |block, sections| sections.take(block, sink))
+    let mut packets = 0_u64;
+    let mut sink = |packet: Packet<'_>| {
+        packets += 1;
+        sink(packet);
+    };
+    let whole = Full::new(Cursor::new(first).chain(&mut input));
+    let mut end = if first == [0x0a, 0x0d, 0x0d, 0x0a] {
+        let reader = PcapNGReader::new(LARGEST_BLOCK, whole).map_err(|_| broken_header())?;
+        read_blocks(reader, &mut |block, sections| {
+            sections.take(block, &mut sink);
+        })
     } else {
-        let reader =
-            LegacyPcapReader::new(LARGEST_BLOCK, input).map_err(|_| broken("pcap header"))?;
-        read_blocks(reader, &mut |block, sections| sections.take(block, sink))
+        let reader = LegacyPcapReader::new(LARGEST_BLOCK, whole).map_err(|_| broken_header())?;
+        read_blocks(reader, &mut |block, sections| {
+            sections.take(block, &mut sink);
+        })
+    };
+    match input.failure {
+        None => {}
+        // A compressed file that ends too early is cut short like any other.
+        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => end.cut_short = true,
+        Some(source) => {
+            let offset = end.offset;
+            end.damage = Some(CaptureError::Read { offset, source });
+        }
     }
+    match end.damage {
+        Some(error) if packets == 0 => Err(error),
+        damage => Ok(FileEnd {
+            cut_short: end.cut_short,
+            damage,
+        }),
+    }
+}
+
+const fn broken_header() -> CaptureError {
+    CaptureError::Malformed {
+        what: "file header",
+        offset: 0,
+    }
+}
+
+/// How the reading of blocks ended, and after how many bytes.
+struct BlocksEnd {
+    offset: u64,
+    cut_short: bool,
+    damage: Option<CaptureError>,
 }
 
 /// Drives either reader to its end.
 fn read_blocks(
     mut reader: impl PcapReaderIterator,
     take: &mut dyn FnMut(&PcapBlockOwned<'_>, &mut Sections),
-) -> Result<FileEnd, CaptureError> {
+) -> BlocksEnd {
     let mut sections = Sections::default();
     let mut refilled_at = None;
     loop {
         let offset = u64::try_from(reader.consumed()).unwrap_or(u64::MAX);
-        let malformed = CaptureError::Malformed {
-            what: "record",
+        let ended = |cut_short, damage| BlocksEnd {
             offset,
+            cut_short,
+            damage,
         };
         let error = match reader.next() {
             Ok((length, block)) => {
@@ -175,27 +236,23 @@ fn read_blocks(
             Err(error) => error,
         };
         match error {
-            PcapError::Eof => return Ok(FileEnd { cut_short: false }),
-            PcapError::UnexpectedEof => return Ok(FileEnd { cut_short: true }),
+            PcapError::Eof => return ended(false, None),
+            PcapError::UnexpectedEof => return ended(true, None),
             PcapError::Incomplete(needed) => {
                 // A refill that brings nothing twice at the same place would go on for ever.
-                if refilled_at == Some((offset, needed)) {
-                    return Ok(FileEnd { cut_short: true });
+                if refilled_at == Some((offset, needed)) || reader.refill().is_err() {
+                    return ended(true, None);
                 }
                 refilled_at = Some((offset, needed));
-                if reader.refill().is_err() {
-                    let source = io::Error::other("the file's end cannot be read or decompressed");
-                    return Err(CaptureError::Read { offset, source });
-                }
             }
-            PcapError::ReadError => {
-                let source = io::Error::other("the file's end cannot be read or decompressed");
-                return Err(CaptureError::Read { offset, source });
-            }
-            PcapError::BufferTooSmall
+            PcapError::ReadError
+            | PcapError::BufferTooSmall
             | PcapError::HeaderNotRecognized
             | PcapError::NomError(..)
-            | PcapError::OwnedNomError(..) => return Err(malformed),
+            | PcapError::OwnedNomError(..) => {
+                let what = "record";
+                return ended(false, Some(CaptureError::Malformed { what, offset }));
+            }
         }
     }
 }
@@ -206,6 +263,8 @@ struct Sections {
     interfaces: Vec<Interface>,
     /// Nanoseconds per unit of a legacy timestamp's fraction.
     fraction_nanos: u64,
+    /// Byte order of a pcapng section.
+    big_endian: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -242,6 +301,7 @@ impl Sections {
                     unix_nanos: u64::from(record.ts_sec) * 1_000_000_000 + fraction,
                     link: interface.link,
                     data: record.data,
+                    cut: cut(record.origlen, record.data),
                 });
             }
             PcapBlockOwned::NG(block) => self.take_block(block, sink),
@@ -250,7 +310,10 @@ impl Sections {
 
     fn take_block(&mut self, block: &Block<'_>, sink: &mut dyn FnMut(Packet<'_>)) {
         match block {
-            Block::SectionHeader(_) => self.interfaces.clear(),
+            Block::SectionHeader(section) => {
+                self.interfaces.clear();
+                self.big_endian = section.big_endian();
+            }
             Block::InterfaceDescription(description) => {
                 if self.interfaces.len() < MAX_INTERFACES {
                     self.interfaces.push(Interface {
@@ -262,17 +325,9 @@ impl Sections {
                 }
             }
             Block::EnhancedPacket(packet) => {
-                let interface = usize::try_from(packet.if_id).unwrap_or(usize::MAX);
-                let Some(interface) = self.interfaces.get(interface) else {
-                    return;
-                };
+                let kept = kept(packet.data, packet.caplen);
                 let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-                let kept = usize::try_from(packet.caplen).unwrap_or(usize::MAX);
-                sink(Packet {
-                    unix_nanos: interface.unix_nanos(units),
-                    link: interface.link,
-                    data: packet.data.get(..kept).unwrap_or(packet.data),
-                });
+                self.packet(packet.if_id, units, kept, packet.origlen, sink);
             }
             Block::SimplePacket(packet) => {
                 let Some(interface) = self.interfaces.first() else {
@@ -283,12 +338,17 @@ impl Sections {
                 } else {
                     interface.snaplen
                 };
-                let kept = usize::try_from(packet.origlen.min(most)).unwrap_or(usize::MAX);
+                let data = kept(packet.data, packet.origlen.min(most));
                 sink(Packet {
                     unix_nanos: 0,
                     link: interface.link,
-                    data: packet.data.get(..kept).unwrap_or(packet.data),
+                    data,
+                    cut: cut(packet.origlen, data),
                 });
+            }
+            // The parser takes the number for little-endian always.
+            Block::Unknown(block) if self.order(block.block_type.to_le_bytes()) == PACKET_BLOCK => {
+                self.old_packet(block.data, sink);
             }
             Block::NameResolution(_)
             | Block::InterfaceStatistics(_)
@@ -299,6 +359,73 @@ impl Sections {
             | Block::Unknown(_) => {}
         }
     }
+
+    /// A number in the section's byte order.
+    const fn order(&self, octets: [u8; 4]) -> u32 {
+        if self.big_endian {
+            u32::from_be_bytes(octets)
+        } else {
+            u32::from_le_bytes(octets)
+        }
+    }
+
+    /// The packet block that pcapng had first, found in old files: an interface and a count of drops
+    /// in 16 bits each, time, kept and original length.
+    fn old_packet(&self, block: &[u8], sink: &mut dyn FnMut(Packet<'_>)) {
+        let Some((fixed, data)) = block.split_first_chunk::<20>() else {
+            return;
+        };
+        let (&[first, second, _, _], fields) = fixed.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        let interface = if self.big_endian {
+            u16::from_be_bytes([first, second])
+        } else {
+            u16::from_le_bytes([first, second])
+        };
+        let (fields, _) = fields.as_chunks::<4>();
+        if let [high, low, length, original] = *fields {
+            let units = u64::from(self.order(high)) << 32 | u64::from(self.order(low));
+            let kept = kept(data, self.order(length));
+            self.packet(
+                u32::from(interface),
+                units,
+                kept,
+                self.order(original),
+                sink,
+            );
+        }
+    }
+
+    fn packet(
+        &self,
+        interface: u32,
+        units: u64,
+        data: &[u8],
+        original: u32,
+        sink: &mut dyn FnMut(Packet<'_>),
+    ) {
+        let interface = usize::try_from(interface).unwrap_or(usize::MAX);
+        if let Some(interface) = self.interfaces.get(interface) {
+            sink(Packet {
+                unix_nanos: interface.unix_nanos(units),
+                link: interface.link,
+                data,
+                cut: cut(original, data),
+            });
+        }
+    }
+}
+
+/// A block's data without the padding behind it.
+fn kept(data: &[u8], length: u32) -> &[u8] {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    data.get(..length).unwrap_or(data)
+}
+
+/// Octets of a packet that were not kept.
+fn cut(original: u32, data: &[u8]) -> usize {
+    usize::try_from(original)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(data.len())
 }
 
 impl Interface {

@@ -34,9 +34,11 @@ pub struct Reading {
     pub summary: Summary,
     /// In words.
     pub story: Story,
+    /// Why the reading stopped before the file's end.
+    pub damage: Option<CaptureError>,
 }
 
-/// What a file seems to be, by its first bytes. An events file is [`FileKind::Other`].
+/// What a file seems to be, by its first bytes.
 pub fn kind_of(path: &Path) -> Result<FileKind, CaptureError> {
     let unreadable = |source| CaptureError::Read { offset: 0, source };
     let mut first = Vec::new();
@@ -71,7 +73,7 @@ pub fn read_from(
     };
     let end = read_packets(input, &mut |packet| {
         totals.packets += 1;
-        match dissect(packet.link, packet.data) {
+        match dissect(packet.link, packet.data, packet.cut) {
             Dissected::Tcp(tcp) => {
                 if ports.contains(&tcp.from.port()) || ports.contains(&tcp.to.port()) {
                     totals.segments += 1;
@@ -88,6 +90,7 @@ pub fn read_from(
     })?;
     connections.finish(&mut tell);
     totals.cut_short = end.cut_short;
+    totals.damaged = end.damage.is_some();
     totals.left_out = connections.left_out;
     let mut summary = Summary::default();
     for connection in &connections.all {
@@ -104,7 +107,11 @@ pub fn read_from(
         summary.connections.push(connection);
     }
     summary.totals = totals;
-    Ok(Reading { summary, story })
+    Ok(Reading {
+        summary,
+        story,
+        damage: end.damage,
+    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,20 @@
-//! TCP segments out of packets: link layers, VLAN tags, IPv4 and IPv6 with extension headers.
+//! TCP segments out of packets: link layers, tags and tunnels, IPv4 and IPv6 with extension headers.
 //!
-//! Headers up to IP are `etherparse`'s (weighed: MIT or Apache-2.0, maintained, no dependencies but
+//! IP's headers are `etherparse`'s (weighed: MIT or Apache-2.0, maintained, no dependencies but
 //! arrayvec, and its lax slices read what a snap length cut off). TCP's header is read here, because
 //! a header that was cut within its options still tells sequence numbers and flags.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use etherparse::{EtherType, IpNumber, LaxNetSlice, LaxSlicedPacket};
+use etherparse::{IpNumber, LaxIpSlice};
 use observer_core::stream::Segment;
 use pcap_parser::Linktype;
+
+/// IP headers in one another (IPIP, GRE): more is no network but an attack.
+const MAX_TUNNELS: u8 = 4;
+
+/// LINKTYPE_C_HDLC.
+const CISCO_HDLC: Linktype = Linktype(104);
 
 /// A TCP segment and its ends.
 #[derive(Clone, Copy, Debug)]
@@ -36,74 +42,116 @@ pub enum Dissected<'a> {
     UnknownLink,
 }
 
-/// Reads a packet's headers.
-pub fn dissect(link: Linktype, data: &[u8]) -> Dissected<'_> {
-    let sliced = match link {
-        Linktype::ETHERNET => LaxSlicedPacket::from_ethernet(data).ok(),
+/// Reads a packet's headers. `cut` octets of it, beyond `data`, were not kept by the capture.
+pub fn dissect(link: Linktype, data: &[u8], cut: usize) -> Dissected<'_> {
+    let dissected = match link {
+        Linktype::ETHERNET => by_ether_type(data, 12, 14, cut),
+        Linktype::LINUX_SLL => by_ether_type(data, 14, 16, cut),
+        Linktype::LINUX_SLL2 => by_ether_type(data, 0, 20, cut),
+        CISCO_HDLC => by_ether_type(data, 2, 4, cut),
+        // PPP (RFC 1661 §2), with or without RFC 1662's address and control octets.
+        Linktype(9 | 50) => ppp(data.strip_prefix(&[0xff, 0x03]).unwrap_or(data), cut),
         // BSD's loopback: an address family in the byte order of the capturing host.
-        Linktype::NULL | Linktype::LOOP => data
-            .get(4..)
-            .and_then(|data| LaxSlicedPacket::from_ip(data).ok()),
+        Linktype::NULL | Linktype::LOOP => data.get(4..).map(|data| ip(data, cut, MAX_TUNNELS)),
         // Raw IP by its assigned number and by the numbers that BSDs used for it.
         Linktype::RAW | Linktype::IPV4 | Linktype::IPV6 | Linktype(12 | 14) => {
-            LaxSlicedPacket::from_ip(data).ok()
+            Some(ip(data, cut, MAX_TUNNELS))
         }
-        Linktype::LINUX_SLL => by_ether_type(data, 14, 16),
-        Linktype::LINUX_SLL2 => by_ether_type(data, 0, 20),
         _ => return Dissected::UnknownLink,
     };
-    match sliced {
-        Some(sliced) => sliced.net.as_ref().map_or(Dissected::Other, dissect_ip),
-        None => Dissected::Unreadable,
+    dissected.unwrap_or(Dissected::Unreadable)
+}
+
+/// A header of `length` octets with the EtherType at `at`, and the tags behind it.
+fn by_ether_type(data: &[u8], at: usize, length: usize, cut: usize) -> Option<Dissected<'_>> {
+    let mut ether_type = number(data.get(at..)?)?;
+    let mut data = data.get(length..)?;
+    loop {
+        match ether_type {
+            0x0800 | 0x86dd => return Some(ip(data, cut, MAX_TUNNELS)),
+            // IEEE 802.1Q, 802.1ad and the numbers used before it.
+            0x8100 | 0x88a8 | 0x9100 | 0x9200 => {
+                ether_type = number(data.get(2..)?)?;
+                data = data.get(4..)?;
+            }
+            // MPLS (RFC 3032): labels up to the one marked as bottom of the stack.
+            0x8847 | 0x8848 => {
+                let (entries, _) = data.as_chunks::<4>();
+                let bottom = entries.iter().position(|entry| entry[2] & 1 != 0)?;
+                return Some(ip(data.get(4 * (bottom + 1)..)?, cut, MAX_TUNNELS));
+            }
+            // PPPoE session (RFC 2516 §4).
+            0x8864 => return ppp(data.get(6..)?, cut),
+            // IEEE 802.3: a length, and behind it LLC, perhaps with SNAP (RFC 1042).
+            0..=1500 => {
+                let Some(rest) = data.strip_prefix(&[0xaa, 0xaa, 0x03, 0, 0, 0]) else {
+                    return Some(Dissected::Other);
+                };
+                ether_type = number(rest)?;
+                data = rest.get(2..)?;
+            }
+            _ => return Some(Dissected::Other),
+        }
     }
 }
 
-/// A header of `length` octets with the `EtherType` at `at`.
-fn by_ether_type(data: &[u8], at: usize, length: usize) -> Option<LaxSlicedPacket<'_>> {
-    let ether_type = u16::from_be_bytes(*data.get(at..)?.first_chunk()?);
-    Some(LaxSlicedPacket::from_ether_type(
-        EtherType(ether_type),
-        data.get(length..)?,
-    ))
+/// What follows PPP's framing.
+fn ppp(data: &[u8], cut: usize) -> Option<Dissected<'_>> {
+    Some(match number(data)? {
+        0x0021 | 0x0057 => ip(data.get(2..)?, cut, MAX_TUNNELS),
+        _ => Dissected::Other,
+    })
 }
 
-fn dissect_ip<'a>(net: &LaxNetSlice<'a>) -> Dissected<'a> {
-    let (from, to, declared) = match net {
-        LaxNetSlice::Ipv4(ip) => {
-            let header = ip.header();
-            let declared = usize::from(header.total_len()).checked_sub(header.slice().len());
-            (
-                IpAddr::V4(header.source_addr()),
-                IpAddr::V4(header.destination_addr()),
-                declared.and_then(|left| {
-                    left.checked_sub(ip.extensions().auth.map_or(0, |auth| auth.slice().len()))
-                }),
-            )
-        }
-        LaxNetSlice::Ipv6(ip) => {
-            let header = ip.header();
-            let declared = usize::from(header.payload_length());
-            (
-                IpAddr::V6(header.source_addr()),
-                IpAddr::V6(header.destination_addr()),
-                declared.checked_sub(ip.extensions().slice().len()),
-            )
-        }
-        LaxNetSlice::Arp(_) => return Dissected::Other,
+/// GRE (RFC 2784, RFC 2890): flags say which optional fields precede the packet.
+fn gre(data: &[u8], cut: usize, tunnels: u8) -> Option<Dissected<'_>> {
+    let flags = number(data)?;
+    let protocol = number(data.get(2..)?)?;
+    let options = [0x8000, 0x2000, 0x1000];
+    let length = 4 + 4 * options.iter().filter(|&&bit| flags & bit != 0).count();
+    Some(match protocol {
+        // Version 0 without the routing that nobody used.
+        0x0800 | 0x86dd if flags & 0x4007 == 0 => ip(data.get(length..)?, cut, tunnels),
+        _ => Dissected::Other,
+    })
+}
+
+/// The first two octets.
+fn number(data: &[u8]) -> Option<u16> {
+    data.first_chunk().map(|octets| u16::from_be_bytes(*octets))
+}
+
+fn ip(data: &[u8], cut: usize, tunnels: u8) -> Dissected<'_> {
+    let Ok((ip, broken)) = LaxIpSlice::from_slice(data) else {
+        return Dissected::Unreadable;
     };
-    let Some(payload) = net.ip_payload_ref() else {
-        return Dissected::Other;
-    };
-    if payload.ip_number != IpNumber::TCP {
-        return Dissected::Other;
+    if broken.is_some() {
+        return Dissected::Unreadable;
     }
-    if payload.fragmented {
-        return Dissected::Fragment;
-    }
-    let missing = match declared {
-        Some(declared) if payload.incomplete => declared.saturating_sub(payload.payload.len()),
-        _ => 0,
+    let payload = ip.payload();
+    let inner = |within: fn(&[u8], usize, u8) -> Dissected<'_>| match tunnels.checked_sub(1) {
+        Some(left) if !payload.fragmented => within(payload.payload, cut, left),
+        Some(_) => Dissected::Fragment,
+        None => Dissected::Other,
     };
+    match payload.ip_number {
+        IpNumber::TCP if payload.fragmented => return Dissected::Fragment,
+        IpNumber::TCP => {}
+        IpNumber::IPV4 | IpNumber::IPV6 => return inner(self::ip),
+        IpNumber::GRE => {
+            return inner(|data, cut, tunnels| {
+                gre(data, cut, tunnels).unwrap_or(Dissected::Unreadable)
+            });
+        }
+        _ => return Dissected::Other,
+    }
+    let missing = match length_behind_headers(&ip) {
+        Some(length) if payload.incomplete => length.saturating_sub(payload.payload.len()),
+        Some(_) => 0,
+        // A segment for the network card to cut: what the capture kept is all that tells.
+        None => cut,
+    };
+    let (from, to) = (ip.source_addr(), ip.destination_addr());
     match tcp(payload.payload, missing) {
         Some((from_port, to_port, segment)) => Dissected::Tcp(TcpPacket {
             from: SocketAddr::new(from.to_canonical(), from_port),
@@ -111,6 +159,23 @@ fn dissect_ip<'a>(net: &LaxNetSlice<'a>) -> Dissected<'a> {
             segment,
         }),
         None => Dissected::Unreadable,
+    }
+}
+
+/// Octets of payload that IP's length field declares; none where it is 0, as it is on segments
+/// longer than it can say (Linux's BIG TCP, and TSO of some drivers).
+fn length_behind_headers(ip: &LaxIpSlice<'_>) -> Option<usize> {
+    match ip {
+        LaxIpSlice::Ipv4(ip) => {
+            let auth = ip.extensions().auth.map_or(0, |auth| auth.slice().len());
+            usize::from(ip.header().total_len())
+                .checked_sub(ip.header().slice().len())?
+                .checked_sub(auth)
+        }
+        LaxIpSlice::Ipv6(ip) => match ip.header().payload_length() {
+            0 => None,
+            length => usize::from(length).checked_sub(ip.extensions().slice().len()),
+        },
     }
 }
 

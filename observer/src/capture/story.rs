@@ -134,6 +134,9 @@ impl Story {
         if totals.cut_short {
             text.push_str("The file ends within a record: its writer was interrupted.\n");
         }
+        if totals.damaged {
+            text.push_str("The file is damaged; what follows could not be read.\n");
+        }
         text
     }
 }

@@ -129,6 +129,8 @@ pub struct Totals {
     pub left_out: u64,
     /// The file ends within a record.
     pub cut_short: bool,
+    /// A record makes no sense, and the reading stopped there.
+    pub damaged: bool,
 }
 
 impl From<&DirectionCounters> for DirectionSummary {

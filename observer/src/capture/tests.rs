@@ -197,11 +197,11 @@ fn pcapng_with_interfaces_of_their_own_clock_and_link() {
             1,
             &[113, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0],
         ),
-        packet(0, &ip(4, 1, &keepalive())),
         packet(
             1,
-            &behind(&[&[0; 14][..], &[8, 0]].concat(), &ip(4, 20, &keepalive())),
+            &behind(&[&[0; 14][..], &[8, 0]].concat(), &ip(4, 1, &keepalive())),
         ),
+        packet(0, &ip(4, 20, &keepalive())),
         packet(7, &ip(4, 39, &keepalive())),
     ]
     .concat();
@@ -210,7 +210,7 @@ fn pcapng_with_interfaces_of_their_own_clock_and_link() {
         times.push(observation.at.nanos());
     });
     assert_eq!(reading.unwrap().summary.totals.counts.keepalive, 2);
-    assert_eq!(times, [3_000_000_000_000, 3_000_000_000]);
+    assert_eq!(times, [3_000_000_000, 3_000_000_000_000]);
 }
 
 #[test]
@@ -231,11 +231,15 @@ fn what_is_no_capture_says_where_it_is_not() {
     let mut file = pcap(101, false, false, &[ip(4, 1, &keepalive())]);
     let end = file.len();
     file.extend([0xff; 64]);
+    let reading = read_from(&file[..], &[BGP_PORT], &mut |_, _| {}).unwrap();
     assert_eq!(
-        read(&file),
+        reading.damage.unwrap().to_string(),
         format!("malformed record at byte {end} of the capture")
     );
-    assert_eq!(FileKind::of(b"{\"fo"), FileKind::Other);
+    let totals = reading.summary.totals;
+    assert_eq!((totals.damaged, totals.counts.keepalive), (true, 1));
+    assert_eq!(FileKind::of(b"{\"fo"), FileKind::Json);
+    assert_eq!(FileKind::of(b"\n"), FileKind::Other);
 }
 
 #[test]
