@@ -27,6 +27,7 @@ const PEER_WAITS: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Early {
     by_tuple: BTreeMap<Tuple, Waiting>,
+    unclaimed: u64,
 }
 
 #[derive(Debug)]
@@ -35,6 +36,14 @@ struct Waiting {
     known: bool,
     size: usize,
     segments: Vec<Kept>,
+}
+
+impl Waiting {
+    /// Segments that were kept for nobody known.
+    fn strangers(&self) -> u64 {
+        let count = if self.known { 0 } else { self.segments.len() };
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
 }
 
 /// A segment that waits.
@@ -116,7 +125,8 @@ impl Early {
         };
         waiting.size += tapped.segment.payload.len() + OVERHEAD;
         if waiting.size > MAX_OCTETS {
-            self.by_tuple.remove(&tuple);
+            let given_up = self.by_tuple.remove(&tuple);
+            self.unclaimed += given_up.map_or(0, |waiting| waiting.strangers());
             return false;
         }
         waiting.segments.push(Kept::new(at, tapped));
@@ -132,8 +142,20 @@ impl Early {
             .unwrap_or_default()
     }
 
-    fn expire(&mut self, at: Timestamp) {
-        self.by_tuple.retain(|_, waiting| waiting.until >= at);
+    /// Lets go of what waited long enough.
+    pub fn expire(&mut self, at: Timestamp) {
+        let mut unclaimed = 0;
+        self.by_tuple.retain(|_, waiting| {
+            let stays = waiting.until >= at;
+            unclaimed += if stays { 0 } else { waiting.strangers() };
+            stays
+        });
+        self.unclaimed += unclaimed;
+    }
+
+    /// Segments of no known peer that waited in vain, since the last call.
+    pub const fn take_unclaimed(&mut self) -> u64 {
+        std::mem::replace(&mut self.unclaimed, 0)
     }
 
     fn has_room(&self, tuple: Tuple, known: bool) -> bool {

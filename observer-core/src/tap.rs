@@ -122,6 +122,11 @@ impl Node {
     /// A segment was seen.
     pub fn segment(&mut self, turn: &mut Turn<'_>, tapped: &Tapped<'_>) {
         self.learn_port(turn, tapped);
+        self.early.expire(turn.at);
+        let unclaimed = self.early.take_unclaimed();
+        if unclaimed > 0 {
+            turn.totals.wire(&self.name).tap.transit += unclaimed;
+        }
         let key = tapped.tuple;
         let id = self.tuples.get(&key).copied().filter(|id| {
             // A SYN after the end is another connection between the same ends.

@@ -343,6 +343,17 @@ fn transit_is_one_counter() {
     }
     let tap = scene.observer.totals().wire["n1"].tap;
     assert_eq!(tap.transit, 20);
+    // From its SYN on it could have been a new peer's, and waited for a socket that never came.
+    let syn = Flags {
+        syn: true,
+        ..Flags::default()
+    };
+    let begun = Talk::new(crate::testing::socket(9, "10.9.0.1:40001", "10.9.0.2:179"));
+    scene.tap(begun.segment(true, syn, &[]));
+    scene.pass(5_000);
+    talk.says(&mut scene, true, &keepalive());
+    let tap = scene.observer.totals().wire["n1"].tap;
+    assert_eq!(tap.transit, 23);
     assert_eq!(scene.story(), Vec::<String>::new());
 }
 
