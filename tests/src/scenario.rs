@@ -487,31 +487,36 @@ impl Session {
     /// Why attempts to build it up failed, as told.
     fn failures<'a>(&self, told: &'a [Told]) -> Vec<&'a str> {
         let changes = self.changes(told);
-        changes
-            .filter_map(|change| match change {
-                Change::ConnectFailed { peer, reason, .. } if *peer == self.peer => {
-                    Some(reason.as_str())
-                }
-                _ => None,
-            })
-            .collect()
+        let reason = |change: &'a Change| {
+            if let Change::ConnectFailed { peer, reason, .. } = change {
+                (*peer == self.peer).then_some(reason.as_str())
+            } else {
+                None
+            }
+        };
+        changes.filter_map(reason).collect()
     }
 
     /// The course of its graceful restart, as told.
     fn restart(&self, told: &[Told]) -> Vec<&'static str> {
         let changes = self.changes(told);
-        changes
-            .filter_map(|change| match change {
-                Change::GrStarted { peer, .. } if *peer == self.peer => Some("stale"),
-                Change::GrEnded { peer, how, .. } if *peer == self.peer => Some(match how {
+        let stage = |change: &Change| {
+            let (peer, stage) = if let Change::GrStarted { peer, .. } = change {
+                (peer, "stale")
+            } else if let Change::GrEnded { peer, how, .. } = change {
+                let ended = match how {
                     RestartEnd::EndOfRib => "end_of_rib",
                     RestartEnd::Expired => "expired",
                     RestartEnd::NotPreserved => "not_preserved",
                     RestartEnd::SecondRestart => "second_restart",
-                }),
-                _ => None,
-            })
-            .collect()
+                };
+                (peer, ended)
+            } else {
+                return None;
+            };
+            (*peer == self.peer).then_some(stage)
+        };
+        changes.filter_map(stage).collect()
     }
 
     /// The changes at its node.

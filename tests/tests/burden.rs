@@ -17,7 +17,7 @@ use observer_tests::{
     netns, wait,
 };
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const MIB: u64 = 1 << 20;
 
 /// Two nodes without speakers: on n1 this test itself listens, and takes whatever comes.
@@ -93,13 +93,14 @@ impl Sink {
             done
         })?;
         let (most, after) = (most.into_inner(), self.agent.resident_bytes()?);
-        println!(
+        writeln!(
+            std::io::stdout(),
             "{what}: resident {} MiB before, {} at most, {} after; {} counted",
             before / MIB,
             most / MIB,
             after / MIB,
             self.counted()?
-        );
+        )?;
         ensure!(
             most.saturating_sub(before) < limit,
             "{what}: {} MiB became {} MiB",

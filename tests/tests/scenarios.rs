@@ -103,14 +103,15 @@ fn firewall_is_silence_then_the_hold_timer() -> Result<()> {
 /// over the bridge on connections other than theirs.
 fn late_notifications_passed(file: &Path, outcome: &Outcome) -> Result<()> {
     let risen = outcome.flaps.iter().filter_map(|flap| flap.up_at).max();
-    let risen = risen.context("nothing came up again")?.as_nanosecond();
+    let risen = risen.context("nothing came up again")?;
     let fields = ["frame.time_epoch", "bgp.notify.major_error"];
     let told = capture::frames(file, "bgp.type == 3", &fields)?;
     let mut late = 0;
     for frame in &told {
         let seconds: f64 = frame.number("frame.time_epoch")?;
+        let at = jiff::Timestamp::UNIX_EPOCH + Duration::from_secs_f64(seconds);
         ensure!(frame.value("bgp.notify.major_error")? == "4", "{frame:?}");
-        late += u32::from(seconds > risen as f64 / 1e9);
+        late += u32::from(at > risen);
     }
     ensure!(late > 0, "no NOTIFICATION came late: {told:?}");
     Ok(())
