@@ -54,6 +54,17 @@ pub enum Request {
         /// The peer's address.
         address: std::net::IpAddr,
     },
+    /// Routes may have gone without a word, or events were lost: dump the namespace's routes of a
+    /// family again. [`Forwarding::DumpBegun`](crate::event::forwarding::Forwarding::DumpBegun) and
+    /// what belongs to it answer.
+    DumpRoutes {
+        /// The namespace.
+        netns: NetnsId,
+        /// Of IPv6, else of IPv4.
+        ipv6: bool,
+        /// Until then the mirror was right.
+        since: Timestamp,
+    },
     /// Events were lost: dump the namespace's BGP sockets again.
     /// [`Fact::SocketInfo`](crate::event::Fact::SocketInfo) for each and
     /// [`Fact::SocketsDumped`](crate::event::Fact::SocketsDumped) answer.
@@ -203,6 +214,47 @@ pub enum Change {
         /// Which.
         speaker: Process,
     },
+    /// Routes of BIRD or Felix changed in the same way, one or many.
+    Routes(RoutesChanged),
+    /// A route of BIRD or Felix was removed by somebody else.
+    ForeignDelete {
+        /// Its prefix.
+        prefix: String,
+        /// Whose it is.
+        owner: String,
+        /// Who removed it, where a probe saw it.
+        writer: Option<Process>,
+    },
+    /// A route is removed again and again by somebody, and put back by its owner.
+    RouteFight {
+        /// Its prefix.
+        prefix: String,
+        /// Whose it is.
+        owner: String,
+        /// Removals so far.
+        rounds: u32,
+        /// Who removes it, where a probe saw it.
+        remover: Option<Process>,
+        /// Who puts it back, likewise.
+        keeper: Option<Process>,
+    },
+    /// A session is Established and announces routes, and none of them is in the kernel's tables.
+    NotProgrammed {
+        /// The peer.
+        peer: String,
+        /// Prefixes it announces.
+        announced: u64,
+        /// Seconds until BIRD's recovery timer programs them at the latest, if it is that: it waits
+        /// for peers that are still away after a restart.
+        expected_within_seconds: f64,
+    },
+    /// They are now.
+    Programmed {
+        /// The peer.
+        peer: String,
+        /// Seconds after that was noticed.
+        seconds: f64,
+    },
     /// An incident is open: what it is, its cause being known.
     IncidentOpened {
         /// The record.
@@ -225,6 +277,90 @@ pub enum Change {
         /// How many events.
         count: u64,
     },
+}
+
+/// What happened to one or many routes.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RoutesChanged {
+    /// What happened.
+    pub event: RouteEvent,
+    /// Whose they are: the protocol's name.
+    pub owner: String,
+    /// To how many.
+    pub count: u64,
+    /// The first did not happen before this.
+    pub earliest: jiff::Timestamp,
+    /// The first did not happen after this.
+    pub first: jiff::Timestamp,
+    /// Nor the last after this.
+    pub last: jiff::Timestamp,
+    /// Some of their prefixes: all, up to eight.
+    pub prefixes: Vec<String>,
+    /// Their next hops, likewise.
+    pub next_hops: Vec<String>,
+    /// The peers whose sessions they hang on, likewise.
+    pub peers: Vec<String>,
+    /// Who did it, where a probe saw it.
+    pub writer: Option<Process>,
+    /// Longest time that one of them was gone, for those that are back.
+    pub longest_gap_seconds: Option<f64>,
+}
+
+/// What happened to routes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteEvent {
+    /// They are new.
+    Added,
+    /// They lead elsewhere; while they were exchanged they were gone for less than a second, or not
+    /// at all.
+    Replaced,
+    /// BIRD's became Felix's, or the other way round.
+    HandedOver,
+    /// An UPDATE of a healthy session took them out, or Felix did.
+    Withdrawn,
+    /// Somebody deleted them, and no UPDATE had asked for it.
+    Deleted,
+    /// They died with an interface, an address, a nexthop object or their namespace.
+    SilentlyRemoved,
+    /// They became `unreachable` or `prohibit`.
+    Unreachable,
+    /// They became `blackhole`.
+    Blackhole,
+    /// Another's route of the same prefix took their place.
+    WorseRoute,
+    /// They were gone for more than a second and are back.
+    Back,
+}
+
+impl RouteEvent {
+    /// Whether traffic may be lost by it, nobody having asked for it.
+    pub const fn is_loss(self) -> bool {
+        matches!(
+            self,
+            Self::Deleted
+                | Self::SilentlyRemoved
+                | Self::Unreachable
+                | Self::Blackhole
+                | Self::WorseRoute
+        )
+    }
+
+    /// In words, after the number of routes.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Replaced => "replaced",
+            Self::HandedOver => "handed over",
+            Self::Withdrawn => "withdrawn",
+            Self::Deleted => "deleted",
+            Self::SilentlyRemoved => "gone silently",
+            Self::Unreachable => "became unreachable",
+            Self::Blackhole => "became blackhole",
+            Self::WorseRoute => "overridden",
+            Self::Back => "back",
+        }
+    }
 }
 
 /// How a graceful restart ended.

@@ -21,6 +21,8 @@ pub(crate) enum Due {
     Restart(NetnsId, PeerAddress),
     /// A peer's session may have little hold time left.
     Hold(NetnsId, PeerAddress),
+    /// Something about a namespace's routes has to be told or measured.
+    Fib(NetnsId),
     /// A peer may have been silent for too long.
     Silence(NetnsId, PeerAddress),
     /// A namespace's sockets have to be dumped again.

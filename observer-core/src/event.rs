@@ -10,6 +10,8 @@ use crate::{
     time::{Occurred, Timestamp, WallOffset},
 };
 
+pub mod forwarding;
+
 /// The agent's number for an observed network namespace; one per (inode, generation), never used
 /// again within a run, because the kernel does reuse inodes.
 #[derive(
@@ -254,6 +256,14 @@ pub enum Fact {
         /// How many.
         count: u64,
     },
+    /// Something about a namespace's routes, or what they hang on.
+    Forwarding {
+        /// The namespace.
+        netns: NetnsId,
+        /// What.
+        #[serde(flatten)]
+        forwarding: forwarding::Forwarding,
+    },
     /// A target answered the echo of a [`Request::Echo`](crate::change::Request::Echo).
     EchoReplied {
         /// The namespace it was sent from.
@@ -476,11 +486,14 @@ pub enum LossStage {
     Table,
     /// The tap's buffer was full: segments were not seen.
     Tap,
+    /// rtnetlink's buffer was full (ENOBUFS), or a dump of routes failed; each counts once, whatever
+    /// it held.
+    Netlink,
 }
 
 impl LossStage {
     /// Every stage: their counters exist from the start.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ring,
         Self::StrangerRing,
         Self::Map,
@@ -490,6 +503,7 @@ impl LossStage {
         Self::Recorder,
         Self::Table,
         Self::Tap,
+        Self::Netlink,
     ];
 
     /// The `stage` label.
@@ -504,6 +518,7 @@ impl LossStage {
             Self::Recorder => "recorder",
             Self::Table => "table",
             Self::Tap => "tap",
+            Self::Netlink => "netlink",
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     early::{Early, Tuple},
     event::{NetnsId, PeerType, Process, Socket, SocketId},
     exchange::Exchange,
+    fib::Fib,
     peer::{KnownBy, SavedPeer},
     session::Session,
     speaker::{Noted, Speakers},
@@ -61,6 +62,7 @@ pub(crate) struct Node {
     pub held: usize,
     pub strangers: Strangers,
     pub speakers: Speakers,
+    pub fib: Fib,
     /// Addresses that sockets showed to be the node's own.
     pub own: BTreeSet<IpAddr>,
     /// The sockets that existed before the agent are known.
@@ -129,6 +131,7 @@ impl Node {
             held: 0,
             strangers: Strangers::default(),
             speakers: Speakers::default(),
+            fib: Fib::new(netns),
             own: BTreeSet::new(),
             dumped: false,
             last_dump: None,
@@ -139,6 +142,7 @@ impl Node {
     /// The namespace is gone: what it had ends now, causes become final with what is known, and its
     /// peers are what it leaves behind.
     pub fn close(mut self, turn: &mut Turn<'_>) -> Vec<SavedPeer> {
+        self.tear_down_forwarding(turn);
         let live: Vec<SocketId> = self.live_connections().collect();
         for id in live {
             self.miss(turn, id);

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-pub use crate::totals::{Histogram, Totals};
+pub use crate::totals::{Histogram, TapTotals, Totals, WireTotals};
 use crate::{
     address::canonical,
     change::Output,
@@ -16,11 +16,14 @@ use crate::{
     deadline::{Deadlines, Due},
     event::{Event, Fact, LossStage, NetnsId, Socket},
     evidence::Clue,
+    fib::{self, Clocks},
     inventory::Inventory,
     known::is_outdated,
     loss::Losses,
     node::{Node, Urgency},
+    notice::Notice,
     peer::{Flap, PeerView, SavedPeer},
+    route_view::{FibView, PathView, RouteFilter, RoutesView},
     sockets::Inspected,
     tap::Tapped,
     time::{Timestamp, WallOffset},
@@ -39,6 +42,8 @@ pub struct Observer {
     totals: Totals,
     losses: Losses,
     nodes: BTreeMap<NetnsId, Node>,
+    /// Those of the event being handled.
+    notices: Vec<Notice>,
     /// Peers of nodes that are not observed, now or yet.
     dormant: BTreeMap<String, Vec<SavedPeer>>,
 }
@@ -56,6 +61,7 @@ impl Observer {
             totals: Totals::new(),
             losses: Losses::default(),
             nodes: BTreeMap::new(),
+            notices: Vec::new(),
             dormant: BTreeMap::new(),
         }
     }
@@ -67,8 +73,25 @@ impl Observer {
         while let Some((at, due)) = self.deadlines.pop(self.now) {
             let (mut turn, nodes) = self.turn(at, out);
             run_due(&mut turn, nodes, due);
+            self.correlate(out);
         }
         self.take_in(event, out);
+        self.correlate(out);
+    }
+
+    /// Hands on what the parts of the nodes noticed.
+    fn correlate(&mut self, out: &mut Vec<Output>) {
+        if self.notices.is_empty() {
+            return;
+        }
+        let now = self.now;
+        let notices = std::mem::take(&mut self.notices);
+        let (mut turn, nodes) = self.turn(now, out);
+        for Notice::Route(notice) in &notices {
+            if let Some(node) = nodes.get_mut(&notice.netns) {
+                node.tell_route(&mut turn, notice);
+            }
+        }
     }
 
     /// When [`Fact::Tick`] is needed at the latest, if nothing else comes before.
@@ -122,6 +145,39 @@ impl Observer {
         saved.into_iter().collect()
     }
 
+    /// The routes that `filter` wants, as of `now`.
+    pub fn routes(&self, now: Timestamp, filter: &RouteFilter) -> RoutesView {
+        let mut out = RoutesView::default();
+        let wanted = |node: &&Node| filter.node.as_ref().is_none_or(|only| *only == node.name);
+        for node in self.nodes.values().filter(wanted) {
+            node.routes(self.clocks(now), filter, &mut out);
+        }
+        out
+    }
+
+    /// How the nodes' forwarding does as a whole, as of `now`.
+    pub fn forwarding(&self, now: Timestamp) -> Vec<FibView> {
+        let nodes = self.nodes.values();
+        nodes.map(|node| node.fib_view(self.clocks(now))).collect()
+    }
+
+    /// The way of a packet from `source` to `destination`, beginning at `node`, or else at the node
+    /// where `source` is, or else at the first; none when there is no such node.
+    pub fn path(
+        &self,
+        now: Timestamp,
+        node: Option<&str>,
+        source: Option<IpAddr>,
+        destination: IpAddr,
+    ) -> Option<PathView> {
+        fib::path(&self.nodes, self.clocks(now), node, source, destination)
+    }
+
+    const fn clocks(&self, now: Timestamp) -> Clocks {
+        let wall = self.wall;
+        Clocks { now, wall }
+    }
+
     /// Counts since the start.
     pub fn totals(&self) -> Totals {
         self.totals.clone()
@@ -137,6 +193,7 @@ impl Observer {
             config: &self.config,
             now: self.now,
             at,
+            earliest: at,
             exact: false,
             wall: self.wall,
             inventory: &self.inventory,
@@ -145,6 +202,7 @@ impl Observer {
             losses: &mut self.losses,
             seq: &mut self.seq,
             out,
+            notices: &mut self.notices,
         };
         (turn, &mut self.nodes)
     }
@@ -184,6 +242,7 @@ impl Observer {
             | Fact::SpeakerExited { .. }
             | Fact::SpeakerSignalled { .. }
             | Fact::SpeakerOom { .. }
+            | Fact::Forwarding { .. }
             | Fact::EchoReplied { .. }
             | Fact::EchoFailed { .. } => {
                 let now = self.now;
@@ -283,10 +342,14 @@ impl Observer {
                 }
                 return;
             }
-            LossStage::Map | LossStage::Recorder | LossStage::Table => return,
+            // After a loss of rtnetlink's its source dumps again by itself.
+            LossStage::Map | LossStage::Recorder | LossStage::Table | LossStage::Netlink => return,
         };
         for node in nodes.values_mut() {
             node.want_dump(&mut turn, urgency);
+            if matches!(stage, LossStage::Queue | LossStage::Ring) {
+                node.fib.suspect_all(&mut turn);
+            }
         }
     }
 }
@@ -299,6 +362,7 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         | Due::Restart(netns, _)
         | Due::Hold(netns, _)
         | Due::Silence(netns, _)
+        | Due::Fib(netns)
         | Due::Resync(netns) => netns,
         Due::Losses(stage) => return turn.losses_due(stage),
     };
@@ -312,6 +376,7 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Restart(_, address) => node.restart_due(turn, address),
         Due::Hold(_, address) => node.hold_due(turn, address),
         Due::Silence(_, address) => node.consider_forgetting(turn, address),
+        Due::Fib(_) => node.forwarding_due(turn),
         Due::Resync(_) => node.dump(turn),
         Due::Losses(_) => {}
     }
@@ -338,6 +403,7 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::SpeakerExited { netns, .. }
         | Fact::SpeakerSignalled { netns, .. }
         | Fact::SpeakerOom { netns, .. }
+        | Fact::Forwarding { netns, .. }
         | Fact::EchoReplied { netns, .. }
         | Fact::EchoFailed { netns, .. } => Some(*netns),
         Fact::Tick
@@ -411,6 +477,7 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         Fact::TapStrangers { count, .. } => {
             turn.totals.wire(&node.name).tap.transit += count;
         }
+        Fact::Forwarding { forwarding, .. } => node.forward(turn, forwarding),
         Fact::Tick
         | Fact::WallClock { .. }
         | Fact::NodeObserved { .. }

@@ -7,11 +7,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use crate::{
-    bgp::{Family, NlriEntry, UpdateFacts},
+    bgp::{Family, NlriEntry, Prefix, UpdateFacts},
     event::SocketId,
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Rib {
     tables: BTreeMap<Family, Table>,
     /// The connection whose UPDATEs count.
     pub owner: Option<SocketId>,
+    /// Of what the owner announced something may have been missed.
+    pub partial: bool,
     /// Families whose End-of-RIB came since the owner began.
     pub complete: BTreeSet<Family>,
     /// Entries announced.
@@ -107,15 +109,15 @@ fn key(entry: &NlriEntry) -> (Option<Key4>, Key6) {
     let (path, length) = (entry.path_id.unwrap_or(0), entry.prefix.length);
     match entry.prefix.address {
         IpAddr::V4(address) => (Some((address.to_bits(), path, length)), ([0; 4], 0, 0)),
-        IpAddr::V6(address) => {
-            let bits = address.to_bits();
-            let word = |shift: u32| u32::try_from(bits >> shift & 0xffff_ffff).unwrap_or(0);
-            (
-                None,
-                ([word(96), word(64), word(32), word(0)], path, length),
-            )
-        }
+        IpAddr::V6(address) => (None, (words(address), path, length)),
     }
+}
+
+/// An IPv6 address as an ordered map compares it: whole, its alignment would cost more.
+pub(crate) fn words(address: Ipv6Addr) -> [u32; 4] {
+    let bits = address.to_bits();
+    let word = |shift: u32| u32::try_from(bits >> shift & 0xffff_ffff).unwrap_or(0);
+    [word(96), word(64), word(32), word(0)]
 }
 
 impl Rib {
@@ -124,14 +126,65 @@ impl Rib {
         self.tables.values().map(Table::len).sum()
     }
 
+    /// Whether some path of `prefix` is announced, stale or not.
+    pub fn has_prefix(&self, prefix: Prefix) -> bool {
+        let unicast = if prefix.address.is_ipv4() {
+            Family::IPV4_UNICAST
+        } else {
+            Family::IPV6_UNICAST
+        };
+        let Some(table) = self.tables.get(&unicast) else {
+            return false;
+        };
+        let length = prefix.length;
+        match prefix.address {
+            IpAddr::V4(v4) => {
+                let bits = v4.to_bits();
+                let mut paths = table.v4.range((bits, 0, 0)..=(bits, u32::MAX, u8::MAX));
+                paths.any(|((_, _, of), _)| *of == length)
+            }
+            IpAddr::V6(v6) => {
+                let words = words(v6);
+                let mut paths = table.v6.range((words, 0, 0)..=(words, u32::MAX, u8::MAX));
+                paths.any(|((_, _, of), _)| *of == length)
+            }
+        }
+    }
+
+    /// The prefixes announced, of IPv4 and IPv6 unicast; with ADD-PATH some come more than once.
+    pub fn unicast(&self) -> impl Iterator<Item = Prefix> {
+        let v4 = self.tables.get(&Family::IPV4_UNICAST).into_iter();
+        let v4 = v4.flat_map(|table| table.v4.keys());
+        let v6 = self.tables.get(&Family::IPV6_UNICAST).into_iter();
+        let v6 = v6.flat_map(|table| table.v6.keys());
+        v4.map(|&(address, _, length)| Prefix {
+            address: Ipv4Addr::from_bits(address).into(),
+            length,
+        })
+        .chain(v6.map(|&([a, b, c, d], _, length)| {
+            let [a, b, c, d] = [a, b, c, d].map(u128::from);
+            Prefix {
+                address: Ipv6Addr::from_bits(a << 96 | b << 64 | c << 32 | d).into(),
+                length,
+            }
+        }))
+    }
+
     /// The session rides on `owner` now. What is stale waits for End-of-RIB.
     pub fn begin(&mut self, owner: SocketId) {
         self.owner = Some(owner);
+        self.partial = false;
         self.complete.clear();
     }
 
-    /// Takes in an UPDATE; `room` is how many new routes there may be. Gives how many were refused.
-    pub fn update(&mut self, facts: &UpdateFacts<'_>, room: usize) -> u64 {
+    /// Takes in an UPDATE; `room` is how many new routes there may be. Appends to `learned` what it
+    /// announces and withdraws. Gives how many were refused.
+    pub fn update(
+        &mut self,
+        facts: &UpdateFacts<'_>,
+        room: usize,
+        learned: &mut Vec<(Prefix, bool)>,
+    ) -> u64 {
         let mut room = room.min(MAX_ROUTES.saturating_sub(self.len()));
         let mut refused = 0;
         for (nlri, announced) in facts.fields() {
@@ -143,6 +196,7 @@ impl Rib {
             }
             let table = self.tables.entry(family).or_default();
             for entry in nlri.flatten() {
+                learned.push((entry.prefix, announced));
                 if !announced {
                     self.withdrawals += 1;
                     table.remove(&entry);
@@ -183,6 +237,7 @@ impl Rib {
     /// Every route goes.
     pub fn clear(&mut self) {
         self.tables.clear();
+        self.partial = false;
         self.complete.clear();
     }
 
@@ -209,7 +264,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bgp::Prefix;
 
     fn entry(number: u32, path: u32) -> NlriEntry {
         let address = if number.is_multiple_of(2) {

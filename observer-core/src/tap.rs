@@ -8,6 +8,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use crate::{
     address::{PeerAddress, canonical_end, is_link_local},
+    bgp::Prefix,
     change::RestartEnd,
     connection::Connection,
     early::Tuple,
@@ -49,6 +50,7 @@ struct Heard {
     /// It is the first that shows the connection's end.
     ends: bool,
     refused: u64,
+    learned: Vec<(Prefix, bool)>,
     restart_over: bool,
 }
 
@@ -239,6 +241,7 @@ impl Node {
             carries: free && connection.evidence.end.is_none(),
             room,
             refused: 0,
+            learned: Vec::new(),
             restart_over: false,
             clues: Vec::new(),
             news: false,
@@ -249,6 +252,7 @@ impl Node {
             news: listening.news,
             ends: false,
             refused: listening.refused,
+            learned: listening.learned,
             restart_over: listening.restart_over,
         };
         heard.ends = !passed && wire.signs.passed;
@@ -308,6 +312,11 @@ impl Node {
         }
         for clue in heard.clues {
             self.notified(turn, id, clue);
+        }
+        if let Some(connection) = self.connections.get(&id)
+            && !heard.learned.is_empty()
+        {
+            self.hear_routes(turn, connection.peer, &heard.learned);
         }
         let Some(connection) = self.connections.get(&id) else {
             return;

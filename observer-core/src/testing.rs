@@ -222,6 +222,11 @@ impl Scene {
                 | Change::HoldMarginLow { .. }
                 | Change::SpeakerEnded { .. }
                 | Change::SpeakerSeen { .. }
+                | Change::Routes(_)
+                | Change::ForeignDelete { .. }
+                | Change::RouteFight { .. }
+                | Change::NotProgrammed { .. }
+                | Change::Programmed { .. }
                 | Change::IncidentOpened { .. }
                 | Change::IncidentUpdated { .. }
                 | Change::IncidentClosed { .. }
@@ -277,6 +282,18 @@ fn tale(change: &Change) -> String {
         Change::HoldMarginLow { hold_secs, .. } => format!("hold margin low of {hold_secs} s"),
         Change::SpeakerEnded { speaker, end } => format!("{} {end}", speaker.comm),
         Change::SpeakerSeen { speaker } => format!("speaker {}", speaker.comm),
+        Change::Routes(routes) => format!(
+            "{} {} of {}",
+            routes.count,
+            routes.event.words(),
+            routes.owner
+        ),
+        Change::ForeignDelete { prefix, .. } => format!("foreign delete of {prefix}"),
+        Change::RouteFight { prefix, rounds, .. } => format!("fight {rounds} over {prefix}"),
+        Change::NotProgrammed {
+            peer, announced, ..
+        } => format!("{peer}: none of {announced} programmed"),
+        Change::Programmed { peer, .. } => format!("{peer}: programmed"),
         Change::IncidentOpened { incident } => format!("incident: {}", incident.cause),
         Change::IncidentUpdated { incident } => format!("updated: {}", incident.verdict.name()),
         Change::IncidentClosed { incident } => format!("closed: {}", incident.verdict.name()),

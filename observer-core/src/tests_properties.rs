@@ -351,6 +351,11 @@ proptest! {
                     | Change::GrStarted { .. }
                     | Change::GrEnded { .. }
                     | Change::HoldMarginLow { .. }
+                    | Change::Routes(_)
+                    | Change::ForeignDelete { .. }
+                    | Change::RouteFight { .. }
+                | Change::NotProgrammed { .. }
+                | Change::Programmed { .. }
                     | Change::IncidentOpened { .. }
                     | Change::IncidentUpdated { .. }
                     | Change::IncidentClosed { .. }

@@ -8,6 +8,7 @@ use crate::{
     conversation::Direction,
     event::LossStage,
     exchange::{MessageCounts, Sides},
+    fib::totals::FibTotals,
 };
 
 /// Upper bounds in seconds of the SYN-to-ESTABLISHED histogram: from a LAN's round trip to the
@@ -41,6 +42,8 @@ pub struct Totals {
     pub establish: BTreeMap<String, Histogram>,
     /// By node: what the tap showed.
     pub wire: BTreeMap<String, WireTotals>,
+    /// By node: what became of its routes.
+    pub fib: BTreeMap<String, FibTotals>,
 }
 
 /// What the tap showed of one node's connections.
@@ -48,8 +51,9 @@ pub struct Totals {
 pub struct WireTotals {
     /// Messages of known peers' connections.
     pub messages: Sides<MessageCounts>,
-    /// NOTIFICATIONs by code and subcode; a pair that the registry does not know is none.
-    pub notifications: Sides<BTreeMap<Option<(u8, u8)>, u64>>,
+    /// NOTIFICATIONs by code and subcode, those that the registry does not know as none; every pair
+    /// that it knows is there.
+    pub notifications: Sides<BTreeMap<NotificationKey, u64>>,
     /// Things wrong in messages; every label of [`DecodeErrorKind::LABELS`] is there.
     pub decode_errors: BTreeMap<&'static str, u64>,
     /// Segments.
@@ -59,6 +63,9 @@ pub struct WireTotals {
     /// Between two KEEPALIVEs received on one connection.
     pub keepalive_interval: Histogram,
 }
+
+/// A NOTIFICATION's code and subcode; what the registry does not know is none.
+pub type NotificationKey = (Option<u8>, Option<u8>);
 
 /// What became of segments.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -83,9 +90,18 @@ pub struct TapTotals {
 
 impl Default for WireTotals {
     fn default() -> Self {
+        let known = iana::notifications().flat_map(|(code, subcode)| {
+            let code = Some(code);
+            [(code, Some(subcode)), (code, None)]
+        });
+        let notifications: BTreeMap<NotificationKey, u64> =
+            known.chain([(None, None)]).map(|key| (key, 0)).collect();
         Self {
             messages: Sides::default(),
-            notifications: Sides::default(),
+            notifications: Sides {
+                sent: notifications.clone(),
+                received: notifications,
+            },
             decode_errors: DecodeErrorKind::LABELS
                 .into_iter()
                 .map(|label| (label, 0))
@@ -103,11 +119,15 @@ impl WireTotals {
         direction: Direction,
         notification: &NotificationFacts,
     ) {
-        let pair = (notification.code, notification.subcode);
-        let known = iana::error_code::name(pair.0).is_some()
-            && (pair.1 == 0 || iana::error_subcode_name(pair.0, pair.1).is_some());
-        let counts = self.notifications.of_mut(direction);
-        *counts.entry(known.then_some(pair)).or_default() += 1;
+        let (code, subcode) = (notification.code, notification.subcode);
+        let known = iana::error_code::name(code).is_some();
+        let specific = subcode == 0 || iana::error_subcode_name(code, subcode).is_some();
+        let key = (
+            known.then_some(code),
+            (known && specific).then_some(subcode),
+        );
+        let count = self.notifications.of_mut(direction).entry(key).or_default();
+        *count = count.saturating_add(1);
     }
 }
 
@@ -126,6 +146,7 @@ impl Totals {
             .entry(node.to_owned())
             .or_insert_with(|| Histogram::new(ESTABLISH_BOUNDS));
         self.wire.entry(node.to_owned()).or_default();
+        self.fib.entry(node.to_owned()).or_default();
         self.flaps_by_cause
             .entry(node.to_owned())
             .or_insert_with(|| Cause::LABELS.into_iter().map(|label| (label, 0)).collect());
@@ -142,6 +163,15 @@ impl Totals {
     /// What the tap showed of `node`.
     pub(crate) fn wire(&mut self, node: &str) -> &mut WireTotals {
         self.wire.entry(node.to_owned()).or_default()
+    }
+
+    /// What became of `node`'s routes.
+    pub(crate) fn fib(&mut self, node: &str) -> &mut FibTotals {
+        // Every route asks: no new key each time.
+        if !self.fib.contains_key(node) {
+            self.fib.insert(node.to_owned(), FibTotals::default());
+        }
+        self.fib.entry(node.to_owned()).or_default()
     }
 
     pub(crate) fn count_lost(&mut self, stage: LossStage, lost: u64) {
@@ -210,5 +240,15 @@ mod tests {
         assert_eq!(totals.flaps_by_cause["n1"].len(), Cause::LABELS.len());
         assert_eq!(totals.lost.len(), LossStage::ALL.len());
         assert!(totals.lost.values().all(|lost| *lost == 0));
+        let received = &totals.wire["n1"].notifications.received;
+        for key in [
+            (Some(6), Some(2)),
+            (Some(2), Some(11)),
+            (Some(6), None),
+            (None, None),
+        ] {
+            assert_eq!(received.get(&key), Some(&0), "{key:?}");
+        }
+        assert_eq!(received.get(&(Some(6), Some(99))), None);
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     event::{Event, LossStage},
     inventory::Inventory,
     loss::{self, Losses},
+    notice::Notice,
     time::{Clock, Timestamp, WallOffset},
     totals::Totals,
 };
@@ -20,6 +21,8 @@ pub(crate) struct Turn<'a> {
     pub now: Timestamp,
     /// When what is being handled took effect: the event's latest possible time, or the deadline's.
     pub at: Timestamp,
+    /// When it may have taken effect at the earliest.
+    pub earliest: Timestamp,
     /// Whether the kernel stamped `at` where it happened.
     pub exact: bool,
     pub wall: WallOffset,
@@ -29,12 +32,15 @@ pub(crate) struct Turn<'a> {
     pub losses: &'a mut Losses,
     pub seq: &'a mut u64,
     pub out: &'a mut Vec<Output>,
+    /// What the parts of a node tell whoever correlates.
+    pub notices: &'a mut Vec<Notice>,
 }
 
 impl Turn<'_> {
     /// From here on `event` is what is being handled. A stamp later than `now` counts as `now`.
     pub fn take_time_of(&mut self, event: &Event) {
         self.at = event.occurred.latest.min(self.now);
+        self.earliest = event.occurred.earliest.min(self.at);
         self.exact = matches!(event.occurred.clock, Clock::Kernel);
     }
 

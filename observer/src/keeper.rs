@@ -307,8 +307,9 @@ impl Task {
                 self.controls.push(Control::Distrust(netns, address));
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
-            // Asked for only where the configuration names a mode; who carries them out is to come.
-            Request::Echo { .. } => {}
+            // Routes that nobody tells of are not missed; echoes are asked for only where the
+            // configuration names a mode. Who carries these out is to come.
+            Request::DumpRoutes { .. } | Request::Echo { .. } => {}
             Request::Inspect {
                 netns,
                 id,

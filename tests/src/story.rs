@@ -286,6 +286,30 @@ fn describe(change: &Change) -> String {
         Change::SpeakerSeen { speaker } => {
             format!("speaker {} (pid {}) is there", speaker.comm, speaker.pid)
         }
+        Change::Routes(routes) => format!(
+            "{} {} route(s) {}: {}",
+            routes.count,
+            routes.owner,
+            routes.event.words(),
+            routes.prefixes.join(", ")
+        ),
+        Change::ForeignDelete {
+            prefix,
+            owner,
+            writer,
+        } => format!("{owner}'s {prefix} is deleted by {writer:?}"),
+        Change::RouteFight {
+            prefix,
+            rounds,
+            remover,
+            ..
+        } => {
+            format!("{prefix} is fought over, deleted {rounds} times by {remover:?}")
+        }
+        Change::NotProgrammed {
+            peer, announced, ..
+        } => format!("{peer}: none of {announced} prefixes is programmed"),
+        Change::Programmed { peer, .. } => format!("{peer}: prefixes are programmed"),
         Change::IncidentOpened { incident } => format!("incident opens: {}", incident.cause),
         Change::IncidentUpdated { incident } => {
             format!("incident, so far: {}", incident.verdict.name())

@@ -19,6 +19,37 @@ pub struct Prefix {
     pub length: u8,
 }
 
+impl Prefix {
+    /// Whether it is one address.
+    pub const fn is_host(self) -> bool {
+        self.length
+            == match self.address {
+                IpAddr::V4(_) => 32,
+                IpAddr::V6(_) => 128,
+            }
+    }
+
+    /// Whether `address` lies in it.
+    pub const fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let differing = own.to_bits() ^ other.to_bits();
+                differing.leading_zeros() >= self.length as u32
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let differing = own.to_bits() ^ other.to_bits();
+                differing.leading_zeros() >= self.length as u32
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+
+    /// Whether all of `other` lies in it.
+    pub const fn covers(self, other: Self) -> bool {
+        self.length <= other.length && self.contains(other.address)
+    }
+}
+
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.length)

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use observer_core::change::{Change, ChangeRecord};
+use observer_core::{
+    change::{Change, ChangeRecord, RoutesChanged},
+    event::Process,
+};
 
 use crate::terminal::{plain, span};
 
@@ -113,6 +116,54 @@ pub fn describe(change: &Change) -> (&str, Cow<'static, str>) {
             "",
             format!("local speaker {} (pid {})", speaker.comm, speaker.pid).into(),
         ),
+        Change::Routes(routes) => (
+            routes.peers.first().map_or("", String::as_str),
+            self::routes(routes).into(),
+        ),
+        Change::ForeignDelete {
+            prefix,
+            owner,
+            writer,
+        } => (
+            "",
+            format!(
+                "{owner} route {prefix} deleted by {}",
+                somebody(writer.as_ref())
+            )
+            .into(),
+        ),
+        Change::RouteFight {
+            prefix,
+            owner,
+            rounds,
+            remover,
+            keeper,
+        } => (
+            "",
+            format!(
+                "route fight over {prefix}: deleted {rounds} times by {}, put back by {}",
+                somebody(remover.as_ref()),
+                keeper.as_ref().map_or_else(|| owner.clone(), process),
+            )
+            .into(),
+        ),
+        Change::NotProgrammed {
+            peer,
+            announced,
+            expected_within_seconds,
+        } => (
+            peer,
+            format!(
+                "Established, but none of {announced} announced prefixes is in the kernel; if BIRD \
+                 waits for restarting peers, within {}",
+                span(*expected_within_seconds)
+            )
+            .into(),
+        ),
+        Change::Programmed { peer, seconds } => (
+            peer,
+            format!("its prefixes are in the kernel, after {}", span(*seconds)).into(),
+        ),
         Change::IncidentOpened { incident } => (
             &incident.subject.identity,
             format!("incident {} opened: {}", incident.id, incident.cause).into(),
@@ -136,6 +187,43 @@ pub fn describe(change: &Change) -> (&str, Cow<'static, str>) {
             format!("{count} events lost at {}", stage.name()).into(),
         ),
     }
+}
+
+/// Changed routes in one line: how many, whose, what, some of them, and by whom.
+fn routes(routes: &RoutesChanged) -> String {
+    let plural = if routes.count == 1 { "" } else { "s" };
+    let mut text = format!(
+        "{} {} route{plural} {}: {}",
+        routes.count,
+        routes.owner,
+        routes.event.words(),
+        routes.prefixes.join(", ")
+    );
+    let named = u64::try_from(routes.prefixes.len()).unwrap_or(u64::MAX);
+    if named < routes.count {
+        text.push_str(" …");
+    }
+    if !routes.next_hops.is_empty() {
+        text.push_str(" via ");
+        text.push_str(&routes.next_hops.join(", "));
+    }
+    if let Some(gap) = routes.longest_gap_seconds.filter(|gap| *gap > 0.0) {
+        text.push_str(", gone for ");
+        text.push_str(&span(gap));
+    }
+    if let Some(writer) = &routes.writer {
+        text.push_str(", by ");
+        text.push_str(&process(writer));
+    }
+    text
+}
+
+fn process(process: &Process) -> String {
+    format!("{} (pid {})", process.comm, process.pid)
+}
+
+fn somebody(seen: Option<&Process>) -> String {
+    seen.map_or_else(|| "somebody unknown".to_owned(), process)
 }
 
 /// A unit variant's name as in JSON.

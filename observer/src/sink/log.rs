@@ -13,13 +13,19 @@ pub fn tell(record: &ChangeRecord) {
     match &record.change {
         Change::Flap { .. }
         | Change::Lost { .. }
+        | Change::ForeignDelete { .. }
+        | Change::RouteFight { .. }
+        | Change::NotProgrammed { .. }
         | Change::SpeakerEnded { .. }
         | Change::HoldMarginLow { .. }
         | Change::IncidentOpened { .. }
         | Change::IncidentClosed { .. } => {
             warn!(node, peer, "{what}");
         }
-        Change::SessionUp { .. }
+        Change::Routes(routes) if routes.event.is_loss() => warn!(node, peer, "{what}"),
+        Change::Routes(_)
+        | Change::Programmed { .. }
+        | Change::SessionUp { .. }
         | Change::PeerKnown { .. }
         | Change::PeerForgotten { .. }
         | Change::SpeakerSeen { .. }

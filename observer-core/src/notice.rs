@@ -1,0 +1,134 @@
+//! What one part of the machine tells another about a node while an event is handled. Notices are
+//! collected in the turn, and whoever correlates them takes them at its end.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::{
+    address::PeerAddress,
+    bgp::Prefix,
+    event::{NetnsId, Process, forwarding::Protocol},
+    time::Timestamp,
+};
+
+/// Something that bears on whether traffic of a node still flows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Notice {
+    /// A route was lost, is back, or is being fought over.
+    Route(RouteNotice),
+}
+
+/// What became of the route of a prefix.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RouteNotice {
+    /// The node.
+    pub netns: NetnsId,
+    pub prefix: Prefix,
+    /// It happened between these; they are equal when the kernel stamped it.
+    pub earliest: Timestamp,
+    pub latest: Timestamp,
+    /// Whose route it is.
+    pub owner: RouteOwner,
+    /// Gateways of the route that is gone or back.
+    pub next_hops: Vec<IpAddr>,
+    /// The known peers whose sessions it hung on: those that announce it, else those whose address is
+    /// its next hop.
+    pub peers: Vec<PeerAddress>,
+    /// Who did it, where a probe saw it.
+    pub writer: Option<Process>,
+    pub step: RouteStep,
+}
+
+/// Whose routes they are.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum RouteOwner {
+    /// BIRD, protocol 12.
+    Bird,
+    /// Felix, protocol 80.
+    Felix,
+    /// The kernel itself.
+    Kernel,
+    /// Anyone else.
+    Other(Protocol),
+}
+
+impl RouteOwner {
+    /// By the route's protocol.
+    pub const fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::BIRD => Self::Bird,
+            Protocol::FELIX => Self::Felix,
+            Protocol::KERNEL => Self::Kernel,
+            other => Self::Other(other),
+        }
+    }
+
+    /// Its protocol's name.
+    pub fn name(self) -> String {
+        match self {
+            Self::Bird => Protocol::BIRD.name(),
+            Self::Felix => Protocol::FELIX.name(),
+            Self::Kernel => Protocol::KERNEL.name(),
+            Self::Other(protocol) => protocol.name(),
+        }
+    }
+
+    /// Whether routes of this owner are the cluster's: what this product watches.
+    pub const fn is_watched(self) -> bool {
+        matches!(self, Self::Bird | Self::Felix)
+    }
+}
+
+/// What happened to it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum RouteStep {
+    /// It leads nowhere any more. Told at once: whether it is a loss depends on how long.
+    Gone {
+        how: RouteLoss,
+        /// An UPDATE of a healthy session withdrew it.
+        planned: bool,
+    },
+    /// It leads somewhere again, after this long.
+    Back { gap: Duration },
+    /// Somebody who is not its owner removed it; the notice's writer, where known.
+    Foreign,
+    /// Somebody removes it again and again and its owner puts it back.
+    Fight {
+        /// Removals so far.
+        rounds: u32,
+        /// Who puts it back, where known; who removes it is the notice's writer.
+        owner: Option<Process>,
+    },
+}
+
+/// How a route was lost.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum RouteLoss {
+    /// Somebody deleted it.
+    Deleted,
+    /// It died with its device, address, nexthop object or namespace.
+    Silent,
+    /// It became `unreachable` or `prohibit`.
+    Unreachable,
+    /// It became `blackhole`.
+    Blackhole,
+    /// Another route of the same prefix, not the cluster's, took its place.
+    WorseRoute,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_follow_the_protocol() {
+        for (protocol, owner, watched) in [
+            (2, RouteOwner::Kernel, false),
+            (3, RouteOwner::Other(Protocol::BOOT), false),
+            (12, RouteOwner::Bird, true),
+            (80, RouteOwner::Felix, true),
+        ] {
+            let found = RouteOwner::of(Protocol(protocol));
+            assert_eq!((found, found.is_watched()), (owner, watched));
+        }
+    }
+}
