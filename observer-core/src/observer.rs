@@ -343,7 +343,11 @@ impl Observer {
                 return;
             }
             // After a loss of rtnetlink's its source dumps again by itself.
-            LossStage::Map | LossStage::Recorder | LossStage::Table | LossStage::Netlink => return,
+            LossStage::Map
+            | LossStage::Recorder
+            | LossStage::Table
+            | LossStage::Store
+            | LossStage::Netlink => return,
         };
         for node in nodes.values_mut() {
             node.want_dump(&mut turn, urgency);

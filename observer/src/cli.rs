@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     check,
-    config::{Config, DEFAULT_SOCKET, Settings},
+    config::{Config, DEFAULT_SOCKET, Settings, Span},
     replay, run, show, terminal,
 };
 
@@ -131,8 +131,18 @@ pub struct EventsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only changes after this number [default: all that the agent remembers]
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", conflicts_with_all = ["from", "until", "peer"])]
     pub since: Option<u64>,
+    /// From the store, earlier runs included: not before this, like 1h (ago) or
+    /// 2026-01-31T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    pub from: Option<jiff::Timestamp>,
+    /// From the store: not after this
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    pub until: Option<jiff::Timestamp>,
+    /// From the store: only of this peer, an address or a node's name
+    #[arg(long, value_name = "PEER", conflicts_with = "follow")]
+    pub peer: Option<String>,
     /// Form of the output; json is one object per line
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
@@ -253,6 +263,16 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
         Command::Replay(args) => replay::replay(args),
         Command::Peers(PeersCommand::Forget(args)) => show::forget::forget(&socket, args),
     }
+}
+
+/// A moment as people write it: how long ago, or a time with its offset.
+pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(Span(ago)) = text.parse() {
+        return Ok(jiff::Timestamp::now() - ago);
+    }
+    text.parse().map_err(|_| {
+        format!("'{text}' is no time; write it like 1h (ago), 7d or 2026-01-31T10:00:00Z")
+    })
 }
 
 /// `text` as an address, with or without the `%interface` of a link-local one.

@@ -32,6 +32,7 @@ use crate::{
     sockets::{Asker, Question},
     source::clock::{boottime_now, wall_offset},
     state_dir::{SavedNodes, StateDir},
+    store::Store,
 };
 
 /// Changes that are remembered for `events`.
@@ -150,6 +151,8 @@ pub struct Parts {
     pub recorder: Option<Recorder>,
     /// Where peers are remembered, if they can be.
     pub state_dir: Option<StateDir>,
+    /// Where changes and incidents are kept.
+    pub store: Option<Store>,
     /// Saved peers of nodes that this run does not observe: kept as they are.
     pub others: SavedNodes,
     /// What the core is told first.
@@ -175,6 +178,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         asker: parts.asker,
         recorder: parts.recorder,
         saver: Saver::new(parts.state_dir, parts.others),
+        store: parts.store,
         health: parts.health,
     };
     task.sample_wall(true);
@@ -202,6 +206,7 @@ struct Task {
     asker: Asker,
     recorder: Option<Recorder>,
     saver: Saver,
+    store: Option<Store>,
     health: Health,
 }
 
@@ -292,6 +297,9 @@ impl Task {
         sink::log::tell(&record);
         self.saver.dirty = true;
         let record = Arc::new(record);
+        if let Some(store) = &self.store {
+            store.keep(&record);
+        }
         if self.remembered.len() >= REMEMBERED {
             self.remembered.pop_front();
         }
@@ -336,6 +344,10 @@ impl Task {
         let refused = std::mem::take(&mut self.inspects_refused);
         if refused > 0 {
             self.lost(LossStage::SockDiag, refused);
+        }
+        let unkept = self.store.as_ref().map_or(0, Store::take_lost);
+        if unkept > 0 {
+            self.lost(LossStage::Store, unkept);
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.flush();
