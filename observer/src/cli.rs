@@ -38,6 +38,10 @@ enum Command {
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
+    /// Show the incidents: what fell, what it cost, for how long
+    Incidents(IncidentsArgs),
+    /// Tell one incident from its beginning
+    Incident(IncidentArgs),
     /// Show the changes that follow from a recorded events file, or the BGP conversations in a
     /// capture file (pcap or pcapng, also gzipped); needs no agent and no root
     Replay(ReplayArgs),
@@ -159,6 +163,50 @@ pub struct FlapsArgs {
     pub output: Format,
 }
 
+/// Flags of `incidents`.
+#[derive(Args, Clone, Debug)]
+pub struct IncidentsArgs {
+    /// Only those that were opened in this last time, like 1h or 7d
+    #[arg(long, value_name = "SPAN")]
+    pub since: Option<Span>,
+    /// Only of this peer: its address or its node's name
+    #[arg(long, value_name = "PEER")]
+    pub peer: Option<String>,
+    /// Only with this verdict
+    #[arg(long, value_name = "VERDICT", value_parser = VERDICTS)]
+    pub verdict: Option<String>,
+    /// Only those that are not over
+    #[arg(long)]
+    pub open: bool,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+const VERDICTS: [&str; 7] = [
+    "graceful",
+    "micro_gap",
+    "routes_lost",
+    "reachability_lost",
+    "blackholed",
+    "no_impact",
+    "decommissioned",
+];
+
+/// Flags of `incident`.
+#[derive(Args, Clone, Debug)]
+pub struct IncidentArgs {
+    /// Its id, as `incidents` shows it, or `last`
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Write this to it first
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
 /// Flags of `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
@@ -260,6 +308,8 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
         Command::Status(args) => show::status::show(&socket, args),
         Command::Events(args) => show::events::show(&socket, args),
         Command::Flaps(args) => show::flaps::show(&socket, args),
+        Command::Incidents(args) => show::incidents::list(&socket, args),
+        Command::Incident(args) => show::incidents::one(&socket, args),
         Command::Replay(args) => replay::replay(args),
         Command::Peers(PeersCommand::Forget(args)) => show::forget::forget(&socket, args),
     }

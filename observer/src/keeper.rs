@@ -13,6 +13,7 @@ use observer_core::{
     Observer,
     change::{Change, ChangeRecord, Output, Request},
     event::{Event, Fact, LossStage},
+    incident::{Incident, record::Verdict},
     observer::Totals,
     peer::{Flap, PeerView},
     time::{Timestamp, WallOffset},
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// Events applied, by kind.
     pub events: BTreeMap<&'static str, u64>,
+    /// By node and verdict so far: incidents that are open.
+    pub open_incidents: BTreeMap<(String, Verdict), u64>,
 }
 
 /// A question to the task, with where the answer goes.
@@ -79,6 +82,7 @@ pub struct Snapshot {
 enum Ask {
     Snapshot(oneshot::Sender<Snapshot>),
     Flaps(oneshot::Sender<Vec<Flap>>),
+    Incidents(oneshot::Sender<Vec<Incident>>),
     Events(u64, oneshot::Sender<Page>),
     Forget(Option<String>, IpAddr, oneshot::Sender<Vec<Forgotten>>),
     Tell(Vec<Fact>),
@@ -106,6 +110,11 @@ impl Keeper {
     /// All flaps that are remembered.
     pub async fn flaps(&self) -> Result<Vec<Flap>> {
         self.ask(Ask::Flaps).await
+    }
+
+    /// Incidents that are open, and closed ones that are remembered, oldest first.
+    pub async fn incidents(&self) -> Result<Vec<Incident>> {
+        self.ask(Ask::Incidents).await
     }
 
     /// All remembered changes after `since`, and a subscription to what follows.
@@ -295,6 +304,7 @@ impl Task {
 
     fn publish(&mut self, record: ChangeRecord) {
         sink::log::tell(&record);
+        sink::lines::tell(&record);
         self.saver.dirty = true;
         let record = Arc::new(record);
         if let Some(store) = &self.store {
@@ -315,9 +325,13 @@ impl Task {
                 self.controls.push(Control::Distrust(netns, address));
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
-            // Routes that nobody tells of are not missed; echoes are asked for only where the
-            // configuration names a mode. Who carries these out is to come.
-            Request::DumpRoutes { .. } | Request::Echo { .. } => {}
+            // Routes that nobody tells of are not missed. Who carries this out is to come.
+            Request::DumpRoutes { .. } => {}
+            Request::Echo {
+                netns,
+                target,
+                token,
+            } => self.controls.push(Control::Echo(netns, target, token)),
             Request::Inspect {
                 netns,
                 id,
@@ -381,10 +395,14 @@ impl Task {
                     peers: self.observer.peers(self.now.max(boottime_now())),
                     totals: self.observer.totals(),
                     events: self.events.clone(),
+                    open_incidents: self.observer.open_incidents(),
                 });
             }
             Ask::Flaps(reply) => {
                 let _ = reply.send(self.observer.flaps());
+            }
+            Ask::Incidents(reply) => {
+                let _ = reply.send(self.observer.incidents());
             }
             Ask::Events(since, reply) => {
                 let _ = reply.send(self.page(since));

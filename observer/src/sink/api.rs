@@ -330,7 +330,7 @@ fn unknown_peer(peer: &str) -> Response {
     )
 }
 
-fn stopping(error: &anyhow::Error) -> Response {
+pub(super) fn stopping(error: &anyhow::Error) -> Response {
     problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}"))
 }
 
