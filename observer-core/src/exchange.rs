@@ -163,6 +163,8 @@ pub(crate) struct Exchange {
     /// Stale routes that End-of-RIBs dropped in this restart.
     pub swept: u64,
     pub end_of_rib: Option<Duration>,
+    /// It announced others' routes (RFC 4456): a route reflector.
+    pub reflects: bool,
 }
 
 impl Exchange {
@@ -271,6 +273,7 @@ impl Listening<'_> {
                 learned.push((prefix, announced));
             });
         self.refused = self.refused.saturating_add(refused);
+        exchange.reflects |= facts.originator.is_some() || !facts.cluster_list.is_empty();
         let Some(family) = facts.end_of_rib else {
             return;
         };

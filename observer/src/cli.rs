@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     check,
-    config::{Config, DEFAULT_SOCKET, Settings},
+    config::{Config, DEFAULT_SOCKET, Settings, Span},
     replay, run, show, terminal,
 };
 
@@ -40,6 +40,10 @@ enum Command {
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
+    /// Show the incidents: what fell, what it cost, for how long
+    Incidents(IncidentsArgs),
+    /// Tell one incident from its beginning
+    Incident(IncidentArgs),
     /// Show the changes that follow from a recorded events file, or the BGP conversations in a
     /// capture file (pcap or pcapng, also gzipped); needs no agent and no root
     Replay(ReplayArgs),
@@ -133,8 +137,18 @@ pub struct EventsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only changes after this number [default: all that the agent remembers]
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", conflicts_with_all = ["from", "until", "peer"])]
     pub since: Option<u64>,
+    /// From the store, earlier runs included: not before this, like 1h (ago) or
+    /// 2026-01-31T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    pub from: Option<jiff::Timestamp>,
+    /// From the store: not after this
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    pub until: Option<jiff::Timestamp>,
+    /// From the store: only of this peer, an address or a node's name
+    #[arg(long, value_name = "PEER", conflicts_with = "follow")]
+    pub peer: Option<String>,
     /// Form of the output; json is one object per line
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
@@ -160,6 +174,50 @@ pub struct FlapsArgs {
     /// Only this peer: its address or its node's name
     #[arg(value_name = "PEER")]
     pub peer: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// Flags of `incidents`.
+#[derive(Args, Clone, Debug)]
+pub struct IncidentsArgs {
+    /// Only those that were opened in this last time, like 1h or 7d
+    #[arg(long, value_name = "SPAN")]
+    pub since: Option<Span>,
+    /// Only of this peer: its address or its node's name
+    #[arg(long, value_name = "PEER")]
+    pub peer: Option<String>,
+    /// Only with this verdict
+    #[arg(long, value_name = "VERDICT", value_parser = VERDICTS)]
+    pub verdict: Option<String>,
+    /// Only those that are not over
+    #[arg(long)]
+    pub open: bool,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+const VERDICTS: [&str; 7] = [
+    "graceful",
+    "micro_gap",
+    "routes_lost",
+    "reachability_lost",
+    "blackholed",
+    "no_impact",
+    "decommissioned",
+];
+
+/// Flags of `incident`.
+#[derive(Args, Clone, Debug)]
+pub struct IncidentArgs {
+    /// Its id, as `incidents` shows it, or `last`
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Write this to it first
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
@@ -267,9 +325,21 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
         Command::Peer(args) => show::peer::show(&socket, args),
         Command::Events(args) => show::events::show(&socket, args),
         Command::Flaps(args) => show::flaps::show(&socket, args),
+        Command::Incidents(args) => show::incidents::list(&socket, args),
+        Command::Incident(args) => show::incidents::one(&socket, args),
         Command::Replay(args) => replay::replay(args),
         Command::Peers(PeersCommand::Forget(args)) => show::forget::forget(&socket, args),
     }
+}
+
+/// A moment as people write it: how long ago, or a time with its offset.
+pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(Span(ago)) = text.parse() {
+        return Ok(jiff::Timestamp::now() - ago);
+    }
+    text.parse().map_err(|_| {
+        format!("'{text}' is no time; write it like 1h (ago), 7d or 2026-01-31T10:00:00Z")
+    })
 }
 
 /// `text` as an address, with or without the `%interface` of a link-local one.

@@ -13,6 +13,7 @@ use observer_core::{
     Observer,
     change::{Change, ChangeRecord, Output, Request},
     event::{Event, Fact, LossStage},
+    incident::{Incident, record::Verdict},
     observer::Totals,
     peer::{Flap, PeerView},
     time::{Timestamp, WallOffset},
@@ -32,6 +33,7 @@ use crate::{
     sockets::{Asker, Question},
     source::clock::{boottime_now, wall_offset},
     state_dir::{SavedNodes, StateDir},
+    store::Store,
 };
 
 /// Changes that are remembered for `events`.
@@ -71,6 +73,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// Events applied, by kind.
     pub events: BTreeMap<&'static str, u64>,
+    /// By node and verdict so far: incidents that are open.
+    pub open_incidents: BTreeMap<(String, Verdict), u64>,
 }
 
 /// A question to the task, with where the answer goes.
@@ -78,6 +82,7 @@ pub struct Snapshot {
 enum Ask {
     Snapshot(oneshot::Sender<Snapshot>),
     Flaps(oneshot::Sender<Vec<Flap>>),
+    Incidents(oneshot::Sender<Vec<Incident>>),
     Events(u64, oneshot::Sender<Page>),
     Forget(Option<String>, IpAddr, oneshot::Sender<Vec<Forgotten>>),
     Tell(Vec<Fact>),
@@ -105,6 +110,11 @@ impl Keeper {
     /// All flaps that are remembered.
     pub async fn flaps(&self) -> Result<Vec<Flap>> {
         self.ask(Ask::Flaps).await
+    }
+
+    /// Incidents that are open, and closed ones that are remembered, oldest first.
+    pub async fn incidents(&self) -> Result<Vec<Incident>> {
+        self.ask(Ask::Incidents).await
     }
 
     /// All remembered changes after `since`, and a subscription to what follows.
@@ -150,6 +160,8 @@ pub struct Parts {
     pub recorder: Option<Recorder>,
     /// Where peers are remembered, if they can be.
     pub state_dir: Option<StateDir>,
+    /// Where changes and incidents are kept.
+    pub store: Option<Store>,
     /// Saved peers of nodes that this run does not observe: kept as they are.
     pub others: SavedNodes,
     /// What the core is told first.
@@ -175,6 +187,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         asker: parts.asker,
         recorder: parts.recorder,
         saver: Saver::new(parts.state_dir, parts.others),
+        store: parts.store,
         health: parts.health,
     };
     task.sample_wall(true);
@@ -202,6 +215,7 @@ struct Task {
     asker: Asker,
     recorder: Option<Recorder>,
     saver: Saver,
+    store: Option<Store>,
     health: Health,
 }
 
@@ -290,8 +304,12 @@ impl Task {
 
     fn publish(&mut self, record: ChangeRecord) {
         sink::log::tell(&record);
+        sink::lines::tell(&record);
         self.saver.dirty = true;
         let record = Arc::new(record);
+        if let Some(store) = &self.store {
+            store.keep(&record);
+        }
         if self.remembered.len() >= REMEMBERED {
             self.remembered.pop_front();
         }
@@ -337,6 +355,10 @@ impl Task {
         if refused > 0 {
             self.lost(LossStage::SockDiag, refused);
         }
+        let unkept = self.store.as_ref().map_or(0, Store::take_lost);
+        if unkept > 0 {
+            self.lost(LossStage::Store, unkept);
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.flush();
             let lost = recorder.take_lost();
@@ -369,10 +391,14 @@ impl Task {
                     peers: self.observer.peers(self.now.max(boottime_now())),
                     totals: self.observer.totals(),
                     events: self.events.clone(),
+                    open_incidents: self.observer.open_incidents(),
                 });
             }
             Ask::Flaps(reply) => {
                 let _ = reply.send(self.observer.flaps());
+            }
+            Ask::Incidents(reply) => {
+                let _ = reply.send(self.observer.incidents());
             }
             Ask::Events(since, reply) => {
                 let _ = reply.send(self.page(since));

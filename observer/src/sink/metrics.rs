@@ -3,6 +3,7 @@
 //! Names and labels are DESIGN §4's. The alert of every Calico guide reads
 //! `calico_bgp_peers_state`, so that one comes first.
 
+mod incident;
 mod page;
 mod wire;
 
@@ -124,6 +125,7 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
         peers(&mut page, &snapshot.peers);
         wire::peers(&mut page, &snapshot.peers);
         nodes(&mut page, snapshot);
+        incident::add(&mut page, snapshot);
         wire::nodes(&mut page, &snapshot.totals);
     }
     agent(&mut page, snapshot, scene);

@@ -1,4 +1,7 @@
-use observer_core::observer::{Histogram, Totals, WireTotals};
+use observer_core::{
+    incident::record::Verdict,
+    observer::{Histogram, Totals, WireTotals},
+};
 
 use super::*;
 use crate::testing::{down, read, up};
@@ -31,6 +34,11 @@ fn snapshot() -> Snapshot {
                 "a".to_owned(),
                 BTreeMap::from([("fin_received", 2)]),
             )]),
+            incidents: BTreeMap::from([(
+                "a".to_owned(),
+                BTreeMap::from([(Verdict::Graceful, 2), (Verdict::RoutesLost, 1)]),
+            )]),
+            unreachable: BTreeMap::from([(("a".to_owned(), "10.0.0.2".to_owned()), 6.8)]),
             strangers: 9,
             lost: BTreeMap::from([(LossStage::Decode, 4)]),
             resyncs: 1,
@@ -45,6 +53,7 @@ fn snapshot() -> Snapshot {
             ..tapped()
         },
         events: BTreeMap::from([("tcp_state", 5)]),
+        open_incidents: BTreeMap::from([(("a".to_owned(), Verdict::RoutesLost), 1)]),
     }
 }
 
