@@ -38,6 +38,11 @@ enum Command {
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
+    /// Show the routes of BIRD and Felix: what is announced against what the kernel has
+    Routes(RoutesArgs),
+    /// Show the way of a packet: route, next hop, neighbour, and whose session it hangs on; exits 3
+    /// when it does not arrive
+    Path(PathArgs),
     /// Show the changes that follow from a recorded events file, or the BGP conversations in a
     /// capture file (pcap or pcapng, also gzipped); needs no agent and no root
     Replay(ReplayArgs),
@@ -149,6 +154,52 @@ pub struct FlapsArgs {
     pub output: Format,
 }
 
+/// Flags of `routes`.
+#[derive(Args, Clone, Debug)]
+pub struct RoutesArgs {
+    /// Only routes that hang on this peer's session: its address or its node's name
+    #[arg(long, value_name = "PEER")]
+    pub peer: Option<String>,
+    /// Only routes of this prefix or address: those in it, and those that cover it
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// Only routes of this protocol: bird, felix, kernel, boot … or a number
+    #[arg(long, value_name = "PROTOCOL")]
+    pub owner: Option<String>,
+    /// Routes of all protocols
+    #[arg(long)]
+    pub all: bool,
+    /// Only routes that are missing, lost or stray
+    #[arg(long)]
+    pub wrong: bool,
+    /// Only routes of this observed node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// So many at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000)]
+    pub limit: usize,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// Flags of `path`.
+#[derive(Args, Clone, Debug)]
+pub struct PathArgs {
+    /// Destination; source if two addresses are given
+    #[arg(value_name = "[SRC] DST")]
+    pub first: IpAddr,
+    /// Destination
+    #[arg(value_name = "DST", hide = true)]
+    pub second: Option<IpAddr>,
+    /// Begin at this observed node [default: where SRC is, else the first]
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
 /// Flags of `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
@@ -250,6 +301,8 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
         Command::Status(args) => show::status::show(&socket, args),
         Command::Events(args) => show::events::show(&socket, args),
         Command::Flaps(args) => show::flaps::show(&socket, args),
+        Command::Routes(args) => show::routes::show(&socket, args),
+        Command::Path(args) => show::path::show(&socket, args),
         Command::Replay(args) => replay::replay(args),
         Command::Peers(PeersCommand::Forget(args)) => show::forget::forget(&socket, args),
     }

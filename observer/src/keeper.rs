@@ -15,6 +15,7 @@ use observer_core::{
     event::{Event, Fact, LossStage},
     observer::Totals,
     peer::{Flap, PeerView},
+    route_view::{FibView, PathView, RouteFilter, RoutesView},
     time::{Timestamp, WallOffset},
 };
 use tokio::{
@@ -69,6 +70,8 @@ pub struct Snapshot {
     pub peers: Vec<PeerView>,
     /// The core's counts.
     pub totals: Totals,
+    /// How each node's forwarding does.
+    pub forwarding: Vec<FibView>,
     /// Events applied, by kind.
     pub events: BTreeMap<&'static str, u64>,
 }
@@ -78,6 +81,13 @@ pub struct Snapshot {
 enum Ask {
     Snapshot(oneshot::Sender<Snapshot>),
     Flaps(oneshot::Sender<Vec<Flap>>),
+    Routes(RouteFilter, oneshot::Sender<RoutesView>),
+    Path(
+        Option<String>,
+        Option<IpAddr>,
+        IpAddr,
+        oneshot::Sender<Option<PathView>>,
+    ),
     Events(u64, oneshot::Sender<Page>),
     Forget(Option<String>, IpAddr, oneshot::Sender<Vec<Forgotten>>),
     Tell(Vec<Fact>),
@@ -105,6 +115,22 @@ impl Keeper {
     /// All flaps that are remembered.
     pub async fn flaps(&self) -> Result<Vec<Flap>> {
         self.ask(Ask::Flaps).await
+    }
+
+    /// The routes that `filter` wants.
+    pub async fn routes(&self, filter: RouteFilter) -> Result<RoutesView> {
+        self.ask(|reply| Ask::Routes(filter, reply)).await
+    }
+
+    /// The way of a packet from `source` to `destination`, from `node` on.
+    pub async fn path(
+        &self,
+        node: Option<String>,
+        source: Option<IpAddr>,
+        destination: IpAddr,
+    ) -> Result<Option<PathView>> {
+        self.ask(|reply| Ask::Path(node, source, destination, reply))
+            .await
     }
 
     /// All remembered changes after `since`, and a subscription to what follows.
@@ -307,9 +333,11 @@ impl Task {
                 self.controls.push(Control::Distrust(netns, address));
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
-            // Routes that nobody tells of are not missed; echoes are asked for only where the
-            // configuration names a mode. Who carries these out is to come.
-            Request::DumpRoutes { .. } | Request::Echo { .. } => {}
+            Request::DumpRoutes { netns, ipv6, since } => {
+                self.controls.push(Control::DumpRoutes(netns, ipv6, since));
+            }
+            // Asked for only where the configuration names a mode; who carries them out is to come.
+            Request::Echo { .. } => {}
             Request::Inspect {
                 netns,
                 id,
@@ -368,8 +396,18 @@ impl Task {
                 let _ = reply.send(Snapshot {
                     peers: self.observer.peers(self.now.max(boottime_now())),
                     totals: self.observer.totals(),
+                    forwarding: self.observer.forwarding(self.now.max(boottime_now())),
                     events: self.events.clone(),
                 });
+            }
+            Ask::Routes(filter, reply) => {
+                let now = self.now.max(boottime_now());
+                let _ = reply.send(self.observer.routes(now, &filter));
+            }
+            Ask::Path(node, source, destination, reply) => {
+                let now = self.now.max(boottime_now());
+                let path = { &self.observer }.path(now, node.as_deref(), source, destination);
+                let _ = reply.send(path);
             }
             Ask::Flaps(reply) => {
                 let _ = reply.send(self.observer.flaps());

@@ -19,6 +19,7 @@ pub mod namespaces;
 pub mod recorder;
 pub mod reorder;
 pub mod replay;
+pub mod routes;
 pub mod run;
 pub mod server;
 pub mod show;

@@ -28,6 +28,7 @@ use crate::{
     logging::{self, LogFilter},
     namespaces::Namespaces,
     recorder::Recorder,
+    routes::Routes,
     server,
     sink::api::{self, Answers},
     sockets,
@@ -161,8 +162,11 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
         first,
         health: health.clone(),
     });
+    let (routes, route_news) = Routes::new();
     let intake = Intake {
         kernel,
+        routes,
+        route_news,
         taps: Taps::new(&config.ports()).context("cannot wait for packets")?,
         namespaces,
         asker,

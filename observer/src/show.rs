@@ -3,6 +3,8 @@
 pub mod events;
 pub mod flaps;
 pub mod forget;
+pub mod path;
+pub mod routes;
 pub mod status;
 pub mod table;
 pub mod words;

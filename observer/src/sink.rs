@@ -1,5 +1,6 @@
 //! Where what the core concluded is shown. A sink never calls back.
 
 pub mod api;
+pub mod api_routes;
 pub mod log;
 pub mod metrics;

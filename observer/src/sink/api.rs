@@ -29,7 +29,10 @@ use crate::{
     cli::peer_address,
     health::Health,
     keeper::{Keeper, Page},
-    sink::metrics::{self, Scene},
+    sink::{
+        api_routes,
+        metrics::{self, Scene},
+    },
 };
 
 /// Changes that may wait in a stream's own buffer.
@@ -74,6 +77,7 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/flaps", get(flaps))
         .route("/api/v1/events", get(events))
         .route("/api/v1/sources", get(sources))
+        .merge(api_routes::routes())
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
 }
@@ -190,7 +194,7 @@ fn flaps_of(peer: &str, flaps: Vec<Flap>, peers: &[PeerView]) -> Option<Vec<Flap
 }
 
 /// The addresses that `peer` means: itself, or those of the peer node of that name.
-fn addresses(peer: &str, peers: &[PeerView]) -> Vec<IpAddr> {
+pub(super) fn addresses(peer: &str, peers: &[PeerView]) -> Vec<IpAddr> {
     if let Some(address) = peer_address(peer) {
         return vec![address];
     }
@@ -295,18 +299,18 @@ async fn forget(State(answers): State<Answers>, body: Bytes) -> Response {
     }
 }
 
-fn unknown_peer(peer: &str) -> Response {
+pub(super) fn unknown_peer(peer: &str) -> Response {
     problem(
         StatusCode::NOT_FOUND,
         &format!("no known peer has the address or node name '{peer}'"),
     )
 }
 
-fn stopping(error: &anyhow::Error) -> Response {
+pub(super) fn stopping(error: &anyhow::Error) -> Response {
     problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}"))
 }
 
-fn problem(status: StatusCode, error: &str) -> Response {
+pub(super) fn problem(status: StatusCode, error: &str) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     (status, headers, Json(json!({ "error": error }))).into_response()

@@ -5,6 +5,7 @@ pub mod btf;
 pub mod clock;
 pub mod kernel;
 pub mod netns;
+pub mod rtnetlink;
 pub mod sock_diag;
 pub mod speakers;
 pub mod tap;
