@@ -6,15 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bgp::{Family, NotificationFacts, OpenFacts},
-    exchange::{MessageCounts, Sides},
+    conversation::Inference,
+    exchange::{MalformedUpdates, MessageCounts, Sides},
 };
 
 /// What was read of a peer's messages. All of it is absent or 0 where no tap runs.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct BgpView {
+    /// Whether the node's packets are read at all; where not, the rest says nothing.
+    pub tapped: bool,
     /// How much of the present connection's messages was read.
     pub conversation: ConversationView,
+    /// What was inferred of the present connection because its OPENs were not seen, by what each
+    /// side's UPDATEs carried.
+    pub inference: Sides<Inference>,
     /// Hold time that both OPENs agreed on, seconds (RFC 4271 §4.2); 0 when there is none.
     pub hold_time_secs: Option<u16>,
     /// A third of it: how often a KEEPALIVE is due (RFC 4271 §4.4).
@@ -29,8 +35,11 @@ pub struct BgpView {
     pub opens: Sides<Option<OpenFacts>>,
     /// The latest NOTIFICATIONs.
     pub notifications: Sides<Option<NotificationView>>,
-    /// Prefixes in Adj-RIB-In, stale ones included; with ADD-PATH every path counts.
+    /// Prefixes in Adj-RIB-In, stale ones included, of each family that both OPENs name; with
+    /// ADD-PATH every path counts.
     pub prefixes: BTreeMap<Family, u64>,
+    /// These are all there are: the session was read from its beginning.
+    pub prefixes_complete: bool,
     /// Stale ones among them.
     pub stale_prefixes: BTreeMap<Family, u64>,
     /// Entries announced since the peer is known.
@@ -43,6 +52,8 @@ pub struct BgpView {
     pub end_of_rib_seconds: Option<f64>,
     /// Things wrong in messages of both sides, by kind.
     pub decode_errors: BTreeMap<String, u64>,
+    /// UPDATEs that RFC 7606 has their receiver treat in some other way.
+    pub malformed_updates: Sides<MalformedUpdates>,
     /// The peer's graceful restart capability, and whether it restarts now; none when it has none or
     /// its OPEN was not seen.
     pub graceful_restart: Option<GracefulRestartView>,

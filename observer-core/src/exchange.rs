@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bgp::{MessageKind, NotificationFacts, OpenFacts, Prefix, UpdateFacts, iana},
+    bgp::{MessageKind, NotificationFacts, OpenFacts, Prefix, Severity, UpdateFacts, iana},
     bgp_view::NotificationView,
     conversation::{Direction, DirectionCounters, Observation, Seen},
     event::SocketId,
@@ -109,6 +109,38 @@ impl MessageCounts {
     }
 }
 
+/// Malformed UPDATEs by what RFC 7606 has their receiver do.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct MalformedUpdates {
+    /// Goes on without an attribute.
+    pub attribute_discard: u64,
+    /// Takes what they announce as withdrawn.
+    pub treat_as_withdraw: u64,
+    /// Ends the session.
+    pub session_reset: u64,
+}
+
+impl MalformedUpdates {
+    const fn count(&mut self, severity: Severity) {
+        let count = match severity {
+            Severity::AttributeDiscard => &mut self.attribute_discard,
+            Severity::TreatAsWithdraw => &mut self.treat_as_withdraw,
+            Severity::SessionReset => &mut self.session_reset,
+        };
+        *count = count.saturating_add(1);
+    }
+
+    /// Each count with its kind.
+    pub const fn by_severity(&self) -> [(Severity, u64); 3] {
+        [
+            (Severity::AttributeDiscard, self.attribute_discard),
+            (Severity::TreatAsWithdraw, self.treat_as_withdraw),
+            (Severity::SessionReset, self.session_reset),
+        ]
+    }
+}
+
 /// What was said since the peer is known.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
@@ -119,6 +151,7 @@ pub(crate) struct Exchange {
     pub notifications: Sides<Option<NotificationView>>,
     /// Things wrong, by kind.
     pub decode_errors: BTreeMap<&'static str, u64>,
+    pub malformed_updates: Sides<MalformedUpdates>,
     pub rib: Rib,
     /// Its routes are stale, or were until End-of-RIB of some families.
     pub restart: Option<Window>,
@@ -175,6 +208,10 @@ impl Listening<'_> {
                 self.news |= before != (signs.keepalive, signs.established_at);
             }
             Seen::Update(facts, _) => {
+                if let Some(severity) = facts.severity {
+                    let counts = self.exchange.malformed_updates.of_mut(direction);
+                    counts.count(severity);
+                }
                 if received {
                     signs.hear(at);
                     self.learn(signs, at, facts);
@@ -216,6 +253,7 @@ impl Listening<'_> {
         if !self.carries || exchange.rib.owner != Some(self.id) {
             return;
         }
+        exchange.rib.partial |= !signs.is_telling();
         let refused = exchange.rib.update(facts, self.room, &mut self.learned);
         self.refused = self.refused.saturating_add(refused);
         let Some(family) = facts.end_of_rib else {

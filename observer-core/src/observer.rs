@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-pub use crate::totals::{Histogram, Totals};
+pub use crate::totals::{Histogram, TapTotals, Totals, WireTotals};
 use crate::{
     address::canonical,
     change::Output,

@@ -47,15 +47,11 @@ struct Agreed {
 fn agreed(ours: Option<&OpenFacts>, theirs: Option<&OpenFacts>) -> Option<Agreed> {
     let (ours, theirs) = (ours?, theirs?);
     let (own, peer) = (ours.restart.as_ref()?, theirs.restart.as_ref()?);
-    let spoken = |family: &Family| {
-        ours.families.contains(family)
-            || (*family == Family::IPV4_UNICAST && ours.families.is_empty())
-    };
     let families: BTreeSet<Family> = peer
         .families
         .iter()
         .map(|kept| kept.family)
-        .filter(spoken)
+        .filter(|family| ours.speaks(*family))
         .collect();
     (!families.is_empty()).then_some(Agreed {
         restart_secs: peer.restart_secs,

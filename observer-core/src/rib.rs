@@ -36,6 +36,8 @@ pub(crate) struct Rib {
     tables: BTreeMap<Family, Table>,
     /// The connection whose UPDATEs count.
     pub owner: Option<SocketId>,
+    /// Of what the owner announced something may have been missed.
+    pub partial: bool,
     /// Families whose End-of-RIB came since the owner began.
     pub complete: BTreeSet<Family>,
     /// Entries announced.
@@ -171,6 +173,7 @@ impl Rib {
     /// The session rides on `owner` now. What is stale waits for End-of-RIB.
     pub fn begin(&mut self, owner: SocketId) {
         self.owner = Some(owner);
+        self.partial = false;
         self.complete.clear();
     }
 
@@ -234,6 +237,7 @@ impl Rib {
     /// Every route goes.
     pub fn clear(&mut self) {
         self.tables.clear();
+        self.partial = false;
         self.complete.clear();
     }
 

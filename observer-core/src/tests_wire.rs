@@ -146,7 +146,7 @@ fn a_received_notification_is_the_cause_in_words() {
     assert_eq!(json["kind"], "notification_received");
     assert_eq!((&json["code"], &json["text"]), (&6.into(), &"maint".into()));
     let received = &scene.observer.totals().wire["n1"].notifications.received;
-    assert_eq!(received[&Some((6, 2))], 1);
+    assert_eq!(received[&(Some(6), Some(2))], 1);
 }
 
 #[test]

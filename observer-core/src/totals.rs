@@ -51,8 +51,9 @@ pub struct Totals {
 pub struct WireTotals {
     /// Messages of known peers' connections.
     pub messages: Sides<MessageCounts>,
-    /// NOTIFICATIONs by code and subcode; a pair that the registry does not know is none.
-    pub notifications: Sides<BTreeMap<Option<(u8, u8)>, u64>>,
+    /// NOTIFICATIONs by code and subcode, those that the registry does not know as none; every pair
+    /// that it knows is there.
+    pub notifications: Sides<BTreeMap<NotificationKey, u64>>,
     /// Things wrong in messages; every label of [`DecodeErrorKind::LABELS`] is there.
     pub decode_errors: BTreeMap<&'static str, u64>,
     /// Segments.
@@ -62,6 +63,9 @@ pub struct WireTotals {
     /// Between two KEEPALIVEs received on one connection.
     pub keepalive_interval: Histogram,
 }
+
+/// A NOTIFICATION's code and subcode; what the registry does not know is none.
+pub type NotificationKey = (Option<u8>, Option<u8>);
 
 /// What became of segments.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -86,9 +90,18 @@ pub struct TapTotals {
 
 impl Default for WireTotals {
     fn default() -> Self {
+        let known = iana::notifications().flat_map(|(code, subcode)| {
+            let code = Some(code);
+            [(code, Some(subcode)), (code, None)]
+        });
+        let notifications: BTreeMap<NotificationKey, u64> =
+            known.chain([(None, None)]).map(|key| (key, 0)).collect();
         Self {
             messages: Sides::default(),
-            notifications: Sides::default(),
+            notifications: Sides {
+                sent: notifications.clone(),
+                received: notifications,
+            },
             decode_errors: DecodeErrorKind::LABELS
                 .into_iter()
                 .map(|label| (label, 0))
@@ -106,11 +119,15 @@ impl WireTotals {
         direction: Direction,
         notification: &NotificationFacts,
     ) {
-        let pair = (notification.code, notification.subcode);
-        let known = iana::error_code::name(pair.0).is_some()
-            && (pair.1 == 0 || iana::error_subcode_name(pair.0, pair.1).is_some());
-        let counts = self.notifications.of_mut(direction);
-        *counts.entry(known.then_some(pair)).or_default() += 1;
+        let (code, subcode) = (notification.code, notification.subcode);
+        let known = iana::error_code::name(code).is_some();
+        let specific = subcode == 0 || iana::error_subcode_name(code, subcode).is_some();
+        let key = (
+            known.then_some(code),
+            (known && specific).then_some(subcode),
+        );
+        let count = self.notifications.of_mut(direction).entry(key).or_default();
+        *count = count.saturating_add(1);
     }
 }
 
@@ -223,5 +240,15 @@ mod tests {
         assert_eq!(totals.flaps_by_cause["n1"].len(), Cause::LABELS.len());
         assert_eq!(totals.lost.len(), LossStage::ALL.len());
         assert!(totals.lost.values().all(|lost| *lost == 0));
+        let received = &totals.wire["n1"].notifications.received;
+        for key in [
+            (Some(6), Some(2)),
+            (Some(2), Some(11)),
+            (Some(6), None),
+            (None, None),
+        ] {
+            assert_eq!(received.get(&key), Some(&0), "{key:?}");
+        }
+        assert_eq!(received.get(&(Some(6), Some(99))), None);
     }
 }

@@ -1,11 +1,11 @@
 //! Peers as users see them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     address::PeerAddress,
-    bgp::OpenFacts,
-    bgp_view::BgpView,
+    bgp::{Family, OpenFacts},
+    bgp_view::{BgpView, ConversationView},
     connection::{Connection, UNANSWERED},
     exchange::{Exchange, Sides},
     hold::HoldTimer,
@@ -74,7 +74,10 @@ impl Node {
                 .iter()
                 .map(|live| live.view(session.carrier == Some(live.socket.id)))
                 .collect(),
-            bgp: bgp(&peer.exchange, shown, carrier.is_some(), now),
+            bgp: BgpView {
+                tapped: !self.tapped.is_empty(),
+                ..bgp(&peer.exchange, shown, carrier.is_some(), now)
+            },
         }
     }
 }
@@ -87,8 +90,11 @@ fn bgp(exchange: &Exchange, shown: Option<&Connection>, up: bool, now: Timestamp
     let hold = wire.and_then(Wire::hold);
     let secs = |hold: Duration| u16::try_from(hold.as_secs()).ok();
     let keepalive_at = wire.map(|wire| wire.signs.keepalive_at).unwrap_or_default();
+    let conversation = wire.map(Wire::view).unwrap_or_default();
     BgpView {
-        conversation: wire.map(Wire::view).unwrap_or_default(),
+        tapped: false,
+        conversation,
+        inference: wire.map(Wire::inference).unwrap_or_default(),
         hold_time_secs: hold.and_then(secs),
         keepalive_secs: hold.and_then(|hold| secs(hold / 3)),
         keepalive_age_seconds: Sides {
@@ -102,8 +108,10 @@ fn bgp(exchange: &Exchange, shown: Option<&Connection>, up: bool, now: Timestamp
         messages: exchange.messages,
         opens: exchange.opens.clone(),
         notifications: exchange.notifications.clone(),
-        prefixes: exchange.rib.prefixes(),
-        stale_prefixes: exchange.rib.stale(),
+        prefixes: of_families(exchange, exchange.rib.prefixes()),
+        prefixes_complete: !exchange.rib.partial
+            && (!up || conversation == ConversationView::Complete),
+        stale_prefixes: of_families(exchange, exchange.rib.stale()),
         announcements: exchange.rib.announcements,
         withdrawals: exchange.rib.withdrawals,
         replacements: exchange.rib.replacements,
@@ -113,8 +121,21 @@ fn bgp(exchange: &Exchange, shown: Option<&Connection>, up: bool, now: Timestamp
             .iter()
             .map(|(kind, count)| ((*kind).to_owned(), *count))
             .collect(),
+        malformed_updates: exchange.malformed_updates,
         graceful_restart: restart::view(exchange, wire.filter(|_| up), now),
     }
+}
+
+/// `counts`, with a 0 for each family that both OPENs name and whose prefixes are read.
+fn of_families(exchange: &Exchange, mut counts: BTreeMap<Family, u64>) -> BTreeMap<Family, u64> {
+    if let (Some(ours), Some(theirs)) = (&exchange.opens.sent, &exchange.opens.received) {
+        for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+            if ours.speaks(family) && theirs.speaks(family) {
+                counts.entry(family).or_default();
+            }
+        }
+    }
+    counts
 }
 
 fn rtt_seconds(connection: &Connection) -> Option<f64> {

@@ -12,7 +12,7 @@ use crate::{
     bgp::OpenFacts,
     bgp_view::ConversationView,
     connection::Connection,
-    conversation::{Conversation, ConversationConfig, Direction, Observation},
+    conversation::{Conversation, ConversationConfig, Direction, Inference, Observation},
     exchange::{MessageCounts, Sides},
     peer::SessionState,
     stream::{Release, StreamConfig},
@@ -230,7 +230,16 @@ impl Wire {
     /// Whether its messages decide what state the session is in: read from the beginning, without a
     /// hole.
     pub const fn is_telling(&self) -> bool {
-        self.signs.begun && !self.signs.broken
+        self.signs.is_telling()
+    }
+
+    /// What each side's UPDATEs had to tell because OPENs were not seen.
+    pub fn inference(&self) -> Sides<Inference> {
+        let of = |way| self.conversation.counters(way).inference.clone();
+        Sides {
+            sent: of(Direction::AToB),
+            received: of(Direction::BToA),
+        }
     }
 
     /// Whether the tap has still to show how the connection ends.
@@ -276,6 +285,11 @@ impl Wire {
 }
 
 impl Signs {
+    /// As [`Wire::is_telling`].
+    pub const fn is_telling(&self) -> bool {
+        self.begun && !self.broken
+    }
+
     /// A KEEPALIVE was seen at `at`; one before both OPENs is none (RFC 4271 §8.2.2, event 26 in
     /// OpenSent).
     pub fn keep_alive(&mut self, at: Timestamp, direction: Direction) {

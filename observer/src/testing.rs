@@ -1,9 +1,13 @@
 //! Views that tests of several sinks show.
 
+use std::collections::BTreeMap;
+
 use observer_core::{
-    bgp_view::BgpView,
+    bgp::{AddPathFamily, AddPathMode, Family, OpenFacts, RestartFacts, RestartFamily},
+    bgp_view::{BgpView, ConversationView, GracefulRestartView},
     cause::Cause,
     event::PeerType,
+    exchange::{MalformedUpdates, MessageCounts, Sides},
     peer::{ConnectionView, Flap, KnownBy, PeerView, SessionState},
 };
 
@@ -92,5 +96,97 @@ pub fn flap(node: &str, peer: &str) -> Flap {
         cause: Cause::FinReceived,
         cause_text: Cause::FinReceived.to_string(),
         evidence: vec!["ESTABLISHED to CLOSE_WAIT".to_owned()],
+    }
+}
+
+/// A peer of `node` whose messages were read from the first OPEN on.
+pub fn read(node: &str, peer: &str) -> PeerView {
+    let family = Family::IPV4_UNICAST;
+    let counted = |update, keepalive| MessageCounts {
+        open: 1,
+        update,
+        keepalive,
+        ..MessageCounts::default()
+    };
+    PeerView {
+        bgp: BgpView {
+            tapped: true,
+            conversation: ConversationView::Complete,
+            hold_time_secs: Some(240),
+            keepalive_secs: Some(80),
+            keepalive_age_seconds: Sides {
+                sent: Some(3.5),
+                received: Some(12.0),
+            },
+            hold_margin: Some(0.95),
+            messages: Sides {
+                sent: counted(2, 7),
+                received: counted(4, 8),
+            },
+            opens: Sides {
+                sent: Some(open("10.0.0.1", 240)),
+                received: Some(OpenFacts {
+                    route_refresh: false,
+                    ..open("10.0.0.2", 180)
+                }),
+            },
+            prefixes: BTreeMap::from([(family, 3)]),
+            prefixes_complete: true,
+            stale_prefixes: BTreeMap::from([(family, 0)]),
+            announcements: 5,
+            withdrawals: 2,
+            end_of_rib_seconds: Some(0.25),
+            malformed_updates: Sides {
+                received: MalformedUpdates {
+                    treat_as_withdraw: 1,
+                    ..MalformedUpdates::default()
+                },
+                ..Sides::default()
+            },
+            graceful_restart: Some(restart()),
+            ..BgpView::default()
+        },
+        ..up(node, peer)
+    }
+}
+
+/// Calico's OPEN.
+fn open(id: &str, hold_secs: u16) -> OpenFacts {
+    let family = Family::IPV4_UNICAST;
+    OpenFacts {
+        my_as: 64_512,
+        four_octet_as: Some(64_512),
+        hold_secs,
+        bgp_id: id.parse().ok(),
+        capabilities: vec![1, 2, 64, 65, 69],
+        families: vec![family],
+        route_refresh: true,
+        add_path: vec![AddPathFamily {
+            family,
+            mode: AddPathMode::Both,
+        }],
+        restart: Some(RestartFacts {
+            restart_secs: 120,
+            families: vec![RestartFamily {
+                family,
+                forwarding: true,
+            }],
+            ..RestartFacts::default()
+        }),
+        ..OpenFacts::default()
+    }
+}
+
+fn restart() -> GracefulRestartView {
+    GracefulRestartView {
+        negotiated: true,
+        restart_secs: 120,
+        restarted: false,
+        notification: false,
+        families: BTreeMap::from([(Family::IPV4_UNICAST, true)]),
+        active: false,
+        active_since: None,
+        expires_in_seconds: None,
+        awaited: Vec::new(),
     }
 }

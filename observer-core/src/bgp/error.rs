@@ -114,6 +114,15 @@ impl Severity {
             Self::SessionReset => "session reset",
         }
     }
+
+    /// The `treatment` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::AttributeDiscard => "attribute_discard",
+            Self::TreatAsWithdraw => "treat_as_withdraw",
+            Self::SessionReset => "session_reset",
+        }
+    }
 }
 
 impl DecodeErrorKind {

@@ -157,6 +157,9 @@ pub mod cease {
     pub const BFD_DOWN: u8 = 10;
 }
 
+/// No subcode that has a name is higher.
+const MAX_SUBCODE: u8 = 11;
+
 /// The registry's name of a NOTIFICATION's subcode under its code. Subcode 0 has none: it says that
 /// nothing more specific is meant (RFC 4271 §4.5).
 pub const fn error_subcode_name(code: u8, subcode: u8) -> Option<&'static str> {
@@ -197,6 +200,15 @@ pub const fn error_subcode_name(code: u8, subcode: u8) -> Option<&'static str> {
         (7, 1) => "Invalid Message Length",
         _ => return None,
     })
+}
+
+/// Every code and subcode of a NOTIFICATION that has a name, subcode 0 of each code included: the
+/// closed set of their labels.
+pub fn notifications() -> impl Iterator<Item = (u8, u8)> {
+    (0..=error_code::SEND_HOLD_TIMER_EXPIRED)
+        .filter(|code| error_code::name(*code).is_some())
+        .flat_map(|code| (0..=MAX_SUBCODE).map(move |subcode| (code, subcode)))
+        .filter(|(code, subcode)| *subcode == 0 || error_subcode_name(*code, *subcode).is_some())
 }
 
 /// The registry's name of a path attribute.

@@ -44,7 +44,7 @@ pub use family::Family;
 pub use header::{HEADER_LENGTH, Header, MARKER, MAX_EXTENDED_LENGTH, MAX_LENGTH, MessageKind};
 pub use nlri::{Nlri, NlriEntry, Prefix};
 pub use notification::{Notification, NotificationFacts};
-pub use open::{AddPathFamily, Open, OpenFacts, RestartFamily};
+pub use open::{AddPathFamily, Open, OpenFacts, RestartFacts, RestartFamily};
 pub use refresh::{RefreshKind, RouteRefresh};
 pub use update::{FamilyCount, Update, UpdateContext, UpdateFacts};
 

@@ -274,6 +274,13 @@ impl OpenFacts {
             .map(|entry| entry.mode)
     }
 
+    /// Whether the sender speaks this family: IPv4 unicast without the multiprotocol capability, too
+    /// (RFC 4760 §8).
+    pub fn speaks(&self, family: Family) -> bool {
+        self.families.contains(&family)
+            || (family == Family::IPV4_UNICAST && self.families.is_empty())
+    }
+
     fn add(&mut self, code: u8, capability: Capability<'_>) {
         match capability {
             Capability::Multiprotocol(family) => self.families.push(family),

@@ -3,20 +3,23 @@
 //! Names and labels are DESIGN §4's. The alert of every Calico guide reads
 //! `calico_bgp_peers_state`, so that one comes first.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod page;
+mod wire;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
 use anyhow::{Context, Result};
 use observer_core::{
     cause::Cause,
     event::{Fact, LossStage, forwarding::Forwarding},
-    observer::Histogram,
     peer::PeerView,
 };
-use prometheus::{
-    TextEncoder,
-    proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
-};
+use prometheus::TextEncoder;
 
+use self::page::{Labels, Page, float};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
@@ -119,7 +122,9 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
     let mut page = Page::default();
     if !scene.blind {
         peers(&mut page, &snapshot.peers);
+        wire::peers(&mut page, &snapshot.peers);
         nodes(&mut page, snapshot);
+        wire::nodes(&mut page, &snapshot.totals);
     }
     agent(&mut page, snapshot, scene);
     TextEncoder::new()
@@ -281,11 +286,12 @@ fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
     );
     page.counter(
         "bgp_observer_decode_errors_total",
-        "Records that made no sense, by kind.",
-        [(
+        "Kernel records and BGP messages that made no sense, by what is wrong.",
+        iter::once((
             here(vec![("kind", "ring_record".to_owned())]),
             float(lost(LossStage::Decode)),
-        )],
+        ))
+        .chain(wire::decode_errors(totals)),
     );
     page.gauge(
         "bgp_observer_build_info",
@@ -293,8 +299,6 @@ fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
         [(here(vec![("version", scene.version.to_owned())]), 1.0)],
     );
 }
-
-type Labels = Vec<(&'static str, String)>;
 
 /// The labels of a peer's series.
 fn of(peer: &PeerView) -> Labels {
@@ -308,108 +312,6 @@ fn seconds(time: jiff::Timestamp) -> f64 {
     )]
     let millis = time.as_millisecond() as f64;
     millis / 1_000.0
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "Prometheus counts in floating point"
-)]
-const fn float(count: u64) -> f64 {
-    count as f64
-}
-
-/// Metric families in the order in which they are shown; families without series are left out.
-#[derive(Default)]
-struct Page {
-    families: Vec<MetricFamily>,
-}
-
-impl Page {
-    fn gauge(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, f64)>) {
-        let metrics = series.into_iter().map(|(labels, value)| {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            let mut metric = Metric::from_label(pairs(labels));
-            metric.set_gauge(gauge);
-            metric
-        });
-        self.family(name, help, MetricType::GAUGE, metrics.collect());
-    }
-
-    /// Only those series that have a value.
-    fn some_gauge(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = (Labels, Option<f64>)>,
-    ) {
-        let known = series
-            .into_iter()
-            .filter_map(|(labels, value)| Some((labels, value?)));
-        self.gauge(name, help, known);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, f64)>) {
-        let metrics = series.into_iter().map(|(labels, value)| {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            let mut metric = Metric::from_label(pairs(labels));
-            metric.set_counter(counter);
-            metric
-        });
-        self.family(name, help, MetricType::COUNTER, metrics.collect());
-    }
-
-    fn histogram<'a>(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = (Labels, &'a Histogram)>,
-    ) {
-        let metrics = series.into_iter().map(|(labels, histogram)| {
-            let mut cumulative = 0;
-            let mut buckets = Vec::new();
-            for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
-                cumulative += count;
-                let mut bucket = Bucket::default();
-                bucket.set_upper_bound(*bound);
-                bucket.set_cumulative_count(cumulative);
-                buckets.push(bucket);
-            }
-            let mut shown = prometheus::proto::Histogram::default();
-            shown.set_bucket(buckets);
-            shown.set_sample_count(histogram.counts.iter().sum());
-            shown.set_sample_sum(histogram.sum);
-            let mut metric = Metric::from_label(pairs(labels));
-            metric.set_histogram(shown);
-            metric
-        });
-        self.family(name, help, MetricType::HISTOGRAM, metrics.collect());
-    }
-
-    fn family(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
-        if metrics.is_empty() {
-            return;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(name.to_owned());
-        family.set_help(help.to_owned());
-        family.set_field_type(kind);
-        family.set_metric(metrics);
-        self.families.push(family);
-    }
-}
-
-fn pairs(labels: Labels) -> Vec<LabelPair> {
-    labels
-        .into_iter()
-        .map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name(name.to_owned());
-            pair.set_value(value);
-            pair
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ Every metric of `/metrics`, from the text that the agent itself serves; a test w
 |---|---|---|---|
 ";
 /// Labels whose values are a closed set, told below the table.
-const CLOSED: [&str; 4] = ["cause", "direction", "stage", "state"];
+const CLOSED: [&str; 6] = ["cause", "direction", "fate", "stage", "state", "treatment"];
 
 /// A family as the scrape tells it.
 #[derive(Default)]

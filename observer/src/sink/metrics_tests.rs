@@ -1,7 +1,7 @@
-use observer_core::observer::Totals;
+use observer_core::observer::{Histogram, Totals, WireTotals};
 
 use super::*;
-use crate::testing::{down, up};
+use crate::testing::{down, read, up};
 
 fn sources() -> Vec<SourceStatus> {
     let probe = SourceStatus {
@@ -21,7 +21,11 @@ fn sources() -> Vec<SourceStatus> {
 
 fn snapshot() -> Snapshot {
     Snapshot {
-        peers: vec![up("a", "10.0.0.2"), down("a", "fd00::3")],
+        peers: vec![
+            up("a", "10.0.0.2"),
+            down("a", "fd00::3"),
+            read("a", "10.0.0.4"),
+        ],
         totals: Totals {
             flaps_by_cause: BTreeMap::from([(
                 "a".to_owned(),
@@ -38,10 +42,29 @@ fn snapshot() -> Snapshot {
                     sum: 0.5,
                 },
             )]),
-            ..Totals::default()
+            ..tapped()
         },
         events: BTreeMap::from([("tcp_state", 5)]),
     }
+}
+
+fn tapped() -> Totals {
+    Totals {
+        wire: BTreeMap::from([("a".to_owned(), wire())]),
+        ..Totals::default()
+    }
+}
+
+fn wire() -> WireTotals {
+    let mut wire = WireTotals::default();
+    let received = &mut wire.notifications.received;
+    received.insert((Some(6), Some(2)), 3);
+    received.insert((Some(6), None), 1);
+    received.insert((None, None), 4);
+    wire.tap.transit = 5;
+    wire.tap.conflicts = 1;
+    wire.decode_errors.insert("attribute", 2);
+    wire
 }
 
 pub(super) fn text(blind: bool) -> String {
@@ -119,7 +142,10 @@ fn counters_that_alerts_use_exist_before_anything_happened() {
 #[test]
 fn every_fact_has_a_counter_from_the_start() {
     let events = no_events();
-    assert_eq!(events.len(), EVENT_KINDS.len() + 1);
+    assert_eq!(
+        events.len(),
+        EVENT_KINDS.len() + Forwarding::KINDS.len() + 1
+    );
     assert!(events.contains_key(event_kind(&Fact::Tick)));
     assert!(events.contains_key(event_kind(&Fact::Strangers { connections: 1 })));
 }
@@ -144,4 +170,46 @@ fn label_values_are_escaped() {
         "{shown}"
     );
     assert!(!shown.lines().any(|line| line.starts_with("fake")));
+}
+
+#[test]
+fn a_node_whose_packets_are_not_read_shows_no_counts_of_them() {
+    let mut unread = read("a", "10.0.0.4");
+    unread.bgp.tapped = false;
+    let mut midway = read("a", "10.0.0.5");
+    midway.bgp.prefixes_complete = false;
+    let mut lost = read("a", "10.0.0.6");
+    lost.up = false;
+    let snapshot = Snapshot {
+        peers: vec![unread, midway, lost],
+        ..Snapshot::default()
+    };
+    let scene = Scene {
+        node: "a",
+        sources: &[],
+        blind: false,
+        version: "1",
+    };
+    let shown = render(&snapshot, &scene).unwrap();
+    let has = |name: &str, peer: &str| {
+        let start = format!("bgp_observer_{name}{{node=\"a\",peer=\"{peer}\"");
+        shown.lines().any(|line| line.starts_with(&start))
+    };
+    for (name, midway, lost) in [
+        ("messages_total", true, true),
+        ("announcements_total", true, true),
+        ("graceful_restart_active", true, true),
+        ("prefixes", false, true),
+        ("stale_prefixes", false, true),
+        ("keepalive_age_seconds", true, false),
+        ("hold_time_seconds", true, false),
+        ("hold_margin_ratio", true, false),
+    ] {
+        let found = (
+            has(name, "10.0.0.4"),
+            has(name, "10.0.0.5"),
+            has(name, "10.0.0.6"),
+        );
+        assert_eq!(found, (false, midway, lost), "{name}");
+    }
 }
