@@ -113,12 +113,12 @@ impl Routes {
         let socket = handle.run_in(Rtnetlink::open)??;
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let wake = Arc::new(wake);
-        let (wishes, wished) = std_mpsc::channel();
+        let (wishes, to_hear) = std_mpsc::channel();
         let work = Work {
             netns,
             socket,
             wake: Arc::clone(&wake),
-            wished,
+            to_hear,
             sender: self.sender.clone(),
             quiet: self.failed.remove(&netns).unwrap_or_else(boottime_now),
             events: Vec::new(),
@@ -182,7 +182,7 @@ struct Work {
     netns: NetnsId,
     socket: Rtnetlink,
     wake: Arc<EventFd>,
-    wished: std_mpsc::Receiver<Wish>,
+    to_hear: std_mpsc::Receiver<Wish>,
     sender: mpsc::Sender<News>,
     /// When the socket was last found empty: what is read next happened after it.
     quiet: Timestamp,
@@ -267,7 +267,7 @@ impl Work {
         // Nothing to read is no failure.
         let _ = self.wake.read();
         loop {
-            match self.wished.try_recv() {
+            match self.to_hear.try_recv() {
                 Ok(Wish::Dump { ipv6, since }) => self.want(ipv6, since),
                 Err(std_mpsc::TryRecvError::Empty) => return Ok(()),
                 Err(std_mpsc::TryRecvError::Disconnected) => return Err(Stop::Asked),

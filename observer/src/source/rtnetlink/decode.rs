@@ -1,4 +1,8 @@
 //! rtnetlink's messages as facts. Knows nothing of sockets.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "rtnetlink says much that does not concern routes, and more with each kernel"
+)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
