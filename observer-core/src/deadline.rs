@@ -27,6 +27,14 @@ pub(crate) enum Due {
     Silence(NetnsId, PeerAddress),
     /// A namespace's sockets have to be dumped again.
     Resync(NetnsId),
+    /// An incident is to be looked at.
+    Incident(u64),
+    /// An incident's targets are to be probed.
+    Echo(u64),
+    /// A namespace's routes that are gone without an incident have waited for long enough.
+    Gone(NetnsId),
+    /// A namespace's peers are to be probed though nothing is wrong.
+    Baseline(NetnsId),
     /// Losses that were held back have to be told.
     Losses(LossStage),
 }

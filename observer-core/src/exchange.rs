@@ -158,6 +158,8 @@ pub(crate) struct Exchange {
     /// Stale routes that End-of-RIBs dropped in this restart.
     pub swept: u64,
     pub end_of_rib: Option<Duration>,
+    /// It announced others' routes (RFC 4456): a route reflector.
+    pub reflects: bool,
 }
 
 /// Observations of one connection while they are taken in.
@@ -256,6 +258,7 @@ impl Listening<'_> {
         exchange.rib.partial |= !signs.is_telling();
         let refused = exchange.rib.update(facts, self.room, &mut self.learned);
         self.refused = self.refused.saturating_add(refused);
+        exchange.reflects |= facts.originator.is_some() || !facts.cluster_list.is_empty();
         let Some(family) = facts.end_of_rib else {
             return;
         };

@@ -241,6 +241,36 @@ impl Rib {
         self.complete.clear();
     }
 
+    /// Some prefixes, at most `count` of each address family.
+    pub fn sample(&self, count: usize) -> Vec<Prefix> {
+        let v4 = |table: &Table| {
+            let of = |(bits, _, length): &Key4| Prefix {
+                address: IpAddr::V4((*bits).into()),
+                length: *length,
+            };
+            table.v4.keys().map(of).take(count).collect::<Vec<_>>()
+        };
+        let v6 = |table: &Table| {
+            let of = |(words, _, length): &Key6| Prefix {
+                address: IpAddr::V6(
+                    words
+                        .iter()
+                        .fold(0, |bits, word| bits << 32 | u128::from(*word))
+                        .into(),
+                ),
+                length: *length,
+            };
+            table.v6.keys().map(of).take(count).collect::<Vec<_>>()
+        };
+        let unicast = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+        let tables = unicast.iter().filter_map(|family| self.tables.get(family));
+        let mut sample: Vec<Prefix> = tables
+            .flat_map(|table| v4(table).into_iter().chain(v6(table)))
+            .collect();
+        sample.dedup();
+        sample
+    }
+
     /// Routes by family.
     pub fn prefixes(&self) -> BTreeMap<Family, u64> {
         self.count(Table::len)

@@ -12,11 +12,15 @@ use crate::{
     evidence::Clue,
     exchange::deconfigures,
     node::{LINGER, Naming, Node, Peer, pause_after, phase},
+    notice::{Falling, Notice},
     peer::{KnownBy, SessionState},
     session::Subject,
     turn::Turn,
     wire::state_by,
 };
+
+/// Prefixes that are told of a session that falls.
+const SAMPLE: usize = 4;
 
 impl Node {
     /// A connection made a step.
@@ -199,6 +203,14 @@ impl Node {
             .filter(|other| **other != id)
             .filter_map(|other| self.connections.get(other));
         let state = state_without_session(others, peer.tried);
+        turn.notices.push(Notice::Falling(Falling {
+            netns: self.netns,
+            peer: address,
+            earliest: turn.earliest,
+            latest: turn.at,
+            prefixes: peer.exchange.rib.sample(SAMPLE),
+            announced: u64::try_from(peer.exchange.rib.len()).unwrap_or(u64::MAX),
+        }));
         peer.session.lose(turn, subject, state);
         let due = turn.at.after(turn.config.cause_wait());
         turn.deadlines.set(Due::Cause(self.netns, address), due);

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     check,
-    config::{Config, DEFAULT_SOCKET, Settings},
+    config::{Config, DEFAULT_SOCKET, Settings, Span},
     replay, run, show, terminal,
 };
 
@@ -39,10 +39,14 @@ enum Command {
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
     /// Show the routes of BIRD and Felix: what is announced against what the kernel has
-    Routes(RoutesArgs),
+    Routes(show::routes::RoutesArgs),
     /// Show the way of a packet: route, next hop, neighbour, and whose session it hangs on; exits 3
     /// when it does not arrive
-    Path(PathArgs),
+    Path(show::path::PathArgs),
+    /// Show the incidents: what fell, what it cost, for how long
+    Incidents(IncidentsArgs),
+    /// Tell one incident from its beginning
+    Incident(IncidentArgs),
     /// Show the changes that follow from a recorded events file, or the BGP conversations in a
     /// capture file (pcap or pcapng, also gzipped); needs no agent and no root
     Replay(ReplayArgs),
@@ -136,8 +140,18 @@ pub struct EventsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only changes after this number [default: all that the agent remembers]
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", conflicts_with_all = ["from", "until", "peer"])]
     pub since: Option<u64>,
+    /// From the store, earlier runs included: not before this, like 1h (ago) or
+    /// 2026-01-31T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    pub from: Option<jiff::Timestamp>,
+    /// From the store: not after this
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    pub until: Option<jiff::Timestamp>,
+    /// From the store: only of this peer, an address or a node's name
+    #[arg(long, value_name = "PEER", conflicts_with = "follow")]
+    pub peer: Option<String>,
     /// Form of the output; json is one object per line
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
@@ -154,47 +168,45 @@ pub struct FlapsArgs {
     pub output: Format,
 }
 
-/// Flags of `routes`.
+/// Flags of `incidents`.
 #[derive(Args, Clone, Debug)]
-pub struct RoutesArgs {
-    /// Only routes that hang on this peer's session: its address or its node's name
+pub struct IncidentsArgs {
+    /// Only those that were opened in this last time, like 1h or 7d
+    #[arg(long, value_name = "SPAN")]
+    pub since: Option<Span>,
+    /// Only of this peer: its address or its node's name
     #[arg(long, value_name = "PEER")]
     pub peer: Option<String>,
-    /// Only routes of this prefix or address: those in it, and those that cover it
-    #[arg(long, value_name = "PREFIX")]
-    pub prefix: Option<String>,
-    /// Only routes of this protocol: bird, felix, kernel, boot … or a number
-    #[arg(long, value_name = "PROTOCOL")]
-    pub owner: Option<String>,
-    /// Routes of all protocols
+    /// Only with this verdict
+    #[arg(long, value_name = "VERDICT", value_parser = VERDICTS)]
+    pub verdict: Option<String>,
+    /// Only those that are not over
     #[arg(long)]
-    pub all: bool,
-    /// Only routes that are missing, lost or stray
-    #[arg(long)]
-    pub wrong: bool,
-    /// Only routes of this observed node
-    #[arg(long, value_name = "NODE")]
-    pub node: Option<String>,
-    /// So many at most
-    #[arg(long, value_name = "NUMBER", default_value_t = 1_000)]
-    pub limit: usize,
+    pub open: bool,
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
 }
 
-/// Flags of `path`.
+const VERDICTS: [&str; 7] = [
+    "graceful",
+    "micro_gap",
+    "routes_lost",
+    "reachability_lost",
+    "blackholed",
+    "no_impact",
+    "decommissioned",
+];
+
+/// Flags of `incident`.
 #[derive(Args, Clone, Debug)]
-pub struct PathArgs {
-    /// Destination; source if two addresses are given
-    #[arg(value_name = "[SRC] DST")]
-    pub first: IpAddr,
-    /// Destination
-    #[arg(value_name = "DST", hide = true)]
-    pub second: Option<IpAddr>,
-    /// Begin at this observed node [default: where SRC is, else the first]
-    #[arg(long, value_name = "NODE")]
-    pub node: Option<String>,
+pub struct IncidentArgs {
+    /// Its id, as `incidents` shows it, or `last`
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Write this to it first
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
@@ -303,9 +315,21 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
         Command::Flaps(args) => show::flaps::show(&socket, args),
         Command::Routes(args) => show::routes::show(&socket, args),
         Command::Path(args) => show::path::show(&socket, args),
+        Command::Incidents(args) => show::incidents::list(&socket, args),
+        Command::Incident(args) => show::incidents::one(&socket, args),
         Command::Replay(args) => replay::replay(args),
         Command::Peers(PeersCommand::Forget(args)) => show::forget::forget(&socket, args),
     }
+}
+
+/// A moment as people write it: how long ago, or a time with its offset.
+pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(Span(ago)) = text.parse() {
+        return Ok(jiff::Timestamp::now() - ago);
+    }
+    text.parse().map_err(|_| {
+        format!("'{text}' is no time; write it like 1h (ago), 7d or 2026-01-31T10:00:00Z")
+    })
 }
 
 /// `text` as an address, with or without the `%interface` of a link-local one.

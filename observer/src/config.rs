@@ -13,15 +13,21 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use observer_abi::MAX_PORTS;
 use observer_core::config::CoreConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::cli::BadUsage;
+use crate::{cli::BadUsage, store::Limits};
 
 /// Where the unix socket is unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/bgp-observer/api.sock";
+/// How much the store keeps unless told otherwise.
+const RETENTION: Span = Span(Duration::from_hours(90 * 24));
+const STORE_MAX_SIZE: Size = Size(256 << 20);
+/// Smaller than this a store holds nothing worth having.
+const STORE_MIN_SIZE: u64 = 1 << 20;
 /// The port that always means BGP.
 const BGP_PORT: u16 = 179;
 
@@ -59,6 +65,15 @@ pub struct Settings {
     /// Where known peers are remembered [default: /var/lib/bgp-observer]
     #[arg(long, env = "BGP_OBSERVER_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+
+    /// How long changes and closed incidents are kept, like 90d [default: 90d]
+    #[arg(long, env = "BGP_OBSERVER_RETENTION", value_name = "DURATION")]
+    pub retention: Option<Span>,
+
+    /// How big the store may grow before its oldest records are deleted, like 256MiB
+    /// [default: 256MiB]
+    #[arg(long, env = "BGP_OBSERVER_STORE_MAX_SIZE", value_name = "SIZE")]
+    pub store_max_size: Option<Size>,
 
     /// Address of /metrics, /healthz and /readyz, or off [default: [::]:9742, IPv4 included]
     #[arg(long, env = "BGP_OBSERVER_METRICS_LISTEN", value_name = "ADDR|off")]
@@ -135,6 +150,8 @@ impl Settings {
             node: self.node.or(under.node),
             port: listed(self.port, under.port),
             state_dir: self.state_dir.or(under.state_dir),
+            retention: self.retention.or(under.retention),
+            store_max_size: self.store_max_size.or(under.store_max_size),
             metrics_listen: self.metrics_listen.or(under.metrics_listen),
             api_listen: self.api_listen.or(under.api_listen),
             tls_cert: self.tls_cert.or(under.tls_cert),
@@ -164,6 +181,10 @@ pub struct Config {
     pub port: Vec<u16>,
     /// Where known peers are remembered.
     pub state_dir: PathBuf,
+    /// How long changes and closed incidents are kept.
+    pub retention: Span,
+    /// How big the store may grow.
+    pub store_max_size: Size,
     /// The metrics listener.
     pub metrics_listen: Listen,
     /// The API listener.
@@ -212,6 +233,8 @@ impl Config {
             state_dir: settings
                 .state_dir
                 .unwrap_or_else(|| "/var/lib/bgp-observer".into()),
+            retention: settings.retention.unwrap_or(RETENTION),
+            store_max_size: settings.store_max_size.unwrap_or(STORE_MAX_SIZE),
             metrics_listen: settings
                 .metrics_listen
                 .unwrap_or(Listen::At(SocketAddr::new(
@@ -289,6 +312,14 @@ impl Config {
             ports: self.ports(),
             forget_after_secs: self.forget_after.0.as_secs(),
             ..CoreConfig::default()
+        }
+    }
+
+    /// How much of it the store keeps.
+    pub const fn store_limits(&self) -> Limits {
+        Limits {
+            retention: self.retention.0,
+            max_size: self.store_max_size.0,
         }
     }
 
@@ -451,6 +482,38 @@ impl fmt::Display for Span {
     }
 }
 
+/// A number of octets as people write it: `256MiB`, `1 GB`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.parse::<ByteSize>();
+        let ByteSize(octets) =
+            size.map_err(|_| format!("'{text}' is no size; write it like 256MiB or 1GB"))?;
+        if octets < STORE_MIN_SIZE {
+            return Err(format!("'{text}' is less than 1MiB"));
+        }
+        Ok(Self(octets))
+    }
+}
+
+impl fmt::Display for Size {
+    /// In the largest unit in which it is a whole number, for it is read again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let whole = units
+            .iter()
+            .find(|(shift, _)| self.0.trailing_zeros() >= *shift);
+        match whole {
+            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
 /// Form of the log.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -480,7 +543,7 @@ macro_rules! string_in_file {
     )*};
 }
 
-string_in_file!(NetnsSpec, Listen, Span);
+string_in_file!(NetnsSpec, Listen, Size, Span);
 
 #[cfg(test)]
 #[path = "config_tests.rs"]

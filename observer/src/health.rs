@@ -60,6 +60,18 @@ impl SourceStatus {
         }
     }
 
+    /// The store of the agent; `reason` is why it does not work.
+    pub fn store(reason: Option<String>) -> Self {
+        Self {
+            name: "store".to_owned(),
+            kind: "sqlite".to_owned(),
+            node: None,
+            running: reason.is_none(),
+            reason,
+            lost_without: "incidents, flaps and changes from before the agent's start".to_owned(),
+        }
+    }
+
     /// The packet tap in a node's namespace; `reason` is why it does not work.
     pub fn tap(node: &str, reason: Option<String>) -> Self {
         Self {

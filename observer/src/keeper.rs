@@ -13,6 +13,7 @@ use observer_core::{
     Observer,
     change::{Change, ChangeRecord, Output, Request},
     event::{Event, Fact, LossStage},
+    incident::{Incident, record::Verdict},
     observer::Totals,
     peer::{Flap, PeerView},
     route_view::{FibView, PathView, RouteFilter, RoutesView},
@@ -33,6 +34,7 @@ use crate::{
     sockets::{Asker, Question},
     source::clock::{boottime_now, wall_offset},
     state_dir::{SavedNodes, StateDir},
+    store::Store,
 };
 
 /// Changes that are remembered for `events`.
@@ -74,6 +76,8 @@ pub struct Snapshot {
     pub forwarding: Vec<FibView>,
     /// Events applied, by kind.
     pub events: BTreeMap<&'static str, u64>,
+    /// By node and verdict so far: incidents that are open.
+    pub open_incidents: BTreeMap<(String, Verdict), u64>,
 }
 
 /// A question to the task, with where the answer goes.
@@ -88,6 +92,7 @@ enum Ask {
         IpAddr,
         oneshot::Sender<Option<PathView>>,
     ),
+    Incidents(oneshot::Sender<Vec<Incident>>),
     Events(u64, oneshot::Sender<Page>),
     Forget(Option<String>, IpAddr, oneshot::Sender<Vec<Forgotten>>),
     Tell(Vec<Fact>),
@@ -133,6 +138,11 @@ impl Keeper {
             .await
     }
 
+    /// Incidents that are open, and closed ones that are remembered, oldest first.
+    pub async fn incidents(&self) -> Result<Vec<Incident>> {
+        self.ask(Ask::Incidents).await
+    }
+
     /// All remembered changes after `since`, and a subscription to what follows.
     pub async fn events(&self, since: u64) -> Result<Page> {
         self.ask(|reply| Ask::Events(since, reply)).await
@@ -176,6 +186,8 @@ pub struct Parts {
     pub recorder: Option<Recorder>,
     /// Where peers are remembered, if they can be.
     pub state_dir: Option<StateDir>,
+    /// Where changes and incidents are kept.
+    pub store: Option<Store>,
     /// Saved peers of nodes that this run does not observe: kept as they are.
     pub others: SavedNodes,
     /// What the core is told first.
@@ -201,6 +213,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         asker: parts.asker,
         recorder: parts.recorder,
         saver: Saver::new(parts.state_dir, parts.others),
+        store: parts.store,
         health: parts.health,
     };
     task.sample_wall(true);
@@ -228,6 +241,7 @@ struct Task {
     asker: Asker,
     recorder: Option<Recorder>,
     saver: Saver,
+    store: Option<Store>,
     health: Health,
 }
 
@@ -316,8 +330,12 @@ impl Task {
 
     fn publish(&mut self, record: ChangeRecord) {
         sink::log::tell(&record);
+        sink::lines::tell(&record);
         self.saver.dirty = true;
         let record = Arc::new(record);
+        if let Some(store) = &self.store {
+            store.keep(&record);
+        }
         if self.remembered.len() >= REMEMBERED {
             self.remembered.pop_front();
         }
@@ -365,6 +383,10 @@ impl Task {
         if refused > 0 {
             self.lost(LossStage::SockDiag, refused);
         }
+        let unkept = self.store.as_ref().map_or(0, Store::take_lost);
+        if unkept > 0 {
+            self.lost(LossStage::Store, unkept);
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.flush();
             let lost = recorder.take_lost();
@@ -398,6 +420,7 @@ impl Task {
                     totals: self.observer.totals(),
                     forwarding: self.observer.forwarding(self.now.max(boottime_now())),
                     events: self.events.clone(),
+                    open_incidents: self.observer.open_incidents(),
                 });
             }
             Ask::Routes(filter, reply) => {
@@ -411,6 +434,9 @@ impl Task {
             }
             Ask::Flaps(reply) => {
                 let _ = reply.send(self.observer.flaps());
+            }
+            Ask::Incidents(reply) => {
+                let _ = reply.send(self.observer.incidents());
             }
             Ask::Events(since, reply) => {
                 let _ = reply.send(self.page(since));

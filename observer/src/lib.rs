@@ -27,6 +27,7 @@ pub mod sink;
 pub mod sockets;
 pub mod source;
 pub mod state_dir;
+pub mod store;
 pub mod taps;
 pub mod terminal;
 #[cfg(test)]

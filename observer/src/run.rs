@@ -37,6 +37,7 @@ use crate::{
         tap::try_open,
     },
     state_dir::{Loaded, SavedNodes, StateDir},
+    store::{Remembered, Store},
     taps::Taps,
     terminal, tls,
 };
@@ -140,13 +141,15 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
 
     let (kernel, probes) = KernelSource::start(&kernel_options(&config));
     let health = Health::new(&probes);
+    let (store, writing, remembered) =
+        Store::start(&config.state_dir, config.store_limits(), health.clone())?;
     tell_probes(&health);
     if kernel.is_none() {
         refuse_blindness(&config, &probes)?;
     }
 
     let namespaces = Namespaces::new(&config);
-    let (others, first) = first_facts(&namespaces, saved, inventory);
+    let (others, first) = first_facts(&namespaces, saved, remembered, inventory);
     let (asker, replies) = sockets::start(config.ports())?;
     let (queue, batches) = mpsc::channel(intake::QUEUE);
     let (control, wishes) = mpsc::channel(CONTROLS);
@@ -158,6 +161,7 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
         asker: asker.clone(),
         recorder,
         state_dir,
+        store: Some(store.clone()),
         others,
         first,
         health: health.clone(),
@@ -183,6 +187,7 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
         keeper: keeper.clone(),
         health,
         node: Arc::from(node),
+        store: Some(store),
     };
     let socket = listeners.serve(&answers, &mut servers);
     info!(socket = %config.socket.display(), metrics = %config.metrics_listen,
@@ -197,7 +202,11 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
     let _ = stop.send(true);
     reading.await.context("the reading task failed")?;
     drop((keeper, answers));
-    core.await.context("the core's task failed")
+    let ended = core.await.context("the core's task failed");
+    tokio::task::spawn_blocking(|| writing.finish())
+        .await
+        .context("the store's thread failed")?;
+    ended
 }
 
 fn tell_probes(health: &Health) {
@@ -267,6 +276,7 @@ fn open_state(config: &Config) -> (Option<StateDir>, SavedNodes) {
 fn first_facts(
     namespaces: &Namespaces,
     mut saved: SavedNodes,
+    mut remembered: Remembered,
     inventory: Option<Vec<observer_core::event::InventoryPeer>>,
 ) -> (SavedNodes, Vec<Fact>) {
     let mut facts: Vec<Fact> = inventory
@@ -278,6 +288,13 @@ fn first_facts(
             facts.push(Fact::PeersRestored {
                 node: node.to_owned(),
                 peers,
+            });
+        }
+        if let Some(incidents) = remembered.open.remove(node) {
+            facts.push(Fact::IncidentsRestored {
+                node: node.to_owned(),
+                incidents,
+                absent_since: remembered.alive,
             });
         }
     }

@@ -3,6 +3,7 @@
 pub mod events;
 pub mod flaps;
 pub mod forget;
+pub mod incidents;
 pub mod path;
 pub mod routes;
 pub mod status;

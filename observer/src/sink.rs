@@ -2,5 +2,7 @@
 
 pub mod api;
 pub mod api_routes;
+pub mod lines;
 pub mod log;
 pub mod metrics;
+pub mod stored;

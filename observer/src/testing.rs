@@ -8,6 +8,10 @@ use observer_core::{
     cause::Cause,
     event::PeerType,
     exchange::{MalformedUpdates, MessageCounts, Sides},
+    incident::{
+        Incident,
+        record::{EvidenceState, LostPrefixes, Proof, Subject, SubjectKind, Verdict},
+    },
     peer::{ConnectionView, Flap, KnownBy, PeerView, SessionState},
 };
 
@@ -96,6 +100,44 @@ pub fn flap(node: &str, peer: &str) -> Flap {
         cause: Cause::FinReceived,
         cause_text: Cause::FinReceived.to_string(),
         evidence: vec!["ESTABLISHED to CLOSE_WAIT".to_owned()],
+    }
+}
+
+/// An incident of node `a` with this peer, open.
+pub fn incident(id: &str, peer: &str) -> Incident {
+    Incident {
+        id: id.to_owned(),
+        node: "a".to_owned(),
+        subject: Subject {
+            kind: SubjectKind::Peer,
+            identity: peer.to_owned(),
+            name: None,
+        },
+        group_keys: Vec::new(),
+        opened_at: noon(),
+        closed_at: None,
+        updated_at: noon(),
+        verdict: Verdict::NoImpact,
+        proof: Proof::Inferred,
+        cause: Cause::FinReceived.to_string(),
+        cause_label: None,
+        sessions: Vec::new(),
+        milestones: Vec::new(),
+        milestones_dropped: 0,
+        prefixes: LostPrefixes::default(),
+        targets: Vec::new(),
+        route_gap_seconds: None,
+        unreachable_seconds: None,
+        evidence: EvidenceState::default(),
+        route_owner: None,
+        versions: BTreeMap::new(),
+        impact: Vec::new(),
+        rests_on: String::new(),
+        would_change: String::new(),
+        next_check: String::new(),
+        related: Vec::new(),
+        absences: Vec::new(),
+        note: None,
     }
 }
 

@@ -148,8 +148,6 @@ fn frame(bytes: &[u8], longest: u16) -> Result<Option<(Header, &[u8])>, DecodeEr
 /// How many octets to pass over, and whether a plausible header begins there. When not, what could
 /// be the beginning of one is left.
 fn search(bytes: &[u8], longest: u16) -> (usize, bool) {
-    // A false start costs what its length says: do not believe in long ones.
-    let longest = longest.min(MAX_LENGTH);
     let mut at = 0;
     while let Some(rest) = bytes.get(at..) {
         let Some(start) = rest.iter().position(|octet| *octet == 0xff) else {

@@ -15,6 +15,9 @@ const MAX_CONNECTIONS: usize = 1 << 16;
 /// Octets held for all of them together.
 const MAX_HELD: usize = 64 << 20;
 
+/// Acknowledged octets by which a SYN that comes late is still known as a connection's own.
+const NEAR: u32 = 1 << 20;
+
 /// One connection of a capture. `a` sent the first packet.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -23,6 +26,8 @@ pub(super) struct Connection {
     pub(super) conversation: Conversation,
     /// Sequence numbers of the SYNs of `a` and `b`.
     syns: (Option<u32>, Option<u32>),
+    /// What `a` and `b` acknowledged last.
+    acks: (Option<u32>, Option<u32>),
     last: Timestamp,
 }
 
@@ -51,13 +56,14 @@ impl Connections {
         };
         connection.last = connection.last.max(at);
         let direction = connection.direction(packet);
+        let (syn, ack) = match direction {
+            Direction::AToB => (&mut connection.syns.0, &mut connection.acks.0),
+            Direction::BToA => (&mut connection.syns.1, &mut connection.acks.1),
+        };
         if packet.segment.syn {
-            let syn = match direction {
-                Direction::AToB => &mut connection.syns.0,
-                Direction::BToA => &mut connection.syns.1,
-            };
             syn.get_or_insert(packet.segment.seq);
         }
+        *ack = packet.segment.ack.or(*ack);
         let conversation = &mut connection.conversation;
         self.held = self.held.saturating_sub(conversation.held());
         let mut sink = |observation: Observation<'_>| tell(index, observation);
@@ -97,6 +103,7 @@ impl Connections {
             b: to,
             conversation: Conversation::new(patient()),
             syns: (None, None),
+            acks: (None, None),
             last: Timestamp::default(),
         });
         self.latest.insert(ends, index);
@@ -132,17 +139,18 @@ impl Connection {
     /// after bytes that it cannot be the beginning of.
     fn is_past(&self, packet: &TcpPacket<'_>) -> bool {
         let direction = self.direction(packet);
-        let (own, other) = match direction {
-            Direction::AToB => self.syns,
-            Direction::BToA => (self.syns.1, self.syns.0),
+        let (own, other, ack) = match direction {
+            Direction::AToB => (self.syns.0, self.syns.1, self.acks.1),
+            Direction::BToA => (self.syns.1, self.syns.0, self.acks.0),
         };
         let seq = packet.segment.seq;
         if let Some(syn) = own {
             return syn != seq;
         }
-        // The other side speaks only once it was spoken to.
+        // The other side speaks only once it was spoken to, and then acknowledges this SYN.
         let answers = packet.segment.ack.is_some() || other.is_some();
-        let speaks = || self.conversation.spoke(direction.reversed());
-        !self.conversation.can_begin(direction, seq) || !answers && speaks()
+        let answered = ack.is_some_and(|ack| ack.wrapping_sub(seq) < NEAR);
+        let speaks = self.conversation.spoke(direction.reversed());
+        !self.conversation.can_begin(direction, seq) || speaks && !answers && !answered
     }
 }

@@ -346,7 +346,8 @@ impl Sections {
                     cut: cut(packet.origlen, data),
                 });
             }
-            Block::Unknown(block) if block.block_type == PACKET_BLOCK => {
+            // The parser takes the number for little-endian always.
+            Block::Unknown(block) if self.order(block.block_type.to_le_bytes()) == PACKET_BLOCK => {
                 self.old_packet(block.data, sink);
             }
             Block::NameResolution(_)
@@ -359,18 +360,20 @@ impl Sections {
         }
     }
 
+    /// A number in the section's byte order.
+    const fn order(&self, octets: [u8; 4]) -> u32 {
+        if self.big_endian {
+            u32::from_be_bytes(octets)
+        } else {
+            u32::from_le_bytes(octets)
+        }
+    }
+
     /// The packet block that pcapng had first, found in old files: an interface and a count of drops
     /// in 16 bits each, time, kept and original length.
     fn old_packet(&self, block: &[u8], sink: &mut dyn FnMut(Packet<'_>)) {
         let Some((fixed, data)) = block.split_first_chunk::<20>() else {
             return;
-        };
-        let order = |octets: [u8; 4]| {
-            if self.big_endian {
-                u32::from_be_bytes(octets)
-            } else {
-                u32::from_le_bytes(octets)
-            }
         };
         let (&[first, second, _, _], fields) = fixed.split_first_chunk().unwrap_or((&[0; 4], &[]));
         let interface = if self.big_endian {
@@ -380,9 +383,15 @@ impl Sections {
         };
         let (fields, _) = fields.as_chunks::<4>();
         if let [high, low, length, original] = *fields {
-            let units = u64::from(order(high)) << 32 | u64::from(order(low));
-            let kept = kept(data, order(length));
-            self.packet(u32::from(interface), units, kept, order(original), sink);
+            let units = u64::from(self.order(high)) << 32 | u64::from(self.order(low));
+            let kept = kept(data, self.order(length));
+            self.packet(
+                u32::from(interface),
+                units,
+                kept,
+                self.order(original),
+                sink,
+            );
         }
     }
 

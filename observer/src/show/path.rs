@@ -1,16 +1,34 @@
 //! `path`: the way of a packet, drawn from node to node.
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, net::IpAddr, path::Path};
 
 use anyhow::Result;
+use clap::Args;
 use observer_core::route_view::{LegView, PathHopView, PathView};
 
 use super::{routes, words};
 use crate::{
-    cli::{Answer, Format, PathArgs},
+    cli::{Answer, Format},
     client::{self, Client},
     terminal::{self, plain},
 };
+
+/// Flags of `path`.
+#[derive(Args, Clone, Debug)]
+pub struct PathArgs {
+    /// Destination; source if two addresses are given
+    #[arg(value_name = "[SRC] DST")]
+    pub first: IpAddr,
+    /// Destination
+    #[arg(value_name = "DST", hide = true)]
+    pub second: Option<IpAddr>,
+    /// Begin at this observed node [default: where SRC is, else the first]
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
 
 /// Asks the agent behind `socket` and prints.
 pub fn show(socket: &Path, args: &PathArgs) -> Result<Answer> {

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use anyhow::Result;
+use clap::Args;
 use observer_core::{
     event::forwarding::TABLE_MAIN,
     route_view::{HopView, RouteView, RoutesView},
@@ -10,10 +11,39 @@ use observer_core::{
 
 use super::words;
 use crate::{
-    cli::{Answer, Format, RoutesArgs},
+    cli::{Answer, Format},
     client::{self, Client},
     terminal::{self, plain, span},
 };
+
+/// Flags of `routes`.
+#[derive(Args, Clone, Debug)]
+pub struct RoutesArgs {
+    /// Only routes that hang on this peer's session: its address or its node's name
+    #[arg(long, value_name = "PEER")]
+    pub peer: Option<String>,
+    /// Only routes of this prefix or address: those in it, and those that cover it
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// Only routes of this protocol: bird, felix, kernel, boot … or a number
+    #[arg(long, value_name = "PROTOCOL")]
+    pub owner: Option<String>,
+    /// Routes of all protocols
+    #[arg(long)]
+    pub all: bool,
+    /// Only routes that are missing, lost or stray
+    #[arg(long)]
+    pub wrong: bool,
+    /// Only routes of this observed node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// So many at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000)]
+    pub limit: usize,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
 
 /// Asks the agent behind `socket` and prints.
 pub fn show(socket: &Path, args: &RoutesArgs) -> Result<Answer> {

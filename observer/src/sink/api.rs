@@ -32,7 +32,9 @@ use crate::{
     sink::{
         api_routes,
         metrics::{self, Scene},
+        stored,
     },
+    store::{ChangeQuery, Store},
 };
 
 /// Changes that may wait in a stream's own buffer.
@@ -47,6 +49,8 @@ pub struct Answers {
     pub health: Health,
     /// The node that agent-wide series are of.
     pub node: Arc<str>,
+    /// What is kept.
+    pub store: Option<Store>,
 }
 
 /// The metrics listener: this and nothing else.
@@ -67,6 +71,7 @@ pub fn loopback_routes(answers: Answers) -> Router {
 pub fn unix_routes(answers: Answers) -> Router {
     let changing = Router::new()
         .route("/api/v1/peers/forget", post(forget))
+        .merge(stored::changing())
         .with_state(answers.clone());
     reading(answers).merge(changing)
 }
@@ -78,6 +83,7 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/events", get(events))
         .route("/api/v1/sources", get(sources))
         .merge(api_routes::routes())
+        .merge(stored::reading())
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
 }
@@ -169,16 +175,20 @@ async fn flaps(State(answers): State<Answers>, Query(query): Query<FlapsQuery>) 
             answers.keeper.snapshot().await?.peers,
         ))
     };
-    let (flaps, peers) = match found.await {
+    let (recent, peers) = match found.await {
         Ok(found) => found,
         Err(error) => return stopping(&error),
     };
+    let meant = query.peer.as_deref().map(|peer| addresses(peer, &peers));
+    let (flaps, incomplete) = stored::flaps(&answers, meant.as_deref(), recent).await;
     match query.peer {
-        None => Json(json!({ "flaps": flaps })).into_response(),
         Some(peer) => match flaps_of(&peer, flaps, &peers) {
-            Some(flaps) => Json(json!({ "flaps": flaps })).into_response(),
+            Some(flaps) => {
+                Json(json!({ "flaps": flaps, "incomplete": incomplete })).into_response()
+            }
             None => unknown_peer(&peer),
         },
+        None => Json(json!({ "flaps": flaps, "incomplete": incomplete })).into_response(),
     }
 }
 
@@ -218,9 +228,25 @@ struct EventsQuery {
     since: u64,
     #[serde(default)]
     follow: bool,
+    from: Option<jiff::Timestamp>,
+    until: Option<jiff::Timestamp>,
+    peer: Option<String>,
+    limit: Option<u32>,
 }
 
 async fn events(State(answers): State<Answers>, Query(query): Query<EventsQuery>) -> Response {
+    // Numbers are of this run; whoever asks for times or a peer asks the store.
+    if query.from.is_some() || query.until.is_some() || query.peer.is_some() {
+        let changes = ChangeQuery {
+            from: query.from,
+            until: query.until,
+            peers: None,
+            limit: query.limit,
+        };
+        return stored::changes(&answers, changes, query.peer)
+            .await
+            .into_response();
+    }
     match answers.keeper.events(query.since).await {
         Ok(page) if query.follow => follow(page),
         Ok(page) => {

@@ -30,6 +30,7 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
         asker,
         recorder: None,
         state_dir: None::<StateDir>,
+        store: None,
         others: SavedNodes::new(),
         first: vec![
             observer_core::event::Fact::NodeObserved {
@@ -47,6 +48,7 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
         keeper,
         health,
         node: Arc::from("a"),
+        store: None,
     };
     (answers, queue)
 }

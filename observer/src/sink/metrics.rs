@@ -4,6 +4,7 @@
 //! `calico_bgp_peers_state`, so that one comes first.
 
 mod fib;
+mod incident;
 mod page;
 mod wire;
 
@@ -125,6 +126,7 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
         peers(&mut page, &snapshot.peers);
         wire::peers(&mut page, &snapshot.peers);
         nodes(&mut page, snapshot);
+        incident::add(&mut page, snapshot);
         wire::nodes(&mut page, &snapshot.totals);
         fib::peers(&mut page, snapshot);
         fib::nodes(&mut page, snapshot);

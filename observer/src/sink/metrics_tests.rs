@@ -1,6 +1,7 @@
 use observer_core::{
     event::forwarding::RouteSource,
     fib::totals::FibTotals,
+    incident::record::Verdict,
     observer::{Histogram, Totals, WireTotals},
     route_view::{FibView, LatencyView, RouteCount},
 };
@@ -36,6 +37,11 @@ fn snapshot() -> Snapshot {
                 "a".to_owned(),
                 BTreeMap::from([("fin_received", 2)]),
             )]),
+            incidents: BTreeMap::from([(
+                "a".to_owned(),
+                BTreeMap::from([(Verdict::Graceful, 2), (Verdict::RoutesLost, 1)]),
+            )]),
+            unreachable: BTreeMap::from([(("a".to_owned(), "10.0.0.2".to_owned()), 6.8)]),
             strangers: 9,
             lost: BTreeMap::from([(LossStage::Decode, 4)]),
             resyncs: 1,
@@ -51,6 +57,7 @@ fn snapshot() -> Snapshot {
         },
         events: BTreeMap::from([("tcp_state", 5)]),
         forwarding: vec![forwarding("a")],
+        open_incidents: BTreeMap::from([(("a".to_owned(), Verdict::RoutesLost), 1)]),
     }
 }
 
