@@ -11,6 +11,7 @@ use crate::{
     health::SourceStatus,
     routes, show,
     source::{
+        echo,
         kernel::{KernelOptions, KernelSource},
         netns::{Netns, NetnsError},
         sock_diag::SockDiag,
@@ -29,7 +30,8 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
         Format::Table => table(&sources),
     };
     terminal::print(&text)?;
-    Ok(if running == 0 {
+    let observing = |source: &SourceStatus| source.running && source.observes();
+    Ok(if !sources.iter().any(observing) {
         Answer::Failed
     } else if running < sources.len() {
         Answer::No
@@ -45,6 +47,7 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     sources.extend(sock_diags(config));
     sources.extend(in_each(config, tap));
     sources.extend(in_each(config, rtnetlink));
+    sources.extend(in_each(config, echo));
     sources
 }
 
@@ -85,6 +88,13 @@ fn rtnetlink(node: &str, netns: Result<Netns, NetnsError>, _config: &Config) -> 
         .map_err(Into::into)
         .and_then(|netns| Ok(netns.run_in(routes::try_open)??));
     SourceStatus::rtnetlink(node, looked.err().map(|error| format!("{error:#}")))
+}
+
+fn echo(node: &str, netns: Result<Netns, NetnsError>, _: &Config) -> SourceStatus {
+    let looked: Result<()> = netns
+        .map_err(Into::into)
+        .and_then(|netns| Ok(netns.run_in(echo::try_open)??));
+    SourceStatus::echo(node, looked.err().map(|error| format!("{error:#}")))
 }
 
 fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {

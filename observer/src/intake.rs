@@ -21,6 +21,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    echoes::Echoes,
     health::{Health, SourceStatus},
     namespaces::{Namespaces, Step},
     reorder::{HOLD, Reorder},
@@ -67,6 +68,8 @@ pub enum Control {
     Dump(NetnsId),
     /// Its routes of a family, IPv6 or IPv4, may have gone without a word since then: dump them.
     DumpRoutes(NetnsId, bool, Timestamp),
+    /// Send an echo from this namespace to this target, with this token.
+    Echo(NetnsId, IpAddr, u64),
 }
 
 /// What the task is made of.
@@ -79,6 +82,8 @@ pub struct Intake {
     pub routes: Routes,
     /// What they say.
     pub route_news: mpsc::Receiver<News>,
+    /// The echo sockets.
+    pub echoes: Echoes,
     /// The namespaces.
     pub namespaces: Namespaces,
     /// The `sock_diag` thread.
@@ -101,6 +106,7 @@ impl Intake {
             kernel: self.kernel,
             taps: self.taps,
             routes: self.routes,
+            echoes: self.echoes,
             retap: Timestamp::default(),
             namespaces: self.namespaces,
             asker: self.asker,
@@ -136,6 +142,11 @@ impl Intake {
                 readable = state.taps.readable() => {
                     if let Err(error) = readable {
                         warn!("taps cannot be waited for: {error}");
+                    }
+                }
+                readable = state.echoes.readable() => {
+                    if let Err(error) = readable {
+                        warn!("echoes cannot be waited for: {error}");
                     }
                 }
                 Some(reply) = replies.recv() => state.take_reply(reply),
@@ -180,6 +191,7 @@ struct Reading {
     kernel: Option<KernelSource>,
     taps: Taps,
     routes: Routes,
+    echoes: Echoes,
     /// When the taps are to be moved next.
     retap: Timestamp,
     polling: bool,
@@ -279,6 +291,7 @@ impl Reading {
             }
         }
         self.taps.drain(&mut self.drained);
+        self.echoes.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
         if boottime_now() >= self.retap {
             self.retap();
@@ -341,6 +354,7 @@ impl Reading {
                 info!(netns = netns.0, "namespace lost its name; letting go of it");
                 self.taps.end(netns);
                 self.routes.end(netns);
+                self.echoes.end(netns);
                 self.asker.ask(Question::Close(netns));
                 self.asked.remove(&netns);
                 self.first.remove(&netns);
@@ -490,6 +504,22 @@ impl Reading {
         }
     }
 
+    /// Sends an echo; a namespace that is gone answers none.
+    fn echo(&mut self, netns: NetnsId, target: IpAddr, token: u64) {
+        let mut observed = self.namespaces.observed();
+        let Some((_, handle)) = observed.find(|(number, _)| *number == netns) else {
+            return;
+        };
+        let handle = Arc::clone(handle);
+        let mut failed = Vec::new();
+        let sent = self
+            .echoes
+            .send((netns, &handle), target, token, &mut failed);
+        self.reorder.push(boottime_now(), failed);
+        let reason = sent.err().map(|error| format!("{error:#}"));
+        self.tell_source(netns, SourceStatus::echo, reason);
+    }
+
     fn obey(&mut self, wish: Control) {
         let kernel = self.kernel.as_mut();
         let done = match wish {
@@ -497,6 +527,7 @@ impl Reading {
             Control::DumpRoutes(netns, ipv6, since) => {
                 return self.routes.dump(netns, ipv6, since);
             }
+            Control::Echo(netns, target, token) => return self.echo(netns, target, token),
             Control::Trust(netns, address) => {
                 if self.taps.follow(netns, address) {
                     self.retap = self.retap.min(boottime_now().after(RETAP_SOON));

@@ -354,8 +354,11 @@ impl Task {
             Request::DumpRoutes { netns, ipv6, since } => {
                 self.controls.push(Control::DumpRoutes(netns, ipv6, since));
             }
-            // Asked for only where the configuration names a mode; who carries them out is to come.
-            Request::Echo { .. } => {}
+            Request::Echo {
+                netns,
+                target,
+                token,
+            } => self.controls.push(Control::Echo(netns, target, token)),
             Request::Inspect {
                 netns,
                 id,
