@@ -5,6 +5,7 @@ pub mod flaps;
 pub mod forget;
 pub mod incidents;
 pub mod path;
+pub mod peer;
 pub mod routes;
 pub mod status;
 pub mod table;
