@@ -21,6 +21,7 @@ pub mod privileges;
 pub mod recorder;
 pub mod reorder;
 pub mod replay;
+pub mod routes;
 pub mod run;
 pub mod server;
 pub mod show;
