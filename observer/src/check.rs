@@ -9,7 +9,7 @@ use crate::{
     cli::{Answer, CheckArgs, Format},
     config::Config,
     health::SourceStatus,
-    show,
+    privileges, routes, show,
     source::{
         echo,
         kernel::{KernelOptions, KernelSource},
@@ -26,8 +26,14 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
     let sources = sources(&config);
     let running = sources.iter().filter(|source| source.running).count();
     let text = match args.output {
-        Format::Json => terminal::json(&serde_json::json!({ "sources": sources }))?,
-        Format::Table => table(&sources),
+        Format::Json => terminal::json(&serde_json::json!({
+            "sources": sources,
+            "capabilities": {
+                "kept": privileges::kept(&config),
+                "missing": privileges::missing(),
+            },
+        }))?,
+        Format::Table => table(&sources) + &capabilities(&config),
     };
     terminal::print(&text)?;
     let observing = |source: &SourceStatus| source.running && source.observes();
@@ -46,6 +52,7 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
     sources.extend(sock_diags(config));
     sources.extend(in_each(config, tap));
+    sources.extend(in_each(config, rtnetlink));
     sources.extend(in_each(config, echo));
     sources
 }
@@ -80,6 +87,13 @@ fn tap(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceS
         .map_err(Into::into)
         .and_then(|netns| Ok(netns.run_in(|| try_open(&config.ports()))??));
     SourceStatus::tap(node, looked.err().map(|error| format!("{error:#}")))
+}
+
+fn rtnetlink(node: &str, netns: Result<Netns, NetnsError>, _config: &Config) -> SourceStatus {
+    let looked: Result<()> = netns
+        .map_err(Into::into)
+        .and_then(|netns| Ok(netns.run_in(routes::try_open)??));
+    SourceStatus::rtnetlink(node, looked.err().map(|error| format!("{error:#}")))
 }
 
 fn echo(node: &str, netns: Result<Netns, NetnsError>, _: &Config) -> SourceStatus {
@@ -127,6 +141,30 @@ pub fn table(sources: &[SourceStatus]) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(text, "[{number}] {}", plain(reason));
     }
+    text
+}
+
+/// Which capabilities are missing, and which the agent keeps when its probes are attached.
+fn capabilities(config: &Config) -> String {
+    let mut text = String::new();
+    for missing in privileges::missing() {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "{} is missing. Lost without it: {}",
+            missing.capability, missing.lost_without
+        );
+    }
+    let kept = privileges::kept(config);
+    let kept = if kept.is_empty() {
+        "none".to_owned()
+    } else {
+        kept.join(", ")
+    };
+    let _ = writeln!(
+        text,
+        "Capabilities that the agent keeps while it runs: {kept}"
+    );
     text
 }
 

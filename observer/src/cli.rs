@@ -34,10 +34,17 @@ enum Command {
     Run(Box<RunArgs>),
     /// Show the peers of the observed nodes
     Status(StatusArgs),
+    /// Show one peer in full: both OPENs, timers, messages, prefixes, its last flaps
+    Peer(PeerArgs),
     /// Show what changed
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
+    /// Show the routes of BIRD and Felix: what is announced against what the kernel has
+    Routes(show::routes::RoutesArgs),
+    /// Show the way of a packet: route, next hop, neighbour, and whose session it hangs on; exits 3
+    /// when it does not arrive
+    Path(show::path::PathArgs),
     /// Show the incidents: what fell, what it cost, for how long
     Incidents(IncidentsArgs),
     /// Tell one incident from its beginning
@@ -152,6 +159,20 @@ pub struct EventsArgs {
     pub output: Format,
 }
 
+/// Flags of `peer`.
+#[derive(Args, Clone, Debug)]
+pub struct PeerArgs {
+    /// The peer: its address or its node's name
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+    /// Only as a peer of this observed node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
 /// Flags of `flaps`.
 #[derive(Args, Clone, Debug)]
 pub struct FlapsArgs {
@@ -216,6 +237,9 @@ pub struct ReplayArgs {
     /// Another TCP port that means BGP in a capture file, besides 179; may be given again
     #[arg(long, value_name = "PORT")]
     pub port: Vec<u16>,
+    /// Write the events that follow from a capture file to this one, for `replay`
+    #[arg(long, value_name = "OUT")]
+    pub record: Option<PathBuf>,
     /// Form of the output; json is one change per line of an events file, and one object for a
     /// capture file
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -306,8 +330,11 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
             check::check(args)
         }
         Command::Status(args) => show::status::show(&socket, args),
+        Command::Peer(args) => show::peer::show(&socket, args),
         Command::Events(args) => show::events::show(&socket, args),
         Command::Flaps(args) => show::flaps::show(&socket, args),
+        Command::Routes(args) => show::routes::show(&socket, args),
+        Command::Path(args) => show::path::show(&socket, args),
         Command::Incidents(args) => show::incidents::list(&socket, args),
         Command::Incident(args) => show::incidents::one(&socket, args),
         Command::Replay(args) => replay::replay(args),

@@ -10,6 +10,7 @@ pub mod birdc;
 pub mod capture;
 pub mod cgroup;
 pub mod estate;
+pub mod fib;
 pub mod firewall;
 pub mod forge;
 pub mod gate;
