@@ -16,6 +16,7 @@ use observer_core::{
     incident::{Incident, record::Verdict},
     observer::Totals,
     peer::{Flap, PeerView},
+    safety::Safety,
     time::{Timestamp, WallOffset},
 };
 use tokio::{
@@ -75,6 +76,8 @@ pub struct Snapshot {
     pub events: BTreeMap<&'static str, u64>,
     /// By node and verdict so far: incidents that are open.
     pub open_incidents: BTreeMap<(String, Verdict), u64>,
+    /// Whether nodes' speakers may be restarted.
+    pub safety: Vec<Safety>,
 }
 
 /// A question to the task, with where the answer goes.
@@ -392,6 +395,7 @@ impl Task {
                     totals: self.observer.totals(),
                     events: self.events.clone(),
                     open_incidents: self.observer.open_incidents(),
+                    safety: self.observer.safety(self.now.max(boottime_now())),
                 });
             }
             Ask::Flaps(reply) => {

@@ -1,6 +1,7 @@
 use observer_core::{
     incident::record::Verdict,
     observer::{Histogram, Totals, WireTotals},
+    safety::{Safe, Safety},
 };
 
 use super::*;
@@ -53,6 +54,13 @@ fn snapshot() -> Snapshot {
             ..tapped()
         },
         events: BTreeMap::from([("tcp_state", 5)]),
+        safety: vec![Safety {
+            node: "a".to_owned(),
+            answer: Safe::Yes,
+            blockers: Vec::new(),
+            unknown: Vec::new(),
+            unchecked: Vec::new(),
+        }],
         open_incidents: BTreeMap::from([(("a".to_owned(), Verdict::RoutesLost), 1)]),
     }
 }
