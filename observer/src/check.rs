@@ -11,6 +11,7 @@ use crate::{
     health::SourceStatus,
     show,
     source::{
+        echo,
         kernel::{KernelOptions, KernelSource},
         netns::{Netns, NetnsError},
         sock_diag::SockDiag,
@@ -29,7 +30,8 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
         Format::Table => table(&sources),
     };
     terminal::print(&text)?;
-    Ok(if running == 0 {
+    let observing = |source: &SourceStatus| source.running && source.observes();
+    Ok(if !sources.iter().any(observing) {
         Answer::Failed
     } else if running < sources.len() {
         Answer::No
@@ -44,6 +46,7 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
     sources.extend(sock_diags(config));
     sources.extend(in_each(config, tap));
+    sources.extend(in_each(config, echo));
     sources
 }
 
@@ -77,6 +80,13 @@ fn tap(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceS
         .map_err(Into::into)
         .and_then(|netns| Ok(netns.run_in(|| try_open(&config.ports()))??));
     SourceStatus::tap(node, looked.err().map(|error| format!("{error:#}")))
+}
+
+fn echo(node: &str, netns: Result<Netns, NetnsError>, _: &Config) -> SourceStatus {
+    let looked: Result<()> = netns
+        .map_err(Into::into)
+        .and_then(|netns| Ok(netns.run_in(echo::try_open)??));
+    SourceStatus::echo(node, looked.err().map(|error| format!("{error:#}")))
 }
 
 fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {

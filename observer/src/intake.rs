@@ -21,6 +21,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    echoes::Echoes,
     health::{Health, SourceStatus},
     namespaces::{Namespaces, Step},
     reorder::{HOLD, Reorder},
@@ -64,6 +65,8 @@ pub enum Control {
     Distrust(NetnsId, IpAddr),
     /// Something of this namespace was lost: dump it.
     Dump(NetnsId),
+    /// Send an echo from this namespace to this target, with this token.
+    Echo(NetnsId, IpAddr, u64),
 }
 
 /// What the task is made of.
@@ -72,6 +75,8 @@ pub struct Intake {
     pub kernel: Option<KernelSource>,
     /// The packet taps.
     pub taps: Taps,
+    /// The echo sockets.
+    pub echoes: Echoes,
     /// The namespaces.
     pub namespaces: Namespaces,
     /// The `sock_diag` thread.
@@ -93,6 +98,7 @@ impl Intake {
             polling: !self.health.sees_changes(),
             kernel: self.kernel,
             taps: self.taps,
+            echoes: self.echoes,
             retap: Timestamp::default(),
             namespaces: self.namespaces,
             asker: self.asker,
@@ -129,6 +135,11 @@ impl Intake {
                         warn!("taps cannot be waited for: {error}");
                     }
                 }
+                readable = state.echoes.readable() => {
+                    if let Err(error) = readable {
+                        warn!("echoes cannot be waited for: {error}");
+                    }
+                }
                 Some(reply) = replies.recv() => state.take_reply(reply),
                 Some(wish) = control.recv() => state.obey(wish),
                 _ = look_around.tick() => state.look_around(),
@@ -161,6 +172,7 @@ async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
 struct Reading {
     kernel: Option<KernelSource>,
     taps: Taps,
+    echoes: Echoes,
     /// When the taps are to be moved next.
     retap: Timestamp,
     polling: bool,
@@ -260,6 +272,7 @@ impl Reading {
             }
         }
         self.taps.drain(&mut self.drained);
+        self.echoes.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
         if boottime_now() >= self.retap {
             self.retap();
@@ -313,6 +326,7 @@ impl Reading {
             Step::LetGo { netns } => {
                 info!(netns = netns.0, "namespace lost its name; letting go of it");
                 self.taps.end(netns);
+                self.echoes.end(netns);
                 self.asker.ask(Question::Close(netns));
                 self.asked.remove(&netns);
                 self.first.remove(&netns);
@@ -446,10 +460,27 @@ impl Reading {
         }
     }
 
+    /// Sends an echo; a namespace that is gone answers none.
+    fn echo(&mut self, netns: NetnsId, target: IpAddr, token: u64) {
+        let mut observed = self.namespaces.observed();
+        let Some((_, handle)) = observed.find(|(number, _)| *number == netns) else {
+            return;
+        };
+        let handle = Arc::clone(handle);
+        let mut failed = Vec::new();
+        let sent = self
+            .echoes
+            .send((netns, &handle), target, token, &mut failed);
+        self.reorder.push(boottime_now(), failed);
+        let reason = sent.err().map(|error| format!("{error:#}"));
+        self.tell_source(netns, SourceStatus::echo, reason);
+    }
+
     fn obey(&mut self, wish: Control) {
         let kernel = self.kernel.as_mut();
         let done = match wish {
             Control::Dump(netns) => return self.dump(netns),
+            Control::Echo(netns, target, token) => return self.echo(netns, target, token),
             Control::Trust(netns, address) => {
                 if self.taps.follow(netns, address) {
                     self.retap = self.retap.min(boottime_now().after(RETAP_SOON));

@@ -328,9 +328,13 @@ impl Task {
                 self.controls.push(Control::Distrust(netns, address));
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
-            // Routes that nobody tells of are not missed; echoes are asked for only where the
-            // configuration names a mode. Who carries these out is to come.
-            Request::DumpRoutes { .. } | Request::Echo { .. } => {}
+            // Routes that nobody tells of are not missed. Who carries this out is to come.
+            Request::DumpRoutes { .. } => {}
+            Request::Echo {
+                netns,
+                target,
+                token,
+            } => self.controls.push(Control::Echo(netns, target, token)),
             Request::Inspect {
                 netns,
                 id,

@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod echoes;
 pub mod health;
 pub mod intake;
 pub mod inventory;

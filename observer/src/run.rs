@@ -20,6 +20,7 @@ use crate::{
     check::{kernel_options, sock_diags},
     cli::{Answer, ConfigArgs, RunArgs},
     config::{Config, Listen},
+    echoes::Echoes,
     health::Health,
     intake::{self, Intake},
     inventory,
@@ -168,6 +169,7 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
     let intake = Intake {
         kernel,
         taps: Taps::new(&config.ports()).context("cannot wait for packets")?,
+        echoes: Echoes::new().context("cannot wait for echoes")?,
         namespaces,
         asker,
         replies,

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod clock;
+pub mod echo;
 pub mod kernel;
 pub mod netns;
 pub mod sock_diag;
