@@ -17,6 +17,7 @@ pub mod keeper;
 pub mod listen;
 pub mod logging;
 pub mod namespaces;
+pub mod privileges;
 pub mod reach;
 pub mod recorder;
 pub mod reorder;
