@@ -40,6 +40,11 @@ enum Command {
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
+    /// Show the routes of BIRD and Felix: what is announced against what the kernel has
+    Routes(show::routes::RoutesArgs),
+    /// Show the way of a packet: route, next hop, neighbour, and whose session it hangs on; exits 3
+    /// when it does not arrive
+    Path(show::path::PathArgs),
     /// Show the incidents: what fell, what it cost, for how long
     Incidents(IncidentsArgs),
     /// Tell one incident from its beginning
@@ -255,6 +260,9 @@ pub struct ReplayArgs {
     /// Another TCP port that means BGP in a capture file, besides 179; may be given again
     #[arg(long, value_name = "PORT")]
     pub port: Vec<u16>,
+    /// Write the events that follow from a capture file to this one, for `replay`
+    #[arg(long, value_name = "OUT")]
+    pub record: Option<PathBuf>,
     /// Form of the output; json is one change per line of an events file, and one object for a
     /// capture file
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -348,6 +356,8 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
         Command::Peer(args) => show::peer::show(&socket, args),
         Command::Events(args) => show::events::show(&socket, args),
         Command::Flaps(args) => show::flaps::show(&socket, args),
+        Command::Routes(args) => show::routes::show(&socket, args),
+        Command::Path(args) => show::path::show(&socket, args),
         Command::Incidents(args) => show::incidents::list(&socket, args),
         Command::Incident(args) => show::incidents::one(&socket, args),
         Command::SafeToRestart(args) => show::safe::show(&socket, args),

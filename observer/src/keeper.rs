@@ -16,6 +16,7 @@ use observer_core::{
     incident::{Incident, record::Verdict},
     observer::Totals,
     peer::{Flap, PeerView},
+    route_view::{FibView, PathView, RouteFilter, RoutesView},
     safety::Safety,
     time::{Timestamp, WallOffset},
 };
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub peers: Vec<PeerView>,
     /// The core's counts.
     pub totals: Totals,
+    /// How each node's forwarding does.
+    pub forwarding: Vec<FibView>,
     /// Events applied, by kind.
     pub events: BTreeMap<&'static str, u64>,
     /// By node and verdict so far: incidents that are open.
@@ -85,6 +88,13 @@ pub struct Snapshot {
 enum Ask {
     Snapshot(oneshot::Sender<Snapshot>),
     Flaps(oneshot::Sender<Vec<Flap>>),
+    Routes(RouteFilter, oneshot::Sender<RoutesView>),
+    Path(
+        Option<String>,
+        Option<IpAddr>,
+        IpAddr,
+        oneshot::Sender<Option<PathView>>,
+    ),
     Incidents(oneshot::Sender<Vec<Incident>>),
     Events(u64, oneshot::Sender<Page>),
     Forget(Option<String>, IpAddr, oneshot::Sender<Vec<Forgotten>>),
@@ -113,6 +123,22 @@ impl Keeper {
     /// All flaps that are remembered.
     pub async fn flaps(&self) -> Result<Vec<Flap>> {
         self.ask(Ask::Flaps).await
+    }
+
+    /// The routes that `filter` wants.
+    pub async fn routes(&self, filter: RouteFilter) -> Result<RoutesView> {
+        self.ask(|reply| Ask::Routes(filter, reply)).await
+    }
+
+    /// The way of a packet from `source` to `destination`, from `node` on.
+    pub async fn path(
+        &self,
+        node: Option<String>,
+        source: Option<IpAddr>,
+        destination: IpAddr,
+    ) -> Result<Option<PathView>> {
+        self.ask(|reply| Ask::Path(node, source, destination, reply))
+            .await
     }
 
     /// Incidents that are open, and closed ones that are remembered, oldest first.
@@ -328,8 +354,9 @@ impl Task {
                 self.controls.push(Control::Distrust(netns, address));
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
-            // Routes that nobody tells of are not missed. Who carries this out is to come.
-            Request::DumpRoutes { .. } => {}
+            Request::DumpRoutes { netns, ipv6, since } => {
+                self.controls.push(Control::DumpRoutes(netns, ipv6, since));
+            }
             Request::Echo {
                 netns,
                 target,
@@ -397,10 +424,20 @@ impl Task {
                 let _ = reply.send(Snapshot {
                     peers: self.observer.peers(self.now.max(boottime_now())),
                     totals: self.observer.totals(),
+                    forwarding: self.observer.forwarding(self.now.max(boottime_now())),
                     events: self.events.clone(),
                     open_incidents: self.observer.open_incidents(),
                     safety: self.observer.safety(self.now.max(boottime_now())),
                 });
+            }
+            Ask::Routes(filter, reply) => {
+                let now = self.now.max(boottime_now());
+                let _ = reply.send(self.observer.routes(now, &filter));
+            }
+            Ask::Path(node, source, destination, reply) => {
+                let now = self.now.max(boottime_now());
+                let path = { &self.observer }.path(now, node.as_deref(), source, destination);
+                let _ = reply.send(path);
             }
             Ask::Flaps(reply) => {
                 let _ = reply.send(self.observer.flaps());

@@ -22,6 +22,7 @@ pub mod reach;
 pub mod recorder;
 pub mod reorder;
 pub mod replay;
+pub mod routes;
 pub mod run;
 pub mod server;
 pub mod show;
