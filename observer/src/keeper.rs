@@ -2,7 +2,7 @@
 //! asks for, remembers and tells what changed, and answers questions.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use observer_core::{
     Observer,
     change::{Change, ChangeRecord, Output, Request},
-    event::{Event, Fact, LossStage},
+    event::{Event, Fact, LossStage, NetnsId},
     incident::{Incident, record::Verdict},
     observer::Totals,
     peer::{Flap, PeerView},
@@ -26,6 +26,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    flight::{Flight, FlightRecorder},
     health::Health,
     intake::{Batch, Control},
     recorder::Recorder,
@@ -86,6 +87,7 @@ enum Ask {
     Events(u64, oneshot::Sender<Page>),
     Forget(Option<String>, IpAddr, oneshot::Sender<Vec<Forgotten>>),
     Tell(Vec<Fact>),
+    Flight(oneshot::Sender<Flight>),
 }
 
 /// A peer that was forgotten on command.
@@ -127,6 +129,11 @@ impl Keeper {
         self.ask(|reply| Ask::Forget(node, peer, reply)).await
     }
 
+    /// The last of what the core was told.
+    pub async fn flight(&self) -> Result<Flight> {
+        self.ask(Ask::Flight).await
+    }
+
     /// Tells the core what the agent itself came to know.
     pub async fn tell(&self, facts: Vec<Fact>) -> Result<()> {
         self.0
@@ -158,6 +165,8 @@ pub struct Parts {
     pub asker: Asker,
     /// What is to be recorded, if anything is.
     pub recorder: Option<Recorder>,
+    /// The last of what the core is told.
+    pub flight: Option<FlightRecorder>,
     /// Where peers are remembered, if they can be.
     pub state_dir: Option<StateDir>,
     /// Where changes and incidents are kept.
@@ -186,6 +195,8 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         control: parts.control,
         asker: parts.asker,
         recorder: parts.recorder,
+        flight: parts.flight,
+        observed: BTreeSet::new(),
         saver: Saver::new(parts.state_dir, parts.others),
         store: parts.store,
         health: parts.health,
@@ -214,6 +225,8 @@ struct Task {
     control: mpsc::Sender<Control>,
     asker: Asker,
     recorder: Option<Recorder>,
+    flight: Option<FlightRecorder>,
+    observed: BTreeSet<NetnsId>,
     saver: Saver,
     store: Option<Store>,
     health: Health,
@@ -287,6 +300,15 @@ impl Task {
         if let Some(recorder) = &mut self.recorder {
             recorder.record(self.now, event);
         }
+        if let Some(flight) = &mut self.flight {
+            flight.record(self.now, event);
+        }
+        if let Fact::NodeObserved { netns, .. } = &event.fact {
+            self.observed.insert(*netns);
+        }
+        if let Fact::NodeGone { netns } = &event.fact {
+            self.observed.remove(netns);
+        }
         *self
             .events
             .entry(sink::metrics::event_kind(&event.fact))
@@ -351,6 +373,7 @@ impl Task {
 
     /// Sends on what the latest events left to be sent.
     async fn settle(&mut self) {
+        self.fly();
         for wish in self.controls.drain(..) {
             // The intake never waits for this task, so this ends; it is gone only at the end.
             let _ = self.control.send(wish).await;
@@ -368,6 +391,25 @@ impl Task {
             let lost = recorder.take_lost();
             if lost > 0 {
                 self.lost(LossStage::Recorder, lost);
+            }
+        }
+    }
+
+    /// Hands what was noted to the flight recorder; where it begins anew, so does what it is told.
+    fn fly(&mut self) {
+        let Some(flight) = &mut self.flight else {
+            return;
+        };
+        flight.flush();
+        let saved = || self.observer.save().into_iter().collect();
+        if !flight.is_full() || !flight.begin(self.now, saved()) {
+            return;
+        }
+        for netns in self.observed.clone() {
+            self.carry_out(Request::Dump { netns });
+            for ipv6 in [false, true] {
+                let since = self.now;
+                self.carry_out(Request::DumpRoutes { netns, ipv6, since });
             }
         }
     }
@@ -411,6 +453,11 @@ impl Task {
                 let before = self.remembered.back().map_or(0, |record| record.seq);
                 self.note(Fact::PeerForget { node, peer });
                 let _ = reply.send(self.forgotten_since(before));
+            }
+            Ask::Flight(reply) => {
+                if let Some(flight) = &mut self.flight {
+                    flight.ask(reply);
+                }
             }
             Ask::Tell(facts) => {
                 for fact in facts {
