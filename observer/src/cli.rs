@@ -34,6 +34,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Show the peers of the observed nodes
     Status(StatusArgs),
+    /// Show one peer in full: both OPENs, timers, messages, prefixes, its last flaps
+    Peer(PeerArgs),
     /// Show what changed
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
@@ -149,6 +151,20 @@ pub struct EventsArgs {
     #[arg(long, value_name = "PEER", conflicts_with = "follow")]
     pub peer: Option<String>,
     /// Form of the output; json is one object per line
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// Flags of `peer`.
+#[derive(Args, Clone, Debug)]
+pub struct PeerArgs {
+    /// The peer: its address or its node's name
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+    /// Only as a peer of this observed node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
 }
@@ -314,6 +330,7 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
             check::check(args)
         }
         Command::Status(args) => show::status::show(&socket, args),
+        Command::Peer(args) => show::peer::show(&socket, args),
         Command::Events(args) => show::events::show(&socket, args),
         Command::Flaps(args) => show::flaps::show(&socket, args),
         Command::Incidents(args) => show::incidents::list(&socket, args),

@@ -4,6 +4,7 @@ pub mod events;
 pub mod flaps;
 pub mod forget;
 pub mod incidents;
+pub mod peer;
 pub mod status;
 pub mod table;
 pub mod words;

@@ -354,6 +354,15 @@ fn an_agent_answers_and_ends_cleanly() {
 
     let status = run(dir, &["status"]);
     assert!(status.status.success(), "{}", stderr(&status));
+    for peer in ["192.0.2.1", "far"] {
+        let shown = run(dir, &["peer", peer]);
+        assert!(shown.status.success(), "{}", stderr(&shown));
+        let text = stdout(&shown);
+        assert!(text.starts_with("peer 192.0.2.1 (far) of "), "{text}");
+    }
+    let nobody = run(dir, &["peer", "192.0.2.9"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains("192.0.2.9"), "{}", stderr(&nobody));
     let shown = run(dir, &["events", "-o", "json"]);
     assert!(shown.status.success(), "{}", stderr(&shown));
 

@@ -146,11 +146,24 @@ async fn ready(State(answers): State<Answers>) -> Response {
     }
 }
 
-async fn peers(State(answers): State<Answers>) -> Response {
-    match answers.keeper.snapshot().await {
-        Ok(snapshot) => Json(json!({ "peers": snapshot.peers })).into_response(),
-        Err(error) => stopping(&error),
+#[derive(Deserialize)]
+struct PeersQuery {
+    peer: Option<String>,
+}
+
+async fn peers(State(answers): State<Answers>, Query(query): Query<PeersQuery>) -> Response {
+    let mut peers = match answers.keeper.snapshot().await {
+        Ok(snapshot) => snapshot.peers,
+        Err(error) => return stopping(&error),
+    };
+    if let Some(peer) = query.peer {
+        let meant = addresses(&peer, &peers);
+        peers.retain(|view| is_meant(&view.peer, &meant));
+        if peers.is_empty() {
+            return unknown_peer(&peer);
+        }
     }
+    Json(json!({ "peers": peers })).into_response()
 }
 
 async fn sources(State(answers): State<Answers>) -> Response {
