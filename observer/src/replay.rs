@@ -43,7 +43,7 @@ pub fn replay(args: &ReplayArgs) -> Result<Answer> {
         FileKind::Json => replay_events(args),
         FileKind::Other if bundle::is_bundle(&args.file)? => bundle::read::replay(args),
         FileKind::Other => bail!(
-            "cannot read {}: it is neither a capture (pcap, pcapng) nor an events file",
+            "cannot read {}: it is neither a capture (pcap, pcapng) nor an events file nor a bundle",
             args.file.display()
         ),
     }
