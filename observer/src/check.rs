@@ -9,7 +9,7 @@ use crate::{
     cli::{Answer, CheckArgs, Format},
     config::Config,
     health::SourceStatus,
-    show,
+    privileges, show,
     source::{
         echo,
         kernel::{KernelOptions, KernelSource},
@@ -26,8 +26,14 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
     let sources = sources(&config);
     let running = sources.iter().filter(|source| source.running).count();
     let text = match args.output {
-        Format::Json => terminal::json(&serde_json::json!({ "sources": sources }))?,
-        Format::Table => table(&sources),
+        Format::Json => terminal::json(&serde_json::json!({
+            "sources": sources,
+            "capabilities": {
+                "kept": privileges::kept(&config),
+                "missing": privileges::missing(),
+            },
+        }))?,
+        Format::Table => table(&sources) + &capabilities(&config),
     };
     terminal::print(&text)?;
     let observing = |source: &SourceStatus| source.running && source.observes();
@@ -127,6 +133,30 @@ pub fn table(sources: &[SourceStatus]) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(text, "[{number}] {}", plain(reason));
     }
+    text
+}
+
+/// Which capabilities are missing, and which the agent keeps when its probes are attached.
+fn capabilities(config: &Config) -> String {
+    let mut text = String::new();
+    for missing in privileges::missing() {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "{} is missing. Lost without it: {}",
+            missing.capability, missing.lost_without
+        );
+    }
+    let kept = privileges::kept(config);
+    let kept = if kept.is_empty() {
+        "none".to_owned()
+    } else {
+        kept.join(", ")
+    };
+    let _ = writeln!(
+        text,
+        "Capabilities that the agent keeps while it runs: {kept}"
+    );
     text
 }
 

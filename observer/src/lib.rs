@@ -19,6 +19,7 @@ pub mod keeper;
 pub mod listen;
 pub mod logging;
 pub mod namespaces;
+pub mod privileges;
 pub mod recorder;
 pub mod reorder;
 pub mod replay;

@@ -1,7 +1,8 @@
 //! The agent: brings everything up in order, waits for signals, brings everything down.
 //!
-//! Order: what can be refused (configuration, listeners, files) comes before anything is attached.
-//! Then attach and subscribe, then dump, then go on with events.
+//! Order: attach the kernel programs and let go of the capabilities which only that needed, as long
+//! as there is one thread; then what can be refused (listeners, files); then subscribe, then dump,
+//! then go on with events.
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::{
     listen::{self, UnixSocket},
     logging::{self, LogFilter},
     namespaces::Namespaces,
+    privileges,
     recorder::Recorder,
     server,
     sink::api::{self, Answers},
@@ -55,12 +57,16 @@ pub fn run(args: &RunArgs) -> Result<Answer> {
     }
     let log = logging::start(config.log_format, &config.log)?;
     use_one_arena();
+    let kernel = KernelSource::start(&kernel_options(&config));
+    privileges::lower(&config, || {
+        kernel.0.as_ref().is_none_or(KernelSource::answers)
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(agent(&args.config, config, &log))?;
+    runtime.block_on(agent(&args.config, config, &log, kernel))?;
     Ok(Answer::Done)
 }
 
@@ -125,7 +131,12 @@ impl Listeners {
     }
 }
 
-async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()> {
+async fn agent(
+    args: &ConfigArgs,
+    config: Config,
+    log: &LogFilter,
+    (kernel, probes): (Option<KernelSource>, Vec<ProbeStatus>),
+) -> Result<()> {
     let mut signals = Signals::new()?;
     let listeners = Listeners::bind(&config)?;
     let inventory = config
@@ -140,7 +151,6 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
         .transpose()?;
     let (state_dir, saved) = open_state(&config);
 
-    let (kernel, probes) = KernelSource::start(&kernel_options(&config));
     let health = Health::new(&probes);
     let (store, writing, remembered) =
         Store::start(&config.state_dir, config.store_limits(), health.clone())?;
