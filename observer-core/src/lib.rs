@@ -70,6 +70,10 @@ mod testing_wire;
 #[cfg(test)]
 mod tests_exchange;
 #[cfg(test)]
+mod tests_fib;
+#[cfg(test)]
+mod tests_fib_size;
+#[cfg(test)]
 mod tests_known;
 #[cfg(test)]
 mod tests_properties;

@@ -9,7 +9,7 @@ use crate::{
     cli::{Answer, CheckArgs, Format},
     config::Config,
     health::SourceStatus,
-    privileges, show,
+    privileges, routes, show,
     source::{
         echo,
         kernel::{KernelOptions, KernelSource},
@@ -52,6 +52,7 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
     sources.extend(sock_diags(config));
     sources.extend(in_each(config, tap));
+    sources.extend(in_each(config, rtnetlink));
     sources.extend(in_each(config, echo));
     sources
 }
@@ -86,6 +87,13 @@ fn tap(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceS
         .map_err(Into::into)
         .and_then(|netns| Ok(netns.run_in(|| try_open(&config.ports()))??));
     SourceStatus::tap(node, looked.err().map(|error| format!("{error:#}")))
+}
+
+fn rtnetlink(node: &str, netns: Result<Netns, NetnsError>, _config: &Config) -> SourceStatus {
+    let looked: Result<()> = netns
+        .map_err(Into::into)
+        .and_then(|netns| Ok(netns.run_in(routes::try_open)??));
+    SourceStatus::rtnetlink(node, looked.err().map(|error| format!("{error:#}")))
 }
 
 fn echo(node: &str, netns: Result<Netns, NetnsError>, _: &Config) -> SourceStatus {

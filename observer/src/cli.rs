@@ -40,6 +40,11 @@ enum Command {
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
+    /// Show the routes of BIRD and Felix: what is announced against what the kernel has
+    Routes(show::routes::RoutesArgs),
+    /// Show the way of a packet: route, next hop, neighbour, and whose session it hangs on; exits 3
+    /// when it does not arrive
+    Path(show::path::PathArgs),
     /// Show the incidents: what fell, what it cost, for how long
     Incidents(IncidentsArgs),
     /// Tell one incident from its beginning
@@ -333,6 +338,8 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
         Command::Peer(args) => show::peer::show(&socket, args),
         Command::Events(args) => show::events::show(&socket, args),
         Command::Flaps(args) => show::flaps::show(&socket, args),
+        Command::Routes(args) => show::routes::show(&socket, args),
+        Command::Path(args) => show::path::show(&socket, args),
         Command::Incidents(args) => show::incidents::list(&socket, args),
         Command::Incident(args) => show::incidents::one(&socket, args),
         Command::Replay(args) => replay::replay(args),

@@ -107,6 +107,21 @@ impl SourceStatus {
     }
 }
 
+impl SourceStatus {
+    /// rtnetlink in a node's namespace; `reason` is why it does not work.
+    pub fn rtnetlink(node: &str, reason: Option<String>) -> Self {
+        Self {
+            name: "rtnetlink".to_owned(),
+            kind: "netlink".to_owned(),
+            node: Some(node.to_owned()),
+            running: reason.is_none(),
+            reason,
+            lost_without: "routes: which were lost, from when to when, and what a packet does"
+                .to_owned(),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     probes: Vec<SourceStatus>,

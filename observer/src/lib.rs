@@ -23,6 +23,7 @@ pub mod privileges;
 pub mod recorder;
 pub mod reorder;
 pub mod replay;
+pub mod routes;
 pub mod run;
 pub mod server;
 pub mod show;

@@ -32,6 +32,7 @@ use crate::{
     namespaces::Namespaces,
     privileges,
     recorder::Recorder,
+    routes::Routes,
     server,
     sink::api::{self, Answers},
     sockets,
@@ -178,8 +179,11 @@ async fn agent(
         first,
         health: health.clone(),
     });
+    let (routes, route_news) = Routes::new();
     let intake = Intake {
         kernel,
+        routes,
+        route_news,
         taps: Taps::new(&config.ports()).context("cannot wait for packets")?,
         echoes: Echoes::new().context("cannot wait for echoes")?,
         namespaces,

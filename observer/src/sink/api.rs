@@ -30,6 +30,7 @@ use crate::{
     health::Health,
     keeper::{Keeper, Page},
     sink::{
+        api_routes,
         metrics::{self, Scene},
         stored,
     },
@@ -81,6 +82,7 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/flaps", get(flaps))
         .route("/api/v1/events", get(events))
         .route("/api/v1/sources", get(sources))
+        .merge(api_routes::routes())
         .merge(stored::reading())
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
@@ -336,7 +338,7 @@ async fn forget(State(answers): State<Answers>, body: Bytes) -> Response {
     }
 }
 
-fn unknown_peer(peer: &str) -> Response {
+pub(super) fn unknown_peer(peer: &str) -> Response {
     problem(
         StatusCode::NOT_FOUND,
         &format!("no known peer has the address or node name '{peer}'"),
