@@ -245,6 +245,9 @@ pub struct ReplayArgs {
     /// Another TCP port that means BGP in a capture file, besides 179; may be given again
     #[arg(long, value_name = "PORT")]
     pub port: Vec<u16>,
+    /// Write the events that follow from a capture file to this one, for `replay`
+    #[arg(long, value_name = "OUT")]
+    pub record: Option<PathBuf>,
     /// Form of the output; json is one change per line of an events file, and one object for a
     /// capture file
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]

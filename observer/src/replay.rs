@@ -40,6 +40,13 @@ pub fn replay(args: &ReplayArgs) -> Result<Answer> {
     let unreadable = || format!("cannot read {}", args.file.display());
     match capture::kind_of(&args.file).with_context(unreadable)? {
         FileKind::Capture | FileKind::Gzip => replay_capture(args),
+        FileKind::Json if args.record.is_some() => {
+            let what = format!(
+                "--record: {} is an events file already",
+                args.file.display()
+            );
+            Err(BadUsage(what).into())
+        }
         FileKind::Json => replay_events(args),
         FileKind::Other if bundle::is_bundle(&args.file)? => bundle::read::replay(args),
         FileKind::Other => bail!(
@@ -57,6 +64,10 @@ fn replay_capture(args: &ReplayArgs) -> Result<Answer> {
     match args.output {
         Format::Json => terminal::print(&terminal::json(&reading.summary)?)?,
         Format::Table => terminal::print(&reading.story.render(&reading.summary))?,
+    }
+    if let Some(to) = &args.record {
+        let events = capture::record(&args.file, &ports, to)?;
+        terminal::complain(&format!("{events} events written to {}", to.display()));
     }
     if reading.summary.totals.cut_short {
         terminal::complain(&format!(
