@@ -29,6 +29,7 @@ pub mod peer;
 pub mod record;
 pub mod replay;
 pub mod route_view;
+pub mod safety;
 pub mod stream;
 pub mod time;
 
@@ -71,6 +72,8 @@ mod testing_wire;
 mod tests_exchange;
 #[cfg(test)]
 mod tests_fib;
+#[cfg(test)]
+mod tests_fib_join;
 #[cfg(test)]
 mod tests_fib_size;
 #[cfg(test)]
