@@ -72,6 +72,8 @@ mod tests_exchange;
 #[cfg(test)]
 mod tests_fib;
 #[cfg(test)]
+mod tests_fib_join;
+#[cfg(test)]
 mod tests_fib_size;
 #[cfg(test)]
 mod tests_known;

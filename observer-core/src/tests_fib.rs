@@ -18,7 +18,7 @@ use crate::{
     testing::{NETNS, PEER, Scene, millis, outbound, process},
 };
 
-fn prefix(text: &str) -> Prefix {
+pub(crate) fn prefix(text: &str) -> Prefix {
     let (address, length) = text.split_once('/').unwrap();
     Prefix {
         address: address.parse().unwrap(),
@@ -26,7 +26,7 @@ fn prefix(text: &str) -> Prefix {
     }
 }
 
-fn via(gateway: &str, interface: u32) -> NextHop {
+pub(crate) fn via(gateway: &str, interface: u32) -> NextHop {
     NextHop {
         gateway: Some(gateway.parse().unwrap()),
         interface,
@@ -44,7 +44,7 @@ fn attached(interface: u32) -> NextHop {
     }
 }
 
-fn route(text: &str, protocol: u8, next_hops: &[NextHop]) -> Route {
+pub(crate) fn route(text: &str, protocol: u8, next_hops: &[NextHop]) -> Route {
     Route {
         prefix: prefix(text),
         table: TABLE_MAIN,
@@ -67,9 +67,9 @@ fn unreachable(text: &str) -> Route {
 /// A way to lose a route, given another's of the same prefix: its name and what it is told as.
 type Loss = (&'static str, RouteEvent, fn(&mut Scene, &Route));
 
-const BLOCK: &str = "10.244.2.0/26";
+pub(crate) const BLOCK: &str = "10.244.2.0/26";
 
-fn block() -> Route {
+pub(crate) fn block() -> Route {
     route(BLOCK, 12, &[via(PEER, 2)])
 }
 
@@ -79,7 +79,7 @@ impl Scene {
         self.tell(Fact::Forwarding { netns, forwarding });
     }
 
-    fn act(&mut self, op: RouteOp, route: &Route, writer: Option<Process>) {
+    pub(crate) fn act(&mut self, op: RouteOp, route: &Route, writer: Option<Process>) {
         let origin = RouteOrigin::Explicit;
         self.forward(Forwarding::Changed {
             source: RouteSource::Netlink,
@@ -92,11 +92,11 @@ impl Scene {
         });
     }
 
-    fn add(&mut self, route: &Route) {
+    pub(crate) fn add(&mut self, route: &Route) {
         self.act(RouteOp::Added, route, None);
     }
 
-    fn del(&mut self, route: &Route) {
+    pub(crate) fn del(&mut self, route: &Route) {
         self.act(RouteOp::Removed, route, None);
     }
 
@@ -120,7 +120,7 @@ impl Scene {
     }
 
     /// All is known of both families; `routes` are there.
-    fn with_routes(routes: &[Route]) -> Self {
+    pub(crate) fn with_routes(routes: &[Route]) -> Self {
         let mut scene = Self::started();
         let by = RouteSource::Netlink;
         scene.forward(Forwarding::Followed { by });
@@ -140,7 +140,7 @@ impl Scene {
         scene
     }
 
-    fn shown(&self, all: bool) -> Vec<RouteView> {
+    pub(crate) fn shown(&self, all: bool) -> Vec<RouteView> {
         let filter = RouteFilter {
             all,
             limit: 10_000,
@@ -149,7 +149,7 @@ impl Scene {
         self.observer.routes(millis(self.now), &filter).routes
     }
 
-    fn routes_told(&mut self) -> Vec<RoutesChanged> {
+    pub(crate) fn routes_told(&mut self) -> Vec<RoutesChanged> {
         let told = self.changes.drain(..).filter_map(|record| {
             if let Change::Routes(routes) = record.change {
                 Some(routes)

@@ -49,8 +49,9 @@ enum Command {
     Incidents(IncidentsArgs),
     /// Tell one incident from its beginning
     Incident(IncidentArgs),
-    /// Show the changes that follow from a recorded events file, or the BGP conversations in a
-    /// capture file (pcap or pcapng, also gzipped); needs no agent and no root
+    /// Show the changes that follow from a recorded events file or an incident's bundle (exits 3 if
+    /// the incident is not as recorded), or the BGP conversations in a capture file (pcap or pcapng,
+    /// also gzipped); needs no agent and no root
     Replay(ReplayArgs),
     /// Say which probes and sources can run here, why not, and what is lost without them; exits 3
     /// when something cannot run, 1 when nothing can be observed at all
@@ -223,6 +224,13 @@ pub struct IncidentArgs {
     /// Write this to it first
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
+    /// Write all that bears on it to this file, for `replay` elsewhere: the events, the BGP messages
+    /// as pcap, the record
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+    /// Without the names of an inventory and without notes; addresses stay
+    #[arg(long, requires = "bundle")]
+    pub redact: bool,
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
@@ -231,7 +239,7 @@ pub struct IncidentArgs {
 /// Flags of `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// Events file as `run --record` writes it, or a capture file
+    /// Events file as `run --record` writes it, a bundle of `incident --bundle`, or a capture file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Another TCP port that means BGP in a capture file, besides 179; may be given again

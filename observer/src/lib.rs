@@ -4,12 +4,14 @@
 //! Nothing here decides anything about BGP; that is `observer_core`'s. What is here may fail, and
 //! says so.
 
+pub mod bundle;
 pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod echoes;
+pub mod flight;
 pub mod health;
 pub mod intake;
 pub mod inventory;

@@ -47,7 +47,7 @@ const NEEDS: [Need; 5] = [
         capability: Capability::CAP_NET_RAW,
         or: None,
         to_attach: false,
-        lost_without: "the packet tap: what BGP says",
+        lost_without: "the packet tap: what BGP says; echoes: what could not be reached",
     },
     Need {
         capability: Capability::CAP_NET_ADMIN,

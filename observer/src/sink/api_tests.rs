@@ -29,6 +29,7 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
         control,
         asker,
         recorder: None,
+        flight: None,
         state_dir: None::<StateDir>,
         store: None,
         others: SavedNodes::new(),

@@ -342,3 +342,7 @@ fn rule(message: &RuleMessage) -> Told {
     }
     Told::Rule(ipv6, Some(rule))
 }
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;
