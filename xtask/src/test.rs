@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build, deploy, rules, setup,
+    build, deploy, fuzz, rules, setup,
     shell::{Stopwatch, cache, cargo, command, run as run_command},
     toolchain,
 };
@@ -24,7 +24,7 @@ struct Step {
     run: fn(long: bool) -> Result<()>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "set-up",
         run: |_| setup::ensure(),
@@ -60,6 +60,10 @@ const STEPS: [Step; 9] = [
     Step {
         name: "tests",
         run: tests,
+    },
+    Step {
+        name: "fuzzing",
+        run: fuzz::step,
     },
 ];
 
