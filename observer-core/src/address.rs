@@ -27,6 +27,15 @@ impl PeerAddress {
         }
     }
 
+    /// As [`Display`](fmt::Display) shows it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (ip, scope) = match text.split_once('%') {
+            Some((ip, scope)) => (ip, scope.parse().ok()?),
+            None => (text, 0),
+        };
+        Some(Self::new(ip.parse().ok()?, scope))
+    }
+
     /// The host part of `address`.
     pub fn of(address: SocketAddr) -> Self {
         let scope = match address {
@@ -148,6 +157,7 @@ mod tests {
             let seen = canonical(&socket("10.0.0.9:1", given));
             let address = PeerAddress::of(seen.remote);
             assert_eq!(address.to_string(), peer);
+            assert_eq!(PeerAddress::parse(peer), Some(address));
             assert_eq!(address.ip_version(), version);
             assert_eq!(seen.remote.port(), 179);
         }

@@ -124,6 +124,11 @@ impl CoreConfig {
     }
 
     /// As a duration.
+    pub const fn gap(&self) -> Duration {
+        Duration::from_millis(self.gap_millis)
+    }
+
+    /// As a duration.
     pub const fn inspect_every(&self) -> Duration {
         Duration::from_millis(self.inspect_every_millis)
     }

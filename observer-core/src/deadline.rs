@@ -19,6 +19,8 @@ pub(crate) enum Due {
     Stranger(NetnsId, SocketId),
     /// A peer's restart timer expires (RFC 4724 §4.2).
     Restart(NetnsId, PeerAddress),
+    /// A peer's restart timer for this node's routes expires.
+    Held(NetnsId, PeerAddress),
     /// A peer's session may have little hold time left.
     Hold(NetnsId, PeerAddress),
     /// Something about a namespace's routes has to be told or measured.
@@ -27,6 +29,14 @@ pub(crate) enum Due {
     Silence(NetnsId, PeerAddress),
     /// A namespace's sockets have to be dumped again.
     Resync(NetnsId),
+    /// An incident is to be looked at.
+    Incident(u64),
+    /// An incident's targets are to be probed.
+    Echo(u64),
+    /// A namespace's routes that are gone without an incident have waited for long enough.
+    Gone(NetnsId),
+    /// A namespace's peers are to be probed though nothing is wrong.
+    Baseline(NetnsId),
     /// Losses that were held back have to be told.
     Losses(LossStage),
 }

@@ -486,6 +486,8 @@ pub enum LossStage {
     Table,
     /// The tap's buffer was full: segments were not seen.
     Tap,
+    /// The store could not write: what was seen is not kept.
+    Store,
     /// rtnetlink's buffer was full (ENOBUFS), or a dump of routes failed; each counts once, whatever
     /// it held.
     Netlink,
@@ -493,7 +495,7 @@ pub enum LossStage {
 
 impl LossStage {
     /// Every stage: their counters exist from the start.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ring,
         Self::StrangerRing,
         Self::Map,
@@ -503,6 +505,7 @@ impl LossStage {
         Self::Recorder,
         Self::Table,
         Self::Tap,
+        Self::Store,
         Self::Netlink,
     ];
 
@@ -518,6 +521,7 @@ impl LossStage {
             Self::Recorder => "recorder",
             Self::Table => "table",
             Self::Tap => "tap",
+            Self::Store => "store",
             Self::Netlink => "netlink",
         }
     }

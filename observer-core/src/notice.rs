@@ -15,6 +15,21 @@ use crate::{
 pub(crate) enum Notice {
     /// A route was lost, is back, or is being fought over.
     Route(RouteNotice),
+    /// A session is going down.
+    Falling(Falling),
+}
+
+/// A session that goes down, with what will be forgotten of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Falling {
+    /// The node.
+    pub netns: NetnsId,
+    pub peer: PeerAddress,
+    pub earliest: Timestamp,
+    pub latest: Timestamp,
+    /// Some of the prefixes that the peer had announced, and how many those are.
+    pub prefixes: Vec<Prefix>,
+    pub announced: u64,
 }
 
 /// What became of the route of a prefix.

@@ -6,6 +6,8 @@
 //! [`LossStage::Tap`] when some were lost; a [`Fact::Tick`] whenever [`Observer::next_deadline`] has come and no
 //! other event did; and carry out each [`Request`](crate::change::Request).
 
+mod correlate;
+
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 pub use crate::totals::{Histogram, TapTotals, Totals, WireTotals};
@@ -17,6 +19,7 @@ use crate::{
     event::{Event, Fact, LossStage, NetnsId, Socket},
     evidence::Clue,
     fib::{self, Clocks},
+    incident::Incidents,
     inventory::Inventory,
     known::is_outdated,
     loss::Losses,
@@ -44,6 +47,7 @@ pub struct Observer {
     nodes: BTreeMap<NetnsId, Node>,
     /// Those of the event being handled.
     notices: Vec<Notice>,
+    incidents: Incidents,
     /// Peers of nodes that are not observed, now or yet.
     dormant: BTreeMap<String, Vec<SavedPeer>>,
 }
@@ -62,6 +66,7 @@ impl Observer {
             losses: Losses::default(),
             nodes: BTreeMap::new(),
             notices: Vec::new(),
+            incidents: Incidents::default(),
             dormant: BTreeMap::new(),
         }
     }
@@ -71,27 +76,20 @@ impl Observer {
     pub fn apply(&mut self, now: Timestamp, event: &Event, out: &mut Vec<Output>) {
         self.now = self.now.max(now);
         while let Some((at, due)) = self.deadlines.pop(self.now) {
+            let told = out.len();
+            if correlate::is_of_incidents(due) {
+                self.with_incidents(at, out, |incidents, turn, nodes| {
+                    incidents.run_due(turn, nodes, due);
+                });
+                continue;
+            }
             let (mut turn, nodes) = self.turn(at, out);
             run_due(&mut turn, nodes, due);
-            self.correlate(out);
+            self.correlate(at, told, out);
         }
+        let told = out.len();
         self.take_in(event, out);
-        self.correlate(out);
-    }
-
-    /// Hands on what the parts of the nodes noticed.
-    fn correlate(&mut self, out: &mut Vec<Output>) {
-        if self.notices.is_empty() {
-            return;
-        }
-        let now = self.now;
-        let notices = std::mem::take(&mut self.notices);
-        let (mut turn, nodes) = self.turn(now, out);
-        for Notice::Route(notice) in &notices {
-            if let Some(node) = nodes.get_mut(&notice.netns) {
-                node.tell_route(&mut turn, notice);
-            }
-        }
+        self.correlate(event.occurred.latest.min(self.now), told, out);
     }
 
     /// When [`Fact::Tick`] is needed at the latest, if nothing else comes before.
@@ -209,10 +207,32 @@ impl Observer {
 
     fn take_in(&mut self, event: &Event, out: &mut Vec<Output>) {
         match &event.fact {
-            Fact::Tick
-            | Fact::IncidentsRestored { .. }
-            | Fact::IncidentNote { .. }
-            | Fact::Versions { .. } => {}
+            Fact::Tick => {}
+            Fact::IncidentsRestored {
+                node,
+                incidents: stored,
+                absent_since,
+            } => self.with_incidents(self.now, out, |incidents, turn, nodes| {
+                incidents.restore(turn, nodes, node, stored, *absent_since);
+            }),
+            Fact::IncidentNote { id, note } => {
+                self.with_incidents(self.now, out, |incidents, turn, _| {
+                    incidents.write_note(turn, id, note);
+                });
+            }
+            Fact::Versions { versions } => self.incidents.learn_versions(versions),
+            Fact::EchoReplied { token, .. } => {
+                let at = event.occurred.latest.min(self.now);
+                self.with_incidents(at, out, |incidents, turn, _| {
+                    incidents.echo_replied(turn, *token);
+                });
+            }
+            Fact::EchoFailed { token, errno, .. } => {
+                let at = event.occurred.latest.min(self.now);
+                self.with_incidents(at, out, |incidents, turn, _| {
+                    incidents.echo_failed(turn, *token, *errno);
+                });
+            }
             Fact::WallClock { offset } => self.wall = *offset,
             Fact::NodeObserved { netns, node } => self.observe(event, *netns, node, out),
             Fact::NodeGone { netns } => self.close(event, *netns, out),
@@ -242,9 +262,7 @@ impl Observer {
             | Fact::SpeakerExited { .. }
             | Fact::SpeakerSignalled { .. }
             | Fact::SpeakerOom { .. }
-            | Fact::Forwarding { .. }
-            | Fact::EchoReplied { .. }
-            | Fact::EchoFailed { .. } => {
+            | Fact::Forwarding { .. } => {
                 let now = self.now;
                 let (mut turn, nodes) = self.turn(now, out);
                 turn.take_time_of(event);
@@ -288,9 +306,20 @@ impl Observer {
         node.restore(&mut turn, &dormant);
         node.apply_inventory(&mut turn);
         nodes.insert(netns, node);
+        let (mut turn, _) = self.turn(self.now, out);
+        Incidents::watch(&mut turn, netns);
+        self.with_incidents(self.now, out, |incidents, turn, nodes| {
+            if let Some(node) = nodes.get(&netns) {
+                incidents.awaken(turn, node);
+            }
+        });
     }
 
     fn close(&mut self, event: &Event, netns: NetnsId, out: &mut Vec<Output>) {
+        if self.nodes.contains_key(&netns) {
+            let at = event.occurred.latest.min(self.now);
+            self.with_incidents(at, out, |incidents, turn, _| incidents.leave(turn, netns));
+        }
         let Some(node) = self.nodes.remove(&netns) else {
             return;
         };
@@ -343,7 +372,11 @@ impl Observer {
                 return;
             }
             // After a loss of rtnetlink's its source dumps again by itself.
-            LossStage::Map | LossStage::Recorder | LossStage::Table | LossStage::Netlink => return,
+            LossStage::Map
+            | LossStage::Recorder
+            | LossStage::Table
+            | LossStage::Store
+            | LossStage::Netlink => return,
         };
         for node in nodes.values_mut() {
             node.want_dump(&mut turn, urgency);
@@ -360,11 +393,13 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         | Due::Connection(netns, _)
         | Due::Stranger(netns, _)
         | Due::Restart(netns, _)
+        | Due::Held(netns, _)
         | Due::Hold(netns, _)
         | Due::Silence(netns, _)
         | Due::Fib(netns)
         | Due::Resync(netns) => netns,
         Due::Losses(stage) => return turn.losses_due(stage),
+        Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => return,
     };
     let Some(node) = nodes.get_mut(&netns) else {
         return;
@@ -374,11 +409,12 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Connection(_, id) => node.connection_due(turn, id),
         Due::Stranger(_, id) => node.stranger_due(turn, id),
         Due::Restart(_, address) => node.restart_due(turn, address),
+        Due::Held(_, address) => node.held_due(address),
         Due::Hold(_, address) => node.hold_due(turn, address),
         Due::Silence(_, address) => node.consider_forgetting(turn, address),
         Due::Fib(_) => node.forwarding_due(turn),
         Due::Resync(_) => node.dump(turn),
-        Due::Losses(_) => {}
+        Due::Losses(_) | Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => {}
     }
 }
 

@@ -12,11 +12,15 @@ use crate::{
     evidence::Clue,
     exchange::deconfigures,
     node::{LINGER, Naming, Node, Peer, pause_after, phase},
+    notice::{Falling, Notice},
     peer::{KnownBy, SessionState},
     session::Subject,
     turn::Turn,
     wire::state_by,
 };
+
+/// Prefixes that are told of a session that falls.
+const SAMPLE: usize = 4;
 
 impl Node {
     /// A connection made a step.
@@ -148,6 +152,7 @@ impl Node {
         };
         peer.session.establish(turn, subject, id, inherited, took);
         self.resume_routes(turn, address, id);
+        self.resume_advertised(turn, address, id);
         self.watch_hold(turn, id);
     }
 
@@ -184,8 +189,10 @@ impl Node {
         });
         if let Some(heir) = heir {
             peer.session.carrier = Some(heir);
-            peer.exchange.rib.clear();
-            peer.exchange.rib.begin(heir);
+            for rib in [&mut peer.exchange.rib, &mut peer.exchange.advertised] {
+                rib.clear();
+                rib.begin(heir);
+            }
             return;
         }
         let name = address.to_string();
@@ -199,6 +206,14 @@ impl Node {
             .filter(|other| **other != id)
             .filter_map(|other| self.connections.get(other));
         let state = state_without_session(others, peer.tried);
+        turn.notices.push(Notice::Falling(Falling {
+            netns: self.netns,
+            peer: address,
+            earliest: turn.earliest,
+            latest: turn.at,
+            prefixes: peer.exchange.rib.sample(SAMPLE),
+            announced: u64::try_from(peer.exchange.rib.len()).unwrap_or(u64::MAX),
+        }));
         peer.session.lose(turn, subject, state);
         let due = turn.at.after(turn.config.cause_wait());
         turn.deadlines.set(Due::Cause(self.netns, address), due);
@@ -236,6 +251,7 @@ impl Node {
         peer.session.count(turn, subject, verdict, evidence);
         let down = peer.session.down.unwrap_or_else(|| turn.moment());
         self.end_routes(turn, address, carrier, down, &cause);
+        self.end_advertised(turn, address, carrier, down, &cause);
         let Some(peer) = self.peers.get(&address) else {
             return;
         };

@@ -242,10 +242,11 @@ impl Scene {
         flaps.into_iter().next().unwrap()
     }
 
-    /// The changes since the last call, each in one word and its main value.
+    /// The changes since the last call but those of incidents, each in one word and its main value.
     pub fn story(&mut self) -> Vec<String> {
         self.changes
             .drain(..)
+            .filter(|record| !is_of_incident(&record.change))
             .map(|record| tale(&record.change))
             .collect()
     }
@@ -261,6 +262,15 @@ impl Scene {
         self.requests.retain(|request| !asked(request));
         count
     }
+}
+
+const fn is_of_incident(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::IncidentOpened { .. }
+            | Change::IncidentUpdated { .. }
+            | Change::IncidentClosed { .. }
+    )
 }
 
 fn tale(change: &Change) -> String {

@@ -9,6 +9,7 @@ use crate::{
     event::LossStage,
     exchange::{MessageCounts, Sides},
     fib::totals::FibTotals,
+    incident::{Incident, record::Verdict},
 };
 
 /// Upper bounds in seconds of the SYN-to-ESTABLISHED histogram: from a LAN's round trip to the
@@ -40,6 +41,10 @@ pub struct Totals {
     pub resyncs: u64,
     /// By node: SYN to TCP's ESTABLISHED, both stamped by the kernel.
     pub establish: BTreeMap<String, Histogram>,
+    /// By node: incidents that are over, by verdict; every verdict is there.
+    pub incidents: BTreeMap<String, BTreeMap<Verdict, u64>>,
+    /// By node and peer: seconds for which targets behind it were unreachable, at least.
+    pub unreachable: BTreeMap<(String, String), f64>,
     /// By node: what the tap showed.
     pub wire: BTreeMap<String, WireTotals>,
     /// By node: what became of its routes.
@@ -146,6 +151,12 @@ impl Totals {
             .entry(node.to_owned())
             .or_insert_with(|| Histogram::new(ESTABLISH_BOUNDS));
         self.wire.entry(node.to_owned()).or_default();
+        self.incidents.entry(node.to_owned()).or_insert_with(|| {
+            Verdict::ALL
+                .into_iter()
+                .map(|verdict| (verdict, 0))
+                .collect()
+        });
         self.fib.entry(node.to_owned()).or_default();
         self.flaps_by_cause
             .entry(node.to_owned())
@@ -157,6 +168,26 @@ impl Totals {
         if let Some(causes) = self.flaps_by_cause.get_mut(node) {
             let count = causes.entry(cause.label()).or_default();
             *count = count.saturating_add(1);
+        }
+    }
+
+    /// An incident is over.
+    pub(crate) fn incident_closed(&mut self, incident: &Incident) {
+        self.add_node(&incident.node);
+        if let Some(verdicts) = self.incidents.get_mut(&incident.node) {
+            let count = verdicts.entry(incident.verdict).or_default();
+            *count = count.saturating_add(1);
+        }
+        // A peer's targets are silent together: the one that was so for longest counts.
+        let mut longest: BTreeMap<&str, f64> = BTreeMap::new();
+        for target in &incident.targets {
+            let seconds = target.unreachable_seconds.map_or(0.0, |span| span.min);
+            let most = longest.entry(&target.peer).or_default();
+            *most = most.max(seconds);
+        }
+        for (peer, seconds) in longest {
+            let key = (incident.node.clone(), peer.to_owned());
+            *self.unreachable.entry(key).or_default() += seconds;
         }
     }
 

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     check,
-    config::{Config, DEFAULT_SOCKET, Settings},
+    config::{Config, DEFAULT_SOCKET, Settings, Span},
     replay, run, show, terminal,
 };
 
@@ -34,12 +34,27 @@ enum Command {
     Run(Box<RunArgs>),
     /// Show the peers of the observed nodes
     Status(StatusArgs),
+    /// Show one peer in full: both OPENs, timers, messages, prefixes, its last flaps
+    Peer(PeerArgs),
     /// Show what changed
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
-    /// Show the changes that follow from a recorded events file, or the BGP conversations in a
-    /// capture file (pcap or pcapng, also gzipped); needs no agent and no root
+    /// Show the routes of BIRD and Felix: what is announced against what the kernel has
+    Routes(show::routes::RoutesArgs),
+    /// Show the way of a packet: route, next hop, neighbour, and whose session it hangs on; exits 3
+    /// when it does not arrive
+    Path(show::path::PathArgs),
+    /// Show the incidents: what fell, what it cost, for how long
+    Incidents(IncidentsArgs),
+    /// Tell one incident from its beginning
+    Incident(IncidentArgs),
+    /// Say whether a node's BGP daemon may be restarted now: exits 0 if it is safe, 3 if not, 4 when
+    /// that is not known; names what speaks against it
+    SafeToRestart(SafeArgs),
+    /// Show the changes that follow from a recorded events file or an incident's bundle (exits 3 if
+    /// the incident is not as recorded), or the BGP conversations in a capture file (pcap or pcapng,
+    /// also gzipped); needs no agent and no root
     Replay(ReplayArgs),
     /// Say which probes and sources can run here, why not, and what is lost without them; exits 3
     /// when something cannot run, 1 when nothing can be observed at all
@@ -131,9 +146,33 @@ pub struct EventsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only changes after this number [default: all that the agent remembers]
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", conflicts_with_all = ["from", "until", "peer"])]
     pub since: Option<u64>,
+    /// From the store, earlier runs included: not before this, like 1h (ago) or
+    /// 2026-01-31T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    pub from: Option<jiff::Timestamp>,
+    /// From the store: not after this
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    pub until: Option<jiff::Timestamp>,
+    /// From the store: only of this peer, an address or a node's name
+    #[arg(long, value_name = "PEER", conflicts_with = "follow")]
+    pub peer: Option<String>,
     /// Form of the output; json is one object per line
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// Flags of `peer`.
+#[derive(Args, Clone, Debug)]
+pub struct PeerArgs {
+    /// The peer: its address or its node's name
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+    /// Only as a peer of this observed node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
 }
@@ -149,15 +188,89 @@ pub struct FlapsArgs {
     pub output: Format,
 }
 
+/// Flags of `incidents`.
+#[derive(Args, Clone, Debug)]
+pub struct IncidentsArgs {
+    /// Only those that were opened in this last time, like 1h or 7d
+    #[arg(long, value_name = "SPAN")]
+    pub since: Option<Span>,
+    /// Only of this peer: its address or its node's name
+    #[arg(long, value_name = "PEER")]
+    pub peer: Option<String>,
+    /// Only with this verdict
+    #[arg(long, value_name = "VERDICT", value_parser = VERDICTS)]
+    pub verdict: Option<String>,
+    /// Only those that are not over
+    #[arg(long)]
+    pub open: bool,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+const VERDICTS: [&str; 7] = [
+    "graceful",
+    "micro_gap",
+    "routes_lost",
+    "reachability_lost",
+    "blackholed",
+    "no_impact",
+    "decommissioned",
+];
+
+/// Flags of `incident`.
+#[derive(Args, Clone, Debug)]
+pub struct IncidentArgs {
+    /// Its id, as `incidents` shows it, or `last`
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Write this to it first
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Write all that bears on it to this file, for `replay` elsewhere: the events, the BGP messages
+    /// as pcap, the record
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+    /// Without the names of an inventory and without notes; addresses stay
+    #[arg(long, requires = "bundle")]
+    pub redact: bool,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// Flags of `safe-to-restart`.
+#[derive(Args, Clone, Debug)]
+pub struct SafeArgs {
+    /// Ask again until it is safe
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after this long, like 5m
+    #[arg(long, value_name = "SPAN", requires = "wait")]
+    pub timeout: Option<Span>,
+    /// This peer (address or node's name) may be down; may be given again
+    #[arg(long, value_name = "PEER")]
+    pub accept_missing: Vec<String>,
+    /// Only this observed node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
 /// Flags of `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// Events file as `run --record` writes it, or a capture file
+    /// Events file as `run --record` writes it, a bundle of `incident --bundle`, or a capture file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Another TCP port that means BGP in a capture file, besides 179; may be given again
     #[arg(long, value_name = "PORT")]
     pub port: Vec<u16>,
+    /// Write the events that follow from a capture file to this one, for `replay`
+    #[arg(long, value_name = "OUT")]
+    pub record: Option<PathBuf>,
     /// Form of the output; json is one change per line of an events file, and one object for a
     /// capture file
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -248,11 +361,27 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
             check::check(args)
         }
         Command::Status(args) => show::status::show(&socket, args),
+        Command::Peer(args) => show::peer::show(&socket, args),
         Command::Events(args) => show::events::show(&socket, args),
         Command::Flaps(args) => show::flaps::show(&socket, args),
+        Command::Routes(args) => show::routes::show(&socket, args),
+        Command::Path(args) => show::path::show(&socket, args),
+        Command::Incidents(args) => show::incidents::list(&socket, args),
+        Command::Incident(args) => show::incidents::one(&socket, args),
+        Command::SafeToRestart(args) => show::safe::show(&socket, args),
         Command::Replay(args) => replay::replay(args),
         Command::Peers(PeersCommand::Forget(args)) => show::forget::forget(&socket, args),
     }
+}
+
+/// A moment as people write it: how long ago, or a time with its offset.
+pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(Span(ago)) = text.parse() {
+        return Ok(jiff::Timestamp::now() - ago);
+    }
+    text.parse().map_err(|_| {
+        format!("'{text}' is no time; write it like 1h (ago), 7d or 2026-01-31T10:00:00Z")
+    })
 }
 
 /// `text` as an address, with or without the `%interface` of a link-local one.

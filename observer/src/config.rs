@@ -13,15 +13,21 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use observer_abi::MAX_PORTS;
-use observer_core::config::CoreConfig;
+use observer_core::config::{Canary, CoreConfig, ReachConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::cli::BadUsage;
+use crate::{cli::BadUsage, reach::Reach, store::Limits};
 
 /// Where the unix socket is unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/bgp-observer/api.sock";
+/// How much the store keeps unless told otherwise.
+const RETENTION: Span = Span(Duration::from_hours(90 * 24));
+const STORE_MAX_SIZE: Size = Size(256 << 20);
+/// Smaller than this a store holds nothing worth having.
+const STORE_MIN_SIZE: u64 = 1 << 20;
 /// The port that always means BGP.
 const BGP_PORT: u16 = 179;
 
@@ -59,6 +65,30 @@ pub struct Settings {
     /// Where known peers are remembered [default: /var/lib/bgp-observer]
     #[arg(long, env = "BGP_OBSERVER_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+
+    /// How long changes and closed incidents are kept, like 90d [default: 90d]
+    #[arg(long, env = "BGP_OBSERVER_RETENTION", value_name = "DURATION")]
+    pub retention: Option<Span>,
+
+    /// How big the store may grow before its oldest records are deleted, like 256MiB
+    /// [default: 256MiB]
+    #[arg(long, env = "BGP_OBSERVER_STORE_MAX_SIZE", value_name = "SIZE")]
+    pub store_max_size: Option<Size>,
+
+    /// What is probed (ICMP echo) when something is wrong, and slowly while nothing is
+    /// [default: tunnel]
+    #[arg(long, env = "BGP_OBSERVER_REACH", value_name = "MODE")]
+    pub reach: Option<Reach>,
+
+    /// Address to probe with --reach canary; may be given again
+    #[arg(
+        long,
+        env = "BGP_OBSERVER_REACH_CANARY",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    #[serde(default)]
+    pub reach_canary: Vec<IpAddr>,
 
     /// Address of /metrics, /healthz and /readyz, or off [default: [::]:9742, IPv4 included]
     #[arg(long, env = "BGP_OBSERVER_METRICS_LISTEN", value_name = "ADDR|off")]
@@ -124,7 +154,6 @@ impl Settings {
     /// These settings, and where they are silent, `under`'s.
     #[must_use]
     pub fn over(self, under: Self) -> Self {
-        let listed = |over: Vec<_>, under| if over.is_empty() { under } else { over };
         Self {
             socket: self.socket.or(under.socket),
             netns: if self.netns.is_empty() {
@@ -135,6 +164,10 @@ impl Settings {
             node: self.node.or(under.node),
             port: listed(self.port, under.port),
             state_dir: self.state_dir.or(under.state_dir),
+            retention: self.retention.or(under.retention),
+            store_max_size: self.store_max_size.or(under.store_max_size),
+            reach: self.reach.or(under.reach),
+            reach_canary: listed(self.reach_canary, under.reach_canary),
             metrics_listen: self.metrics_listen.or(under.metrics_listen),
             api_listen: self.api_listen.or(under.api_listen),
             tls_cert: self.tls_cert.or(under.tls_cert),
@@ -164,6 +197,14 @@ pub struct Config {
     pub port: Vec<u16>,
     /// Where known peers are remembered.
     pub state_dir: PathBuf,
+    /// How long changes and closed incidents are kept.
+    pub retention: Span,
+    /// How big the store may grow.
+    pub store_max_size: Size,
+    /// What is probed.
+    pub reach: Reach,
+    /// Addresses that are, in mode canary.
+    pub reach_canary: Vec<IpAddr>,
     /// The metrics listener.
     pub metrics_listen: Listen,
     /// The API listener.
@@ -212,6 +253,10 @@ impl Config {
             state_dir: settings
                 .state_dir
                 .unwrap_or_else(|| "/var/lib/bgp-observer".into()),
+            retention: settings.retention.unwrap_or(RETENTION),
+            store_max_size: settings.store_max_size.unwrap_or(STORE_MAX_SIZE),
+            reach: settings.reach.unwrap_or(Reach::Tunnel),
+            reach_canary: settings.reach_canary,
             metrics_listen: settings
                 .metrics_listen
                 .unwrap_or(Listen::At(SocketAddr::new(
@@ -288,7 +333,27 @@ impl Config {
         CoreConfig {
             ports: self.ports(),
             forget_after_secs: self.forget_after.0.as_secs(),
+            reach: ReachConfig {
+                mode: self.reach.mode(),
+                canaries: self
+                    .reach_canary
+                    .iter()
+                    .map(|address| Canary {
+                        address: *address,
+                        peer: None,
+                    })
+                    .collect(),
+                ..ReachConfig::default()
+            },
             ..CoreConfig::default()
+        }
+    }
+
+    /// How much of it the store keeps.
+    pub const fn store_limits(&self) -> Limits {
+        Limits {
+            retention: self.retention.0,
+            max_size: self.store_max_size.0,
         }
     }
 
@@ -451,6 +516,43 @@ impl fmt::Display for Span {
     }
 }
 
+/// A number of octets as people write it: `256MiB`, `1 GB`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.parse::<ByteSize>();
+        let ByteSize(octets) =
+            size.map_err(|_| format!("'{text}' is no size; write it like 256MiB or 1GB"))?;
+        if octets < STORE_MIN_SIZE {
+            return Err(format!("'{text}' is less than 1MiB"));
+        }
+        Ok(Self(octets))
+    }
+}
+
+impl fmt::Display for Size {
+    /// In the largest unit in which it is a whole number, for it is read again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let whole = units
+            .iter()
+            .find(|(shift, _)| self.0.trailing_zeros() >= *shift);
+        match whole {
+            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+/// What the more important of two sources says, if it says anything.
+fn listed<T>(over: Vec<T>, under: Vec<T>) -> Vec<T> {
+    if over.is_empty() { under } else { over }
+}
+
 /// Form of the log.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -480,7 +582,7 @@ macro_rules! string_in_file {
     )*};
 }
 
-string_in_file!(NetnsSpec, Listen, Span);
+string_in_file!(NetnsSpec, Listen, Size, Span);
 
 #[cfg(test)]
 #[path = "config_tests.rs"]

@@ -1,7 +1,8 @@
 //! The agent: brings everything up in order, waits for signals, brings everything down.
 //!
-//! Order: what can be refused (configuration, listeners, files) comes before anything is attached.
-//! Then attach and subscribe, then dump, then go on with events.
+//! Order: attach the kernel programs and let go of the capabilities which only that needed, as long
+//! as there is one thread; then what can be refused (listeners, files); then subscribe, then dump,
+//! then go on with events.
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::{
     check::{kernel_options, sock_diags},
     cli::{Answer, ConfigArgs, RunArgs},
     config::{Config, Listen},
+    echoes::Echoes,
+    flight::FlightRecorder,
     health::Health,
     intake::{self, Intake},
     inventory,
@@ -27,7 +30,9 @@ use crate::{
     listen::{self, UnixSocket},
     logging::{self, LogFilter},
     namespaces::Namespaces,
+    privileges,
     recorder::Recorder,
+    routes::Routes,
     server,
     sink::api::{self, Answers},
     sockets,
@@ -36,6 +41,7 @@ use crate::{
         tap::try_open,
     },
     state_dir::{Loaded, SavedNodes, StateDir},
+    store::{Remembered, Store},
     taps::Taps,
     terminal, tls,
 };
@@ -52,12 +58,16 @@ pub fn run(args: &RunArgs) -> Result<Answer> {
     }
     let log = logging::start(config.log_format, &config.log)?;
     use_one_arena();
+    let kernel = KernelSource::start(&kernel_options(&config));
+    privileges::lower(&config, || {
+        kernel.0.as_ref().is_none_or(KernelSource::answers)
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(agent(&args.config, config, &log))?;
+    runtime.block_on(agent(&args.config, config, &log, kernel))?;
     Ok(Answer::Done)
 }
 
@@ -122,7 +132,12 @@ impl Listeners {
     }
 }
 
-async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()> {
+async fn agent(
+    args: &ConfigArgs,
+    config: Config,
+    log: &LogFilter,
+    (kernel, probes): (Option<KernelSource>, Vec<ProbeStatus>),
+) -> Result<()> {
     let mut signals = Signals::new()?;
     let listeners = Listeners::bind(&config)?;
     let inventory = config
@@ -137,15 +152,16 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
         .transpose()?;
     let (state_dir, saved) = open_state(&config);
 
-    let (kernel, probes) = KernelSource::start(&kernel_options(&config));
     let health = Health::new(&probes);
+    let (store, writing, remembered) =
+        Store::start(&config.state_dir, config.store_limits(), health.clone())?;
     tell_probes(&health);
     if kernel.is_none() {
         refuse_blindness(&config, &probes)?;
     }
 
     let namespaces = Namespaces::new(&config);
-    let (others, first) = first_facts(&namespaces, saved, inventory);
+    let (others, first) = first_facts(&namespaces, saved, remembered, inventory);
     let (asker, replies) = sockets::start(config.ports())?;
     let (queue, batches) = mpsc::channel(intake::QUEUE);
     let (control, wishes) = mpsc::channel(CONTROLS);
@@ -156,14 +172,20 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
         control,
         asker: asker.clone(),
         recorder,
+        flight: Some(FlightRecorder::start(config.core())?),
         state_dir,
+        store: Some(store.clone()),
         others,
         first,
         health: health.clone(),
     });
+    let (routes, route_news) = Routes::new();
     let intake = Intake {
         kernel,
+        routes,
+        route_news,
         taps: Taps::new(&config.ports()).context("cannot wait for packets")?,
+        echoes: Echoes::new().context("cannot wait for echoes")?,
         namespaces,
         asker,
         replies,
@@ -179,6 +201,7 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
         keeper: keeper.clone(),
         health,
         node: Arc::from(node),
+        store: Some(store),
     };
     let socket = listeners.serve(&answers, &mut servers);
     info!(socket = %config.socket.display(), metrics = %config.metrics_listen,
@@ -193,7 +216,11 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
     let _ = stop.send(true);
     reading.await.context("the reading task failed")?;
     drop((keeper, answers));
-    core.await.context("the core's task failed")
+    let ended = core.await.context("the core's task failed");
+    tokio::task::spawn_blocking(|| writing.finish())
+        .await
+        .context("the store's thread failed")?;
+    ended
 }
 
 fn tell_probes(health: &Health) {
@@ -263,6 +290,7 @@ fn open_state(config: &Config) -> (Option<StateDir>, SavedNodes) {
 fn first_facts(
     namespaces: &Namespaces,
     mut saved: SavedNodes,
+    mut remembered: Remembered,
     inventory: Option<Vec<observer_core::event::InventoryPeer>>,
 ) -> (SavedNodes, Vec<Fact>) {
     let mut facts: Vec<Fact> = inventory
@@ -274,6 +302,13 @@ fn first_facts(
             facts.push(Fact::PeersRestored {
                 node: node.to_owned(),
                 peers,
+            });
+        }
+        if let Some(incidents) = remembered.open.remove(node) {
+            facts.push(Fact::IncidentsRestored {
+                node: node.to_owned(),
+                incidents,
+                absent_since: remembered.alive,
             });
         }
     }

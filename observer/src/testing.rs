@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 
 use observer_core::{
-    bgp::{AddPathFamily, AddPathMode, Family, OpenFacts, RestartFacts, RestartFamily},
+    bgp::{
+        AddPathFamily, AddPathMode, Family, OpenFacts, RestartFacts, RestartFamily, capabilities,
+    },
     bgp_view::{BgpView, ConversationView, GracefulRestartView},
     cause::Cause,
     event::PeerType,
     exchange::{MalformedUpdates, MessageCounts, Sides},
+    incident::{
+        Incident,
+        record::{EvidenceState, LostPrefixes, Proof, Subject, SubjectKind, Verdict},
+    },
     peer::{ConnectionView, Flap, KnownBy, PeerView, SessionState},
 };
 
@@ -66,7 +72,7 @@ pub fn down(node: &str, peer: &str) -> PeerView {
         state: SessionState::Active,
         up: false,
         known_by: KnownBy::Dialled,
-        info: Cause::FinReceived.to_string(),
+        info: format!("Active: {}", Cause::FinReceived),
         last_cause: Some(Cause::FinReceived),
         last_cause_text: Some(Cause::FinReceived.to_string()),
         established_at: None,
@@ -99,6 +105,44 @@ pub fn flap(node: &str, peer: &str) -> Flap {
     }
 }
 
+/// An incident of node `a` with this peer, open.
+pub fn incident(id: &str, peer: &str) -> Incident {
+    Incident {
+        id: id.to_owned(),
+        node: "a".to_owned(),
+        subject: Subject {
+            kind: SubjectKind::Peer,
+            identity: peer.to_owned(),
+            name: None,
+        },
+        group_keys: Vec::new(),
+        opened_at: noon(),
+        closed_at: None,
+        updated_at: noon(),
+        verdict: Verdict::NoImpact,
+        proof: Proof::Inferred,
+        cause: Cause::FinReceived.to_string(),
+        cause_label: None,
+        sessions: Vec::new(),
+        milestones: Vec::new(),
+        milestones_dropped: 0,
+        prefixes: LostPrefixes::default(),
+        targets: Vec::new(),
+        route_gap_seconds: None,
+        unreachable_seconds: None,
+        evidence: EvidenceState::default(),
+        route_owner: None,
+        versions: BTreeMap::new(),
+        impact: Vec::new(),
+        rests_on: String::new(),
+        would_change: String::new(),
+        next_check: String::new(),
+        related: Vec::new(),
+        absences: Vec::new(),
+        note: None,
+    }
+}
+
 /// A peer of `node` whose messages were read from the first OPEN on.
 pub fn read(node: &str, peer: &str) -> PeerView {
     let family = Family::IPV4_UNICAST;
@@ -112,8 +156,8 @@ pub fn read(node: &str, peer: &str) -> PeerView {
         bgp: BgpView {
             tapped: true,
             conversation: ConversationView::Complete,
-            hold_time_secs: Some(240),
-            keepalive_secs: Some(80),
+            hold_time_secs: Some(180),
+            keepalive_secs: Some(60),
             keepalive_age_seconds: Sides {
                 sent: Some(3.5),
                 received: Some(12.0),
@@ -125,11 +169,11 @@ pub fn read(node: &str, peer: &str) -> PeerView {
             },
             opens: Sides {
                 sent: Some(open("10.0.0.1", 240)),
-                received: Some(OpenFacts {
-                    route_refresh: false,
-                    ..open("10.0.0.2", 180)
-                }),
+                received: Some(their_open()),
             },
+            advertised: BTreeMap::from([(family, 1)]),
+            advertised_complete: true,
+            capabilities: capabilities(Some(&open("10.0.0.1", 240)), Some(&their_open())),
             prefixes: BTreeMap::from([(family, 3)]),
             prefixes_complete: true,
             stale_prefixes: BTreeMap::from([(family, 0)]),
@@ -174,6 +218,14 @@ fn open(id: &str, hold_secs: u16) -> OpenFacts {
             ..RestartFacts::default()
         }),
         ..OpenFacts::default()
+    }
+}
+
+fn their_open() -> OpenFacts {
+    OpenFacts {
+        capabilities: vec![1, 64, 65, 69],
+        route_refresh: false,
+        ..open("10.0.0.2", 180)
     }
 }
 

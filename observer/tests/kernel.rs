@@ -9,6 +9,8 @@
     reason = "each test looks for one fact among all"
 )]
 
+#[path = "kernel/echo.rs"]
+mod echo;
 #[path = "kernel/lab.rs"]
 mod lab;
 #[path = "kernel/sockets.rs"]

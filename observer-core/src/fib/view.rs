@@ -35,6 +35,13 @@ pub(crate) struct Clocks {
     pub wall: WallOffset,
 }
 
+impl Fib {
+    /// Whether routes are followed, and all of a family were seen once.
+    pub const fn is_observed(&self) -> bool {
+        self.followed.is_some() && (self.known.v4 || self.known.v6)
+    }
+}
+
 impl Node {
     fn world(&self) -> World<'_> {
         World {

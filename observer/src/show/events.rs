@@ -55,12 +55,31 @@ pub fn show(socket: &Path, args: &EventsArgs) -> Result<Answer> {
         })?;
         client::ended()?;
     }
-    let page: Page = client.get(&format!("/api/v1/events?since={since}"))?;
+    let page: Page = client.get(&path(args, since))?;
     tell(page.missed);
     for record in &page.events {
         print(record, args.output)?;
     }
     Ok(Answer::Done)
+}
+
+/// What is asked: this run's changes by number, or the store's by time and peer.
+fn path(args: &EventsArgs, since: u64) -> String {
+    let moment = |moment: Option<jiff::Timestamp>| moment.map(|moment| moment.to_string());
+    let asked = [
+        ("from", moment(args.from)),
+        ("until", moment(args.until)),
+        ("peer", args.peer.clone()),
+    ];
+    let asked: Vec<String> = asked
+        .into_iter()
+        .filter_map(|(key, value)| Some(format!("{key}={}", client::query(&value?))))
+        .collect();
+    if asked.is_empty() {
+        format!("/api/v1/events?since={since}")
+    } else {
+        format!("/api/v1/events?{}", asked.join("&"))
+    }
 }
 
 /// Prints one change.

@@ -19,6 +19,9 @@ use crate::{
 #[derive(Deserialize)]
 struct Flaps {
     flaps: Vec<Flap>,
+    /// Why those from before the agent's start are missing, if they are.
+    #[serde(default)]
+    incomplete: Option<String>,
 }
 
 /// Asks the agent behind `socket` and prints.
@@ -27,7 +30,10 @@ pub fn show(socket: &Path, args: &FlapsArgs) -> Result<Answer> {
         Some(peer) => format!("/api/v1/flaps?peer={}", client::query(peer)),
         None => "/api/v1/flaps".to_owned(),
     };
-    let flaps = Client::new(socket)?.get::<Flaps>(&path)?.flaps;
+    let Flaps { flaps, incomplete } = Client::new(socket)?.get(&path)?;
+    if let Some(why) = incomplete {
+        terminal::complain(&format!("older flaps are missing: {why}"));
+    }
     let text = match args.output {
         Format::Json => terminal::json(&serde_json::json!({ "flaps": flaps }))?,
         Format::Table if flaps.is_empty() => "No session was lost.\n".to_owned(),

@@ -29,7 +29,12 @@ use crate::{
     cli::peer_address,
     health::Health,
     keeper::{Keeper, Page},
-    sink::metrics::{self, Scene},
+    sink::{
+        api_routes,
+        metrics::{self, Scene},
+        stored,
+    },
+    store::{ChangeQuery, Store},
 };
 
 /// Changes that may wait in a stream's own buffer.
@@ -44,6 +49,8 @@ pub struct Answers {
     pub health: Health,
     /// The node that agent-wide series are of.
     pub node: Arc<str>,
+    /// What is kept.
+    pub store: Option<Store>,
 }
 
 /// The metrics listener: this and nothing else.
@@ -64,6 +71,7 @@ pub fn loopback_routes(answers: Answers) -> Router {
 pub fn unix_routes(answers: Answers) -> Router {
     let changing = Router::new()
         .route("/api/v1/peers/forget", post(forget))
+        .merge(stored::changing())
         .with_state(answers.clone());
     reading(answers).merge(changing)
 }
@@ -74,6 +82,9 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/flaps", get(flaps))
         .route("/api/v1/events", get(events))
         .route("/api/v1/sources", get(sources))
+        .merge(api_routes::routes())
+        .route("/api/v1/safe-to-restart", get(safe_to_restart))
+        .merge(stored::reading())
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
 }
@@ -138,9 +149,36 @@ async fn ready(State(answers): State<Answers>) -> Response {
     }
 }
 
-async fn peers(State(answers): State<Answers>) -> Response {
+#[derive(Deserialize)]
+struct PeersQuery {
+    peer: Option<String>,
+}
+
+async fn peers(State(answers): State<Answers>, Query(query): Query<PeersQuery>) -> Response {
+    let mut peers = match answers.keeper.snapshot().await {
+        Ok(snapshot) => snapshot.peers,
+        Err(error) => return stopping(&error),
+    };
+    if let Some(peer) = query.peer {
+        let meant = addresses(&peer, &peers);
+        peers.retain(|view| is_meant(&view.peer, &meant));
+        if peers.is_empty() {
+            return unknown_peer(&peer);
+        }
+    }
+    Json(json!({ "peers": peers })).into_response()
+}
+
+async fn safe_to_restart(State(answers): State<Answers>) -> Response {
     match answers.keeper.snapshot().await {
-        Ok(snapshot) => Json(json!({ "peers": snapshot.peers })).into_response(),
+        Ok(mut snapshot) => {
+            if answers.health.blind() {
+                for safety in &mut snapshot.safety {
+                    safety.doubt("the agent is blind: `bgp-observer check` says why".to_owned());
+                }
+            }
+            Json(json!({ "nodes": snapshot.safety })).into_response()
+        }
         Err(error) => stopping(&error),
     }
 }
@@ -165,16 +203,20 @@ async fn flaps(State(answers): State<Answers>, Query(query): Query<FlapsQuery>) 
             answers.keeper.snapshot().await?.peers,
         ))
     };
-    let (flaps, peers) = match found.await {
+    let (recent, peers) = match found.await {
         Ok(found) => found,
         Err(error) => return stopping(&error),
     };
+    let meant = query.peer.as_deref().map(|peer| addresses(peer, &peers));
+    let (flaps, incomplete) = stored::flaps(&answers, meant.as_deref(), recent).await;
     match query.peer {
-        None => Json(json!({ "flaps": flaps })).into_response(),
         Some(peer) => match flaps_of(&peer, flaps, &peers) {
-            Some(flaps) => Json(json!({ "flaps": flaps })).into_response(),
+            Some(flaps) => {
+                Json(json!({ "flaps": flaps, "incomplete": incomplete })).into_response()
+            }
             None => unknown_peer(&peer),
         },
+        None => Json(json!({ "flaps": flaps, "incomplete": incomplete })).into_response(),
     }
 }
 
@@ -190,7 +232,7 @@ fn flaps_of(peer: &str, flaps: Vec<Flap>, peers: &[PeerView]) -> Option<Vec<Flap
 }
 
 /// The addresses that `peer` means: itself, or those of the peer node of that name.
-fn addresses(peer: &str, peers: &[PeerView]) -> Vec<IpAddr> {
+pub(super) fn addresses(peer: &str, peers: &[PeerView]) -> Vec<IpAddr> {
     if let Some(address) = peer_address(peer) {
         return vec![address];
     }
@@ -214,9 +256,25 @@ struct EventsQuery {
     since: u64,
     #[serde(default)]
     follow: bool,
+    from: Option<jiff::Timestamp>,
+    until: Option<jiff::Timestamp>,
+    peer: Option<String>,
+    limit: Option<u32>,
 }
 
 async fn events(State(answers): State<Answers>, Query(query): Query<EventsQuery>) -> Response {
+    // Numbers are of this run; whoever asks for times or a peer asks the store.
+    if query.from.is_some() || query.until.is_some() || query.peer.is_some() {
+        let changes = ChangeQuery {
+            from: query.from,
+            until: query.until,
+            peers: None,
+            limit: query.limit,
+        };
+        return stored::changes(&answers, changes, query.peer)
+            .await
+            .into_response();
+    }
     match answers.keeper.events(query.since).await {
         Ok(page) if query.follow => follow(page),
         Ok(page) => {
@@ -295,18 +353,18 @@ async fn forget(State(answers): State<Answers>, body: Bytes) -> Response {
     }
 }
 
-fn unknown_peer(peer: &str) -> Response {
+pub(super) fn unknown_peer(peer: &str) -> Response {
     problem(
         StatusCode::NOT_FOUND,
         &format!("no known peer has the address or node name '{peer}'"),
     )
 }
 
-fn stopping(error: &anyhow::Error) -> Response {
+pub(super) fn stopping(error: &anyhow::Error) -> Response {
     problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}"))
 }
 
-fn problem(status: StatusCode, error: &str) -> Response {
+pub(super) fn problem(status: StatusCode, error: &str) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     (status, headers, Json(json!({ "error": error }))).into_response()

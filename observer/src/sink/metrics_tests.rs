@@ -1,4 +1,11 @@
-use observer_core::observer::{Histogram, Totals, WireTotals};
+use observer_core::{
+    event::forwarding::RouteSource,
+    fib::totals::FibTotals,
+    incident::record::Verdict,
+    observer::{Histogram, Totals, WireTotals},
+    route_view::{FibView, LatencyView, RouteCount},
+    safety::{Safe, Safety},
+};
 
 use super::*;
 use crate::testing::{down, read, up};
@@ -31,6 +38,11 @@ fn snapshot() -> Snapshot {
                 "a".to_owned(),
                 BTreeMap::from([("fin_received", 2)]),
             )]),
+            incidents: BTreeMap::from([(
+                "a".to_owned(),
+                BTreeMap::from([(Verdict::Graceful, 2), (Verdict::RoutesLost, 1)]),
+            )]),
+            unreachable: BTreeMap::from([(("a".to_owned(), "10.0.0.2".to_owned()), 6.8)]),
             strangers: 9,
             lost: BTreeMap::from([(LossStage::Decode, 4)]),
             resyncs: 1,
@@ -45,12 +57,43 @@ fn snapshot() -> Snapshot {
             ..tapped()
         },
         events: BTreeMap::from([("tcp_state", 5)]),
+        forwarding: vec![forwarding("a")],
+        safety: vec![Safety {
+            node: "a".to_owned(),
+            answer: Safe::Yes,
+            blockers: Vec::new(),
+            unknown: Vec::new(),
+            unchecked: Vec::new(),
+        }],
+        open_incidents: BTreeMap::from([(("a".to_owned(), Verdict::RoutesLost), 1)]),
+    }
+}
+
+fn forwarding(node: &str) -> FibView {
+    let count = |protocol: &str, ip_version, count| RouteCount {
+        protocol: protocol.to_owned(),
+        ip_version,
+        count,
+    };
+    FibView {
+        node: node.to_owned(),
+        source: Some(RouteSource::Netlink),
+        complete: true,
+        routes: vec![count("bird", 4, 7), count("dhcp", 4, 1), count("99", 4, 2)],
+        unprogrammed: Vec::new(),
+        latencies: vec![LatencyView {
+            peer: "10.0.0.2".to_owned(),
+            update_to_fib_seconds: Some(0.001),
+            withdraw_to_fib_seconds: Some(0.002),
+            down_to_withdraw_seconds: Some(0.003),
+        }],
     }
 }
 
 fn tapped() -> Totals {
     Totals {
         wire: BTreeMap::from([("a".to_owned(), wire())]),
+        fib: BTreeMap::from([("a".to_owned(), FibTotals::default())]),
         ..Totals::default()
     }
 }

@@ -148,6 +148,11 @@ impl KernelSource {
         })
     }
 
+    /// Whether the kernel still lets this process at the programs' maps.
+    pub fn answers(&self) -> bool {
+        self.counters.get(&0, 0).is_ok()
+    }
+
     /// Observes the namespace with this inode as `netns` from now on.
     pub fn observe(&mut self, inode: u32, netns: NetnsId) -> Result<(), MapChangeError> {
         self.netns

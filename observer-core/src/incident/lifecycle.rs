@@ -1,0 +1,349 @@
+//! How an incident is told, kept up to date, and comes to its end; how one outlives the agent.
+
+use std::time::Duration;
+
+use super::{
+    CLOSED, Incidents, Nodes,
+    group::{id, keys},
+    milestones::{Within, add},
+    open::{Open, SETTLE, UPDATES_APART},
+    probe::Probe,
+    record::{Absence, Incident, MilestoneKind},
+};
+use crate::{
+    address::PeerAddress, change::Change, deadline::Due, event::NetnsId, node::Node,
+    time::Timestamp, turn::Turn,
+};
+
+/// A suspicion that nothing came of is dropped after this.
+const SUSPICION: Duration = Duration::from_secs(3);
+
+impl Incidents {
+    /// Something about an incident changed: when it has to be looked at next.
+    pub(super) fn look_again(&mut self, turn: &mut Turn<'_>, number: u64) {
+        let Some(open) = self.open.get_mut(&number) else {
+            return;
+        };
+        if open.told {
+            let soon = if open.is_well(turn.at) {
+                turn.at
+            } else {
+                open.told_at.after(UPDATES_APART).max(turn.at)
+            };
+            turn.deadlines.hasten(Due::Incident(number), soon);
+        }
+        let threshold = turn.config.gap();
+        turn.deadlines.hasten(
+            Due::Incident(number),
+            turn.again(threshold + Duration::from_millis(1)),
+        );
+    }
+
+    /// It is time to look at an incident.
+    pub(super) fn incident_due(&mut self, turn: &mut Turn<'_>, number: u64) {
+        let now = turn.at;
+        let Some(open) = self.open.get_mut(&number) else {
+            return;
+        };
+        let well = open.is_well(now);
+        if !open.told {
+            let lasted = open.routes.lost_by(now, turn.config.gap()) > 0;
+            let silent = open.probes.iter().any(Probe::is_silent);
+            if lasted || silent {
+                if open.record.cause.is_empty() {
+                    open.record.cause = silence_words(open);
+                }
+                self.publish(turn, number);
+            } else if open.members.is_empty()
+                && open.routes.gone.is_empty()
+                && now.since(open.begun) >= SUSPICION
+            {
+                self.drop_suspicion(turn, number);
+                return;
+            } else {
+                turn.deadlines.set(
+                    Due::Incident(number),
+                    turn.again(Duration::from_millis(250)),
+                );
+                return;
+            }
+        }
+        let Some(open) = self.open.get_mut(&number) else {
+            return;
+        };
+        open.news |= open.is_outdated(turn);
+        if well {
+            let since = *open.calm_since.get_or_insert(now);
+            if now.since(since) >= SETTLE {
+                self.close(turn, number, since);
+                return;
+            }
+            turn.deadlines
+                .set(Due::Incident(number), since.after(SETTLE));
+        } else {
+            open.calm_since = None;
+            let next = if open.routes.gone.is_empty() {
+                turn.again(Duration::from_secs(1))
+            } else {
+                turn.again(Duration::from_secs(1)).min(open.waits_until())
+            };
+            let next = if open.probes.is_empty() && open.routes.gone.is_empty() {
+                turn.again(Duration::from_mins(1))
+            } else {
+                next.max(turn.again(Duration::from_millis(250)))
+            };
+            turn.deadlines.set(Due::Incident(number), next);
+        }
+        self.update(turn, number);
+    }
+
+    /// Tells what is new of a told incident.
+    fn update(&mut self, turn: &mut Turn<'_>, number: u64) {
+        let Some(open) = self.open.get_mut(&number) else {
+            return;
+        };
+        if !open.told || !open.news {
+            return;
+        }
+        let due = open.told_at.after(UPDATES_APART);
+        if turn.at < due {
+            turn.deadlines.hasten(Due::Incident(number), due);
+            return;
+        }
+        open.news = false;
+        open.told_at = turn.at;
+        open.refresh(turn);
+        let incident = Box::new(open.record.clone());
+        let node = incident.node.clone();
+        turn.tell(&node, Change::IncidentUpdated { incident });
+    }
+
+    /// An incident is more than a suspicion: it is told.
+    pub(super) fn publish(&mut self, turn: &mut Turn<'_>, number: u64) {
+        let Some(open) = self.open.get(&number).filter(|open| !open.told) else {
+            return;
+        };
+        let (netns, node, at) = (open.netns, open.record.node.clone(), open.record.opened_at);
+        let taken = |id: &str| {
+            let open = self.open.values().map(|open| &open.record);
+            open.chain(&self.closed).any(|record| record.id == id)
+        };
+        let id = id(&node, at, taken);
+        let mut related = Vec::new();
+        for (other, open) in &mut self.open {
+            if *other != number && open.netns == netns && open.told && related.len() < 32 {
+                related.push(open.record.id.clone());
+                if open.record.related.len() < 32 {
+                    open.record.related.push(id.clone());
+                    open.news = true;
+                }
+            }
+        }
+        let Some(open) = self.open.get_mut(&number) else {
+            return;
+        };
+        open.told = true;
+        open.news = false;
+        open.told_at = turn.at;
+        open.record.id = id;
+        open.record.related = related;
+        open.record.versions.clone_from(&self.versions);
+        if open.record.group_keys.is_empty() {
+            open.record.group_keys = keys(&open.record.subject.identity, at, None);
+        }
+        open.refresh(turn);
+        let incident = Box::new(open.record.clone());
+        turn.tell(&node, Change::IncidentOpened { incident });
+    }
+
+    fn drop_suspicion(&mut self, turn: &mut Turn<'_>, number: u64) {
+        self.take_out(turn, number);
+    }
+
+    fn take_out(&mut self, turn: &mut Turn<'_>, number: u64) -> Option<Open> {
+        turn.deadlines.clear(Due::Incident(number));
+        turn.deadlines.clear(Due::Echo(number));
+        self.by_peer.retain(|_, of| *of != number);
+        self.reach.forget(number);
+        self.open.remove(&number)
+    }
+
+    /// Everything has been well since `since`, or stays as it is.
+    fn close(&mut self, turn: &mut Turn<'_>, number: u64, since: Timestamp) {
+        let Some(mut open) = self.take_out(turn, number) else {
+            return;
+        };
+        open.refresh(turn);
+        for probe in &open.probes {
+            if let Some(at) = probe.last_ok() {
+                self.reach
+                    .remember(open.netns, probe.peer, probe.target, at);
+            }
+        }
+        if !open.told {
+            return;
+        }
+        let mut record = open.record;
+        record.closed_at = Some(turn.wall.wall(last_moment(&record, since, turn)));
+        self.finish(turn, record);
+    }
+
+    fn finish(&mut self, turn: &mut Turn<'_>, record: Incident) {
+        turn.totals.incident_closed(&record);
+        if self.closed.len() >= CLOSED {
+            self.closed.pop_front();
+        }
+        self.closed.push_back(record.clone());
+        let node = record.node.clone();
+        let incident = Box::new(record);
+        turn.tell(&node, Change::IncidentClosed { incident });
+    }
+
+    /// A namespace is gone: its incidents end with what is known.
+    pub fn leave(&mut self, turn: &mut Turn<'_>, netns: NetnsId) {
+        self.pending.remove(&netns);
+        turn.deadlines.clear(Due::Gone(netns));
+        turn.deadlines.clear(Due::Baseline(netns));
+        let numbers: Vec<u64> = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.netns == netns)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in numbers {
+            if let Some(open) = self.open.get_mut(&number) {
+                let what = "the observed namespace is gone".to_owned();
+                open.note(
+                    turn,
+                    MilestoneKind::Remark,
+                    Within::exactly(turn.at),
+                    what,
+                    "the agent",
+                );
+            }
+            self.close(turn, number, turn.at);
+        }
+    }
+
+    /// What the store remembered as open goes on when its node is observed; the time in which nobody
+    /// observed is named.
+    pub fn restore(
+        &mut self,
+        turn: &mut Turn<'_>,
+        nodes: &Nodes,
+        name: &str,
+        incidents: &[Incident],
+        absent_since: Option<jiff::Timestamp>,
+    ) {
+        self.stored
+            .insert(name.to_owned(), (incidents.to_vec(), absent_since));
+        if let Some(node) = nodes.values().find(|node| node.name == name) {
+            self.awaken(turn, node);
+        }
+    }
+
+    /// A node is observed: its stored incidents go on.
+    pub fn awaken(&mut self, turn: &mut Turn<'_>, node: &Node) {
+        let Some((incidents, absent_since)) = self.stored.remove(&node.name) else {
+            return;
+        };
+        let now = turn.wall.wall(turn.at);
+        for mut record in incidents {
+            let known = self.open.values().any(|open| open.record.id == record.id);
+            if known || record.closed_at.is_some() || record.id.is_empty() {
+                continue;
+            }
+            let from = absent_since
+                .unwrap_or(record.updated_at)
+                .max(record.updated_at);
+            record.absences.push(Absence { from, to: now });
+            record.evidence.complete = false;
+            let what = format!("observer absent from {from} to {now}");
+            let (kind, within) = (MilestoneKind::Remark, Within::exactly(turn.at));
+            add(&mut record, turn, kind, within, what, "the store");
+            self.resume(turn, node.netns, record, |address| {
+                node.peers.get(&address).map(|peer| peer.session.is_up())
+            });
+        }
+    }
+
+    fn resume(
+        &mut self,
+        turn: &mut Turn<'_>,
+        netns: NetnsId,
+        record: Incident,
+        is_up: impl Fn(PeerAddress) -> Option<bool>,
+    ) {
+        let number = self.number();
+        let peers: Vec<String> = record
+            .sessions
+            .iter()
+            .filter(|session| session.up_at.is_none())
+            .map(|session| session.peer.clone())
+            .collect();
+        let mut open = Open::restored(netns, record, turn.at);
+        for peer in peers.iter().filter_map(|peer| PeerAddress::parse(peer)) {
+            let up = match is_up(peer) {
+                None => continue,
+                Some(up) => up.then_some(turn.at),
+            };
+            open.take_back(peer, up);
+            self.by_peer.insert((netns, peer), number);
+        }
+        self.open.insert(number, open);
+        self.look_again(turn, number);
+    }
+
+    /// An operator wrote something.
+    pub fn write_note(&mut self, turn: &mut Turn<'_>, id: &str, text: &str) {
+        let number = self
+            .open
+            .iter()
+            .find(|(_, open)| open.record.id == id)
+            .map(|(number, _)| *number);
+        if let Some(number) = number {
+            if let Some(open) = self.open.get_mut(&number) {
+                open.record.note = Some(text.to_owned());
+                open.news = true;
+            }
+            self.look_again(turn, number);
+            return;
+        }
+        if let Some(record) = self.closed.iter_mut().find(|record| record.id == id) {
+            record.note = Some(text.to_owned());
+            let incident = Box::new(record.clone());
+            let node = incident.node.clone();
+            turn.tell(&node, Change::IncidentUpdated { incident });
+        }
+    }
+}
+
+/// The last moment that belongs to the incident: the latest milestone before it was well.
+fn last_moment(record: &Incident, since: Timestamp, turn: &Turn<'_>) -> Timestamp {
+    let calm = turn.wall.wall(since);
+    let last = record
+        .milestones
+        .iter()
+        .filter(|milestone| milestone.kind != MilestoneKind::Remark)
+        .map(|milestone| milestone.latest)
+        .filter(|at| *at <= calm)
+        .max();
+    last.map_or(since, |last| turn.wall.boot(last))
+}
+
+fn silence_words(open: &Open) -> String {
+    let silent: Vec<String> = open
+        .probes
+        .iter()
+        .filter(|probe| probe.is_silent())
+        .map(|probe| probe.target.to_string())
+        .collect();
+    if silent.is_empty() {
+        "routes gone, and no session fell".to_owned()
+    } else {
+        format!(
+            "{} stopped answering while the session was up and its routes were there",
+            silent.join(", ")
+        )
+    }
+}

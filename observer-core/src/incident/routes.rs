@@ -1,0 +1,236 @@
+//! Routes that an incident lost: which are gone, which are back, who removed them, how long that took.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{milestones::Within, record::LostPrefix, record::LostPrefixes, record::Span};
+use crate::{
+    address::PeerAddress,
+    bgp::Prefix,
+    notice::{RouteLoss, RouteNotice, RouteOwner},
+    time::Timestamp,
+};
+
+/// Prefixes listed one by one.
+const LISTED: usize = 32;
+/// Prefixes followed at most per incident; those beyond are counted and not waited for.
+const FOLLOWED: usize = 65_536;
+/// Writers told apart.
+const WRITERS: usize = 16;
+
+/// A route that is gone.
+#[derive(Clone, Debug)]
+pub(super) struct Gone {
+    pub since: Within,
+    pub how: RouteLoss,
+    pub owner: RouteOwner,
+    pub peers: Vec<PeerAddress>,
+    pub writer: Option<String>,
+}
+
+impl Gone {
+    /// As `notice` tells it.
+    pub fn of(notice: &RouteNotice, how: RouteLoss) -> Self {
+        Self {
+            since: Within {
+                earliest: notice.earliest,
+                latest: notice.latest,
+            },
+            how,
+            owner: notice.owner,
+            peers: notice.peers.clone(),
+            writer: notice
+                .writer
+                .as_ref()
+                .map(|writer| format!("{} (pid {})", writer.comm, writer.pid)),
+        }
+    }
+
+    /// Who removed it.
+    fn deleted_by(&self) -> String {
+        match (&self.writer, self.how) {
+            (Some(writer), _) => writer.clone(),
+            (None, RouteLoss::Silent) => {
+                "the kernel, with its link, address or next hop".to_owned()
+            }
+            (None, _) => format!("not seen; its owner is {}", owner_name(self.owner)),
+        }
+    }
+}
+
+/// The routes of one incident.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    pub gone: BTreeMap<Prefix, Gone>,
+    seen: BTreeSet<Prefix>,
+    listed: Vec<(Prefix, LostPrefix)>,
+    by_owner: BTreeMap<String, u64>,
+    deleted_by: BTreeMap<String, u64>,
+    overflow: u64,
+    pub first_gone: Option<Within>,
+    pub last_gone: Option<Within>,
+    pub first_back: Option<Within>,
+    pub last_back: Option<Within>,
+    /// The longest time one was gone, of those that are back.
+    pub longest: Duration,
+    /// Gaps longer than the threshold.
+    pub lost: u64,
+    /// Shorter ones.
+    pub micro: u64,
+}
+
+impl Routes {
+    /// A route is gone.
+    pub fn lose(&mut self, prefix: Prefix, gone: Gone) {
+        if self.gone.contains_key(&prefix) {
+            return;
+        }
+        if self
+            .first_gone
+            .is_none_or(|first| gone.since.latest < first.latest)
+        {
+            self.first_gone = Some(gone.since);
+        }
+        if self
+            .last_gone
+            .is_none_or(|last| gone.since.latest >= last.latest)
+        {
+            self.last_gone = Some(gone.since);
+        }
+        let first_time = if self.seen.len() < FOLLOWED {
+            self.seen.insert(prefix)
+        } else if self.seen.contains(&prefix) {
+            false
+        } else {
+            self.overflow = self.overflow.saturating_add(1);
+            return;
+        };
+        if first_time {
+            *self.by_owner.entry(owner_name(gone.owner)).or_default() += 1;
+            let writer = gone.deleted_by();
+            if self.deleted_by.len() < WRITERS || self.deleted_by.contains_key(&writer) {
+                *self.deleted_by.entry(writer).or_default() += 1;
+            }
+            if self.listed.len() < LISTED {
+                self.listed.push((prefix, listed(prefix, &gone)));
+            }
+        }
+        self.gone.insert(prefix, gone);
+    }
+
+    /// A route is back at `back`; gives how long it was gone.
+    pub fn regain(
+        &mut self,
+        prefix: Prefix,
+        back: Within,
+        threshold: Duration,
+    ) -> Option<Duration> {
+        let gone = self.gone.remove(&prefix)?;
+        let gap = back.latest.since(gone.since.earliest);
+        if gap > threshold {
+            self.lost = self.lost.saturating_add(1);
+        } else {
+            self.micro = self.micro.saturating_add(1);
+        }
+        self.longest = self.longest.max(gap);
+        if self
+            .first_back
+            .is_none_or(|first| back.latest < first.latest)
+        {
+            self.first_back = Some(back);
+        }
+        if self.last_back.is_none_or(|last| back.latest >= last.latest) {
+            self.last_back = Some(back);
+        }
+        let entry = self.listed.iter_mut().find(|(listed, _)| *listed == prefix);
+        if let Some((_, entry)) = entry {
+            let longest = entry.gap_seconds.unwrap_or(0.0).max(gap.as_secs_f64());
+            entry.gap_seconds = Some(longest);
+        }
+        Some(gap)
+    }
+
+    /// Its owner withdrew it on purpose: it is not waited for any more.
+    pub fn release(&mut self, prefix: Prefix) {
+        self.gone.remove(&prefix);
+    }
+
+    /// Whether any was ever gone.
+    pub const fn any(&self) -> bool {
+        self.first_gone.is_some()
+    }
+
+    /// How many were gone for longer than `threshold`, by `now`.
+    pub fn lost_by(&self, now: Timestamp, threshold: Duration) -> u64 {
+        let still = self
+            .gone
+            .values()
+            .filter(|gone| now.since(gone.since.latest) > threshold)
+            .count();
+        self.lost + u64::try_from(still).unwrap_or(u64::MAX) + self.overflow
+    }
+
+    /// From the first gone to the last back.
+    pub fn gap(&self, now: Timestamp) -> Option<Span> {
+        let first = self.first_gone?;
+        let last = if self.gone.is_empty() {
+            self.last_back
+        } else {
+            None
+        };
+        Some(match last {
+            Some(last) => Span {
+                min: last.earliest.since(first.latest).as_secs_f64(),
+                max: Some(last.latest.since(first.earliest).as_secs_f64()),
+            },
+            None => Span {
+                min: now.since(first.latest).as_secs_f64(),
+                max: None,
+            },
+        })
+    }
+
+    /// As the record shows them.
+    pub fn shown(&self) -> LostPrefixes {
+        LostPrefixes {
+            lost: u64::try_from(self.seen.len()).unwrap_or(u64::MAX) + self.overflow,
+            still_gone: u64::try_from(self.gone.len()).unwrap_or(u64::MAX),
+            by_owner: self.by_owner.clone(),
+            deleted_by: self.deleted_by.clone(),
+            listed: self.listed.iter().map(|(_, entry)| entry.clone()).collect(),
+        }
+    }
+}
+
+fn listed(prefix: Prefix, gone: &Gone) -> LostPrefix {
+    LostPrefix {
+        prefix: prefix.to_string(),
+        peers: gone.peers.iter().map(ToString::to_string).collect(),
+        how: how(gone.how).to_owned(),
+        deleted_by: gone.deleted_by(),
+        gap_seconds: None,
+    }
+}
+
+/// In words.
+pub(super) const fn how(loss: RouteLoss) -> &'static str {
+    match loss {
+        RouteLoss::Deleted => "absent",
+        RouteLoss::Silent => "absent, gone without an event of its own",
+        RouteLoss::Unreachable => "replaced by unreachable",
+        RouteLoss::Blackhole => "replaced by blackhole",
+        RouteLoss::WorseRoute => "replaced by another route",
+    }
+}
+
+/// The word for an owner.
+pub(super) fn owner_name(owner: RouteOwner) -> String {
+    match owner {
+        RouteOwner::Bird => "bird".to_owned(),
+        RouteOwner::Felix => "felix".to_owned(),
+        RouteOwner::Kernel => "kernel".to_owned(),
+        RouteOwner::Other(protocol) => format!("protocol {}", protocol.0),
+    }
+}

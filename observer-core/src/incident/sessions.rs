@@ -1,0 +1,521 @@
+//! What sessions, speakers and losses of evidence mean for incidents.
+
+use std::time::Duration;
+
+use super::{
+    Incidents, Nodes,
+    group::{self, local_subject, peer_subject},
+    milestones::Within,
+    open::{Open, is_local},
+    record::{MilestoneKind, SubjectKind},
+};
+use crate::{
+    address::PeerAddress,
+    cause::Cause,
+    change::RestartEnd,
+    deadline::Due,
+    event::{LossStage, NetnsId},
+    node::Node,
+    notice::Falling,
+    peer::Flap,
+    turn::Turn,
+};
+
+/// Sessions that fell within this of one another may have one reason.
+const TOGETHER: Duration = Duration::from_secs(1);
+/// So many at once, and at least half of all, are no accident of each.
+const MANY: usize = 3;
+/// A session that this side ended, this soon after the local speaker's other sessions, belongs to them.
+const LOCAL_WITHIN: Duration = Duration::from_secs(5);
+/// A speaker's end is remembered this long for sessions whose cause comes later.
+const ENDED_REMEMBERED: Duration = Duration::from_secs(10);
+
+impl Incidents {
+    /// A session went down; its cause is to come.
+    pub(super) fn fall(&mut self, turn: &mut Turn<'_>, nodes: &Nodes, falling: &Falling) {
+        let Some(node) = nodes.get(&falling.netns) else {
+            return;
+        };
+        let number = self.of_peer(turn, node, falling.peer);
+        let within = Within {
+            earliest: falling.earliest,
+            latest: falling.latest,
+        };
+        if let Some(open) = self.open.get_mut(&number) {
+            if open.members.is_empty() && !open.told && within.earliest < open.begun {
+                open.begun = within.earliest;
+                open.record.opened_at = turn.wall.wall(within.earliest);
+            }
+            open.routes_seen |= node.fib.is_observed();
+            open.lose_session(
+                turn,
+                falling.peer,
+                within,
+                falling.prefixes.clone(),
+                falling.announced,
+            );
+        }
+        self.claim_pending(turn, node.netns, falling.peer, number);
+        self.begin_probing(turn, node, number);
+        self.look_again(turn, number);
+    }
+
+    /// The open incident of this peer, or of its node under another address, else a new one.
+    pub(super) fn of_peer(&mut self, turn: &mut Turn<'_>, node: &Node, peer: PeerAddress) -> u64 {
+        if let Some(number) = self.by_peer.get(&(node.netns, peer)) {
+            return *number;
+        }
+        let subject = peer_subject(node, peer);
+        let same = self.open.iter().find(|(_, open)| {
+            open.netns == node.netns
+                && !is_local(&open.record.subject)
+                && (open.record.subject.identity == subject.identity || open.peers.contains(&peer))
+        });
+        let number = if let Some((number, _)) = same {
+            *number
+        } else {
+            let number = self.number();
+            let mut open = Open::new(turn, node.netns, &node.name, subject, turn.earliest);
+            open.peers.insert(peer);
+            self.open.insert(number, open);
+            number
+        };
+        self.by_peer.insert((node.netns, peer), number);
+        number
+    }
+
+    /// A flap's cause is final.
+    pub(super) fn flap(&mut self, turn: &mut Turn<'_>, node: &Node, flap: &Flap, within: Within) {
+        let Some(peer) = PeerAddress::parse(&flap.peer) else {
+            return;
+        };
+        let known = self.by_peer.get(&(node.netns, peer)).copied();
+        let number = known.unwrap_or_else(|| {
+            // Nobody saw it fall: it was up when the agent last ran.
+            let number = self.of_peer(turn, node, peer);
+            if let Some(open) = self.open.get_mut(&number) {
+                open.lose_session(turn, peer, within, Vec::new(), 0);
+            }
+            self.begin_probing(turn, node, number);
+            number
+        });
+        let number = self.group(turn, node, number, &flap.cause);
+        let Some(open) = self.open.get_mut(&number) else {
+            return;
+        };
+        let kept = open.members.get(&peer).is_some_and(|member| member.stale);
+        if let Some(member) = open.members.get_mut(&peer) {
+            member.counted = true;
+            let here = is_local(&open.record.subject);
+            open.kept |= here && restarts_quietly(node, peer, &flap.cause);
+            // What this node's own speaker programmed stays when it ends.
+            if !kept && !here {
+                open.presumed_lost = open.presumed_lost.saturating_add(member.announced);
+            }
+        }
+        if let Some(session) = open.session_of(&flap.peer) {
+            session.flap = Some(flap.number);
+            session.cause.clone_from(&flap.cause_text);
+        }
+        name_cause(open, flap);
+        if open.record.group_keys.is_empty() {
+            let silent = if let Cause::HoldTimerExpired { silent_millis, .. } = &flap.cause {
+                Some(Duration::from_millis(*silent_millis))
+            } else {
+                None
+            };
+            let (identity, at) = (&open.record.subject.identity, open.record.opened_at);
+            open.record.group_keys = group::keys(identity, at, silent);
+        }
+        let what = format!("{}: {}", flap.peer, flap.cause_text);
+        let said = |line: &&String| line.starts_with("NOTIFICATION");
+        let told = flap.evidence.iter().find(said);
+        let evidence = told
+            .or(flap.evidence.first())
+            .map_or("none", String::as_str)
+            .to_owned();
+        open.note(turn, MilestoneKind::Cause, within, what, &evidence);
+        // What else this event comes to belongs into what is told.
+        self.ripe.push(number);
+    }
+
+    /// Which incident this flap belongs to, now that its cause is known.
+    fn group(&mut self, turn: &mut Turn<'_>, node: &Node, number: u64, cause: &Cause) -> u64 {
+        let untold = self.open.get(&number).is_some_and(|open| !open.told);
+        if !untold {
+            return number;
+        }
+        let gone = matches!(cause, Cause::LocalSpeakerGone { .. });
+        let ours = gone
+            || matches!(
+                cause,
+                Cause::FinSent | Cause::ResetSent | Cause::NotificationSent(_)
+            );
+        let local = self.open.iter().find(|(_, open)| {
+            open.netns == node.netns
+                && is_local(&open.record.subject)
+                && (gone || turn.at.since(open.begun) <= LOCAL_WITHIN)
+        });
+        if let Some((local, _)) = local
+            && ours
+        {
+            let local = *local;
+            self.merge(turn, number, local);
+            return local;
+        }
+        let together = self.fell_together(node, number);
+        if gone || (together.len() >= MANY && together.len() * 2 >= node.peers.len()) {
+            if let Some(open) = self.open.get_mut(&number) {
+                open.record.subject = local_subject(node);
+                if let Some((at, words)) = self.ended.get(&node.netns).filter(|_| gone) {
+                    let within = Within::exactly(*at);
+                    open.note(
+                        turn,
+                        MilestoneKind::SpeakerEnded,
+                        within,
+                        words.clone(),
+                        "its exit",
+                    );
+                }
+            }
+            for other in together.into_iter().filter(|other| *other != number) {
+                self.merge(turn, other, number);
+            }
+        }
+        number
+    }
+
+    /// Untold incidents of this node whose sessions fell at the same time as that of `number`.
+    fn fell_together(&self, node: &Node, number: u64) -> Vec<u64> {
+        let Some(begun) = self.open.get(&number).map(|open| open.begun) else {
+            return Vec::new();
+        };
+        let near = |open: &Open| {
+            open.begun.since(begun) <= TOGETHER && begun.since(open.begun) <= TOGETHER
+        };
+        self.open
+            .iter()
+            .filter(|(_, open)| {
+                open.netns == node.netns && !open.told && !open.members.is_empty() && near(open)
+            })
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    /// What `from`, which nobody was told of, knows, belongs to `to`.
+    fn merge(&mut self, turn: &mut Turn<'_>, from: u64, to: u64) {
+        if from == to || !self.open.contains_key(&to) {
+            return;
+        }
+        let Some(merged) = self.open.remove(&from) else {
+            return;
+        };
+        turn.deadlines.clear(Due::Incident(from));
+        turn.deadlines.clear(Due::Echo(from));
+        for number in self.by_peer.values_mut().filter(|number| **number == from) {
+            *number = to;
+        }
+        self.reach.rename(from, to);
+        if let Some(open) = self.open.get_mut(&to) {
+            open.absorb(turn, merged);
+        }
+    }
+
+    /// More is known of a flap's cause.
+    pub(super) fn amend(&mut self, turn: &mut Turn<'_>, node: &Node, flap: &Flap) {
+        let Some(peer) = PeerAddress::parse(&flap.peer) else {
+            return;
+        };
+        let Some(open) = self
+            .by_peer
+            .get(&(node.netns, peer))
+            .and_then(|number| self.open.get_mut(number))
+        else {
+            return;
+        };
+        let Some(session) = open.session_of(&flap.peer) else {
+            return;
+        };
+        session.cause.clone_from(&flap.cause_text);
+        let first = open
+            .record
+            .sessions
+            .first()
+            .is_some_and(|first| first.peer == flap.peer);
+        if first {
+            open.record.cause.clear();
+            name_cause(open, flap);
+        }
+        if matches!(flap.cause, Cause::LocalSpeakerGone { .. }) && open.members.len() == 1 {
+            open.record.subject = local_subject(node);
+        }
+        open.news = true;
+        self.look_again_of(turn, node.netns, peer);
+    }
+
+    /// A session is Established again.
+    pub(super) fn session_up(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &Node,
+        peer: &str,
+        within: Within,
+    ) {
+        let Some(address) = PeerAddress::parse(peer) else {
+            return;
+        };
+        let wall = turn.wall.wall(within.latest);
+        let Some(open) = self.open_of(node.netns, address) else {
+            return;
+        };
+        let Some(member) = open.members.get_mut(&address) else {
+            return;
+        };
+        member.up = Some(within.latest);
+        if let Some(session) = open.session_of(peer) {
+            session.up_at = Some(wall);
+        }
+        let what = format!("session with {peer} Established");
+        open.note(
+            turn,
+            MilestoneKind::SessionUp,
+            within,
+            what,
+            "OPEN and KEEPALIVE both ways",
+        );
+        self.look_again_of(turn, node.netns, address);
+    }
+
+    /// Graceful restart keeps a peer's routes.
+    pub(super) fn restart_began(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &Node,
+        peer: &str,
+        within: Within,
+        (secs, stale): (u16, u64),
+    ) {
+        let Some(address) = PeerAddress::parse(peer) else {
+            return;
+        };
+        let Some(open) = self.open_of(node.netns, address) else {
+            return;
+        };
+        open.kept = true;
+        if let Some(member) = open.members.get_mut(&address) {
+            member.stale = true;
+            if member.counted {
+                open.presumed_lost = open.presumed_lost.saturating_sub(member.announced);
+            }
+        }
+        let what = format!("{stale} routes of {peer} are stale, kept for {secs} s");
+        open.note(
+            turn,
+            MilestoneKind::RestartBegan,
+            within,
+            what,
+            "what both OPENs agreed on",
+        );
+        self.look_again_of(turn, node.netns, address);
+    }
+
+    /// None of a peer's routes are stale any more.
+    pub(super) fn restart_ended(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &Node,
+        peer: &str,
+        within: Within,
+        (how, dropped): (RestartEnd, u64),
+    ) {
+        let Some(address) = PeerAddress::parse(peer) else {
+            return;
+        };
+        let Some(open) = self.open_of(node.netns, address) else {
+            return;
+        };
+        if let Some(member) = open.members.get_mut(&address) {
+            member.stale = false;
+        }
+        if how != RestartEnd::EndOfRib {
+            open.failed_restart = Some(how);
+            open.presumed_lost = open.presumed_lost.saturating_add(dropped);
+        }
+        let what = match how {
+            RestartEnd::EndOfRib => format!("End-of-RIB of {peer}"),
+            RestartEnd::Expired => {
+                format!("restart time of {peer} ran out, {dropped} routes dropped")
+            }
+            RestartEnd::NotPreserved => {
+                format!("{peer} is back without its forwarding state, {dropped} routes dropped")
+            }
+            RestartEnd::SecondRestart => {
+                format!("{peer} fell again while its routes were stale, {dropped} dropped")
+            }
+        };
+        open.note(
+            turn,
+            MilestoneKind::RestartEnded,
+            within,
+            what,
+            "BGP messages and their timers",
+        );
+        self.look_again_of(turn, node.netns, address);
+    }
+
+    /// A peer is forgotten: nobody waits for it.
+    pub(super) fn forgotten(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &Node,
+        peer: &str,
+        within: Within,
+        reason: &str,
+    ) {
+        let Some(address) = PeerAddress::parse(peer) else {
+            return;
+        };
+        let Some(open) = self.open_of(node.netns, address) else {
+            return;
+        };
+        if let Some(member) = open.members.get_mut(&address) {
+            member.forgotten = true;
+            member.stale = false;
+        }
+        let planned = reason.contains("inventory") || reason.contains("De-configured");
+        let all = open.members.values().all(|member| member.forgotten);
+        open.decommissioned |= planned && all;
+        open.routes
+            .gone
+            .retain(|_, gone| gone.peers.iter().any(|other| *other != address));
+        open.probes.retain(|probe| probe.peer != address);
+        let what = format!("{peer} forgotten: {reason}");
+        open.note(
+            turn,
+            MilestoneKind::Remark,
+            within,
+            what,
+            "inventory or operator",
+        );
+        self.look_again_of(turn, node.netns, address);
+    }
+
+    /// A local speaker ended.
+    pub(super) fn speaker_ended(
+        &mut self,
+        turn: &mut Turn<'_>,
+        netns: NetnsId,
+        within: Within,
+        words: String,
+    ) {
+        let local = self
+            .open
+            .values_mut()
+            .find(|open| open.netns == netns && is_local(&open.record.subject));
+        if let Some(open) = local {
+            open.note(
+                turn,
+                MilestoneKind::SpeakerEnded,
+                within,
+                words.clone(),
+                "its exit",
+            );
+        }
+        let now = turn.at;
+        self.ended
+            .retain(|_, (at, _)| now.since(*at) <= ENDED_REMEMBERED);
+        self.ended.insert(netns, (within.latest, words));
+    }
+
+    /// A local speaker is new.
+    pub(super) fn speaker_seen(
+        &mut self,
+        turn: &mut Turn<'_>,
+        netns: NetnsId,
+        within: Within,
+        words: String,
+    ) {
+        let local = self
+            .open
+            .values_mut()
+            .find(|open| open.netns == netns && is_local(&open.record.subject));
+        if let Some(open) = local {
+            open.note(
+                turn,
+                MilestoneKind::SpeakerSeen,
+                within,
+                words,
+                "its sockets",
+            );
+        }
+    }
+
+    /// Evidence was lost: every open incident's is incomplete.
+    pub(super) fn lose_evidence(&mut self, turn: &mut Turn<'_>, stage: LossStage, count: u64) {
+        if matches!(stage, LossStage::StrangerRing | LossStage::Recorder) {
+            return;
+        }
+        let numbers: Vec<u64> = self.open.keys().copied().collect();
+        for number in numbers {
+            if let Some(open) = self.open.get_mut(&number) {
+                let lost = open
+                    .record
+                    .evidence
+                    .lost
+                    .entry(stage.name().to_owned())
+                    .or_default();
+                *lost = lost.saturating_add(count);
+                open.news = true;
+            }
+            self.look_again(turn, number);
+        }
+    }
+
+    pub(super) fn open_of(&mut self, netns: NetnsId, peer: PeerAddress) -> Option<&mut Open> {
+        let number = self.by_peer.get(&(netns, peer))?;
+        self.open.get_mut(number)
+    }
+
+    fn look_again_of(&mut self, turn: &mut Turn<'_>, netns: NetnsId, peer: PeerAddress) {
+        if let Some(number) = self.by_peer.get(&(netns, peer)) {
+            self.look_again(turn, *number);
+        }
+    }
+}
+
+/// Whether peers keep this node's routes over the end of its speaker: it offered that, and sent no
+/// NOTIFICATION.
+fn restarts_quietly(node: &Node, peer: PeerAddress, cause: &Cause) -> bool {
+    let offered = node
+        .peers
+        .get(&peer)
+        .and_then(|peer| peer.exchange.opens.sent.as_ref())
+        .is_some_and(|open| open.restart.is_some());
+    let quiet = matches!(
+        cause,
+        Cause::LocalSpeakerGone {
+            notification: None,
+            ..
+        }
+    );
+    offered && quiet
+}
+
+/// The first flap names the cause; that a session fell again is said.
+fn name_cause(open: &mut Open, flap: &Flap) {
+    let record = &mut open.record;
+    if record.cause_label.is_none() || record.cause.is_empty() {
+        record.cause_label = Some(flap.cause.label().to_owned());
+        record.cause.clone_from(&flap.cause_text);
+    }
+    let mass = matches!(record.subject.kind, SubjectKind::Local)
+        && !matches!(flap.cause, Cause::LocalSpeakerGone { .. })
+        && open.members.len() >= MANY;
+    if mass && !record.cause.contains("at once") {
+        record.cause = format!(
+            "{} sessions fell at once, so look at this node; the first: {}",
+            open.members.len(),
+            flap.cause_text
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! A scene with routes and pods: what happens to them is told, and echoes are answered or not.
+
+use std::net::IpAddr;
+
+use super::record::Incident;
+use crate::{
+    address::PeerAddress,
+    bgp::Prefix,
+    change::{Output, Request},
+    config::{CoreConfig, ReachConfig, ReachMode},
+    event::Fact,
+    notice::{Notice, RouteLoss, RouteNotice, RouteOwner, RouteStep},
+    testing::{NETNS, PEER, Scene, bird, millis, outbound},
+    testing_wire::{Offer, Talk, end_of_rib, update},
+};
+
+pub(super) const BLOCK: &str = "10.244.2.0/26";
+
+pub(super) fn prefix(text: &str) -> Prefix {
+    let (address, length) = text.split_once('/').unwrap();
+    Prefix {
+        address: address.parse().unwrap(),
+        length: length.parse().unwrap(),
+    }
+}
+
+/// A scene, its routes and whether the pods behind the peer answer.
+pub(super) struct Story {
+    pub scene: Scene,
+    pub reachable: bool,
+    /// Echoes answered with "no route".
+    pub refused: bool,
+    pub echoes: Vec<(u64, IpAddr)>,
+}
+
+impl Story {
+    pub fn new(mode: ReachMode) -> Self {
+        Self::with(ReachConfig {
+            mode,
+            ..ReachConfig::default()
+        })
+    }
+
+    pub fn with(reach: ReachConfig) -> Self {
+        let config = CoreConfig {
+            reach,
+            ..CoreConfig::default()
+        };
+        let mut scene = Scene::with(config);
+        scene.dumped();
+        Self {
+            scene,
+            reachable: true,
+            refused: false,
+            echoes: Vec::new(),
+        }
+    }
+
+    /// A session with graceful restart and one block, and time for a baseline.
+    pub fn graceful(mode: ReachMode) -> (Self, Talk) {
+        let mut story = Self::new(mode);
+        let mut talk = story.session(1);
+        talk.says(&mut story.scene, false, &update(&[], &[26, 10, 244, 2, 0]));
+        talk.says(&mut story.scene, false, &end_of_rib());
+        story.pass(20_000);
+        assert_eq!(story.all(), [], "nothing has happened");
+        (story, talk)
+    }
+
+    pub fn session(&mut self, id: u64) -> Talk {
+        let offer = Offer {
+            restart: Some((120, true)),
+            ..Offer::default()
+        };
+        let mut dialled = outbound(id, PEER);
+        dialled.local.set_port(40_000 + u16::try_from(id).unwrap());
+        let mut talk = Talk::new(dialled);
+        talk.connect(&mut self.scene);
+        talk.greet(&mut self.scene, offer, offer);
+        talk
+    }
+
+    /// Time passes, echoes are answered or not.
+    pub fn pass(&mut self, span: u64) {
+        let end = self.scene.now + span;
+        while self.scene.now < end {
+            self.answer();
+            let next = self.scene.observer.next_deadline();
+            let next = next.map_or(end, |at| at.nanos().div_ceil(1_000_000));
+            let to = next.clamp(self.scene.now + 1, end);
+            self.scene.pass(to - self.scene.now);
+        }
+        self.answer();
+    }
+
+    fn answer(&mut self) {
+        for request in std::mem::take(&mut self.scene.requests) {
+            let Request::Echo {
+                netns,
+                target,
+                token,
+            } = request
+            else {
+                continue;
+            };
+            self.echoes.push((self.scene.now, target));
+            if self.reachable {
+                self.scene.tell(Fact::EchoReplied {
+                    netns,
+                    token,
+                    target,
+                    rtt_nanos: 100_000,
+                });
+            } else if self.refused {
+                self.scene.tell(Fact::EchoFailed {
+                    netns,
+                    token,
+                    target,
+                    errno: 113,
+                });
+            }
+        }
+    }
+
+    pub fn notice(&mut self, notice: Notice) {
+        let mut out = Vec::new();
+        let now = millis(self.scene.now);
+        self.scene.observer.notice(now, notice, &mut out);
+        for output in out {
+            match output {
+                Output::Change(change) => self.scene.changes.push(change),
+                Output::Request(request) => self.scene.requests.push(request),
+            }
+        }
+        self.answer();
+    }
+
+    pub fn route(&mut self, route: &str, peer: &str, step: RouteStep) {
+        let at = millis(self.scene.now);
+        self.notice(Notice::Route(RouteNotice {
+            netns: NETNS,
+            prefix: prefix(route),
+            earliest: at,
+            latest: at,
+            owner: RouteOwner::Bird,
+            next_hops: Vec::new(),
+            peers: PeerAddress::parse(peer).into_iter().collect(),
+            writer: Some(bird()),
+            step,
+        }));
+    }
+
+    pub fn gone(&mut self, how: RouteLoss) {
+        self.route(
+            BLOCK,
+            PEER,
+            RouteStep::Gone {
+                how,
+                planned: false,
+            },
+        );
+    }
+
+    pub fn back(&mut self) {
+        let gap = std::time::Duration::ZERO;
+        self.route(BLOCK, PEER, RouteStep::Back { gap });
+    }
+
+    pub fn all(&self) -> Vec<Incident> {
+        self.scene.observer.incidents()
+    }
+
+    /// The only incident there was, and that is over.
+    pub fn closed(&mut self) -> Incident {
+        self.pass(10_000);
+        let all = self.all();
+        assert_eq!(all.len(), 1, "{all:#?}");
+        let only = all.into_iter().next().unwrap();
+        assert!(only.closed_at.is_some(), "{only:#?}");
+        only
+    }
+}

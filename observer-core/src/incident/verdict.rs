@@ -1,0 +1,280 @@
+//! What an incident came to, and on what that rests: from what is known, nothing else.
+
+use super::record::{Proof, SubjectKind, Verdict};
+use crate::change::RestartEnd;
+
+/// What is known.
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one observation; the verdict is a table over them"
+)]
+pub(super) struct Known {
+    pub subject: SubjectKind,
+    /// Sessions that fell.
+    pub sessions: usize,
+    /// Some are still down.
+    pub still_down: bool,
+    /// Graceful restart kept routes for one of them.
+    pub kept: bool,
+    /// It ended otherwise than by End-of-RIB.
+    pub failed_restart: Option<RestartEnd>,
+    /// Routes gone for longer than the threshold, and for less.
+    pub lost: u64,
+    pub micro: u64,
+    /// Routes still gone.
+    pub still_gone: u64,
+    /// The kernel's routes are observed.
+    pub routes_seen: bool,
+    /// Where they are not: routes that the sessions had brought and nothing keeps.
+    pub presumed_lost: u64,
+    /// A target that was alive could not be reached.
+    pub unreachable: bool,
+    /// A target was alive.
+    pub alive: bool,
+    pub decommissioned: bool,
+}
+
+/// What it came to.
+pub(super) const fn judge(known: &Known) -> Verdict {
+    if known.unreachable {
+        return if known.sessions == 0 && known.lost == 0 && known.micro == 0 {
+            Verdict::Blackholed
+        } else {
+            Verdict::ReachabilityLost
+        };
+    }
+    if known.decommissioned {
+        return Verdict::Decommissioned;
+    }
+    if known.lost > 0 || (!known.routes_seen && known.presumed_lost > 0) {
+        return Verdict::RoutesLost;
+    }
+    if known.micro > 0 {
+        return Verdict::MicroGap;
+    }
+    if known.kept && known.failed_restart.is_none() {
+        return Verdict::Graceful;
+    }
+    Verdict::NoImpact
+}
+
+/// Whether packets say so.
+pub(super) const fn proof(known: &Known) -> Proof {
+    if known.alive {
+        Proof::Proven
+    } else {
+        Proof::Inferred
+    }
+}
+
+/// What the verdict rests on.
+pub(super) fn rests_on(known: &Known) -> String {
+    let routes = match (known.lost, known.micro) {
+        (0, 0) if known.routes_seen => "the kernel's routes, none of which was lost".to_owned(),
+        (0, 0) if known.presumed_lost > 0 => format!(
+            "the {} routes that the sessions had brought and nothing keeps; the kernel's routes were \
+             not observed",
+            known.presumed_lost
+        ),
+        (0, 0) => "the sessions alone; the kernel's routes were not observed".to_owned(),
+        (0, micro) => format!("{micro} routes that were back within the gap threshold"),
+        (lost, _) => format!("{lost} routes gone for longer than the gap threshold"),
+    };
+    let packets = match (known.unreachable, known.alive) {
+        (true, _) => "targets that answered before or after, and not in between",
+        (false, true) => "targets that answered all the time",
+        (false, false) => "no packet: no target was seen alive",
+    };
+    format!("{routes}; {packets}")
+}
+
+/// What would have made it another one.
+pub(super) const fn would_change(known: &Known, verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Graceful | Verdict::MicroGap | Verdict::NoImpact if known.alive => {
+            "a target that stopped answering would make it reachability_lost"
+        }
+        Verdict::Graceful | Verdict::MicroGap | Verdict::NoImpact => {
+            "a route gone for longer, or a target seen alive that stops answering, would make it \
+             routes_lost or reachability_lost"
+        }
+        Verdict::RoutesLost if known.alive => {
+            "a target that stopped answering would make it reachability_lost: they all answered"
+        }
+        Verdict::RoutesLost => {
+            "a target seen alive would prove or disprove that pods could not be reached"
+        }
+        Verdict::ReachabilityLost => {
+            "targets that answered all the time would make it routes_lost, graceful or no_impact"
+        }
+        Verdict::Blackholed => {
+            "a session that fell or a route that was lost would explain it: reachability_lost"
+        }
+        Verdict::Decommissioned => {
+            "a target that still lived there would make it reachability_lost"
+        }
+    }
+}
+
+/// The one thing to look at next.
+pub(super) fn next_check(known: &Known, cause: &str, identity: &str) -> String {
+    let here = matches!(known.subject, SubjectKind::Local);
+    if known.sessions > 0 && known.still_down {
+        return if here {
+            "is BIRD running on this node? `kubectl logs` of its calico-node, and its previous \
+             container's log"
+                .to_owned()
+        } else if cause.contains("hold timer") {
+            format!(
+                "is tcp/179 open between this node and {identity}? Look at firewalls and security groups"
+            )
+        } else {
+            format!(
+                "is calico-node running on {identity}, and can it be reached? `kubectl get pod -o wide`"
+            )
+        };
+    }
+    if known.still_gone > 0 && (known.sessions > 0 || cause.contains("programmed")) {
+        return "the sessions are up and routes are missing: BIRD programs none until all mesh peers are \
+                back or its 240 s recovery timer runs out; `status --down` names who is missing"
+            .to_owned();
+    }
+    if known.still_gone > 0 {
+        return "who removes the routes? `incident` names the writer where one was seen; look at \
+                NetworkManager and systemd-networkd"
+            .to_owned();
+    }
+    if known.unreachable && known.sessions == 0 && known.lost == 0 {
+        return format!(
+            "session and routes to {identity} look healthy and packets do not pass: its links, its \
+             firewall, and its own routes"
+        );
+    }
+    match known.failed_restart {
+        Some(RestartEnd::Expired) => {
+            return "the peer was away for longer than the restart time: why did it take so long to start?"
+                .to_owned();
+        }
+        Some(RestartEnd::SecondRestart) => {
+            return "it restarted twice while its routes were stale: look for a crash loop"
+                .to_owned();
+        }
+        Some(RestartEnd::NotPreserved) => {
+            return "it came back without its forwarding state: is BIRD started with -R?"
+                .to_owned();
+        }
+        Some(RestartEnd::EndOfRib) | None => {}
+    }
+    if known.lost > 0 && cause.contains("Cease") {
+        return "an orderly stop (Cease) drops routes at once, graceful restart does not cover it: who \
+                stopped BIRD?"
+            .to_owned();
+    }
+    if cause.is_empty() {
+        "nothing is left to be done".to_owned()
+    } else {
+        format!("nothing is left to be done unless it happens again; the cause was: {cause}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALM: Known = Known {
+        subject: SubjectKind::Peer,
+        sessions: 1,
+        still_down: false,
+        kept: false,
+        failed_restart: None,
+        lost: 0,
+        micro: 0,
+        still_gone: 0,
+        routes_seen: true,
+        presumed_lost: 0,
+        unreachable: false,
+        alive: false,
+        decommissioned: false,
+    };
+
+    #[test]
+    fn the_verdict_is_a_table() {
+        for (known, verdict) in [
+            (CALM, Verdict::NoImpact),
+            (Known { kept: true, ..CALM }, Verdict::Graceful),
+            (
+                Known {
+                    kept: true,
+                    micro: 1,
+                    ..CALM
+                },
+                Verdict::MicroGap,
+            ),
+            (
+                Known {
+                    lost: 1,
+                    micro: 1,
+                    ..CALM
+                },
+                Verdict::RoutesLost,
+            ),
+            (
+                Known {
+                    kept: true,
+                    failed_restart: Some(RestartEnd::Expired),
+                    ..CALM
+                },
+                Verdict::NoImpact,
+            ),
+            (
+                Known {
+                    presumed_lost: 3,
+                    ..CALM
+                },
+                Verdict::NoImpact,
+            ),
+            (
+                Known {
+                    presumed_lost: 3,
+                    routes_seen: false,
+                    ..CALM
+                },
+                Verdict::RoutesLost,
+            ),
+            (
+                Known {
+                    lost: 1,
+                    unreachable: true,
+                    alive: true,
+                    ..CALM
+                },
+                Verdict::ReachabilityLost,
+            ),
+            (
+                Known {
+                    sessions: 0,
+                    unreachable: true,
+                    alive: true,
+                    ..CALM
+                },
+                Verdict::Blackholed,
+            ),
+            (
+                Known {
+                    decommissioned: true,
+                    lost: 1,
+                    ..CALM
+                },
+                Verdict::Decommissioned,
+            ),
+        ] {
+            assert_eq!(judge(&known), verdict, "{known:?}");
+            assert!(!rests_on(&known).is_empty());
+            assert!(!would_change(&known, verdict).is_empty());
+            assert!(!next_check(&known, "", "10.0.0.2").is_empty());
+            let proven = proof(&known) == Proof::Proven;
+            assert_eq!(proven, known.alive);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+use observer_core::incident::record::{
+    ImpactRow, LostPrefix, LostPrefixes, MilestoneKind, SessionLoss,
+};
+
+use super::*;
+use crate::testing::{incident, noon};
+
+fn restart() -> Incident {
+    let at = |millis: i64| noon() + jiff::SignedDuration::from_millis(millis);
+    let milestone = |kind, from, to, what: &str| Milestone {
+        kind,
+        earliest: at(from),
+        latest: at(to),
+        what: what.to_owned(),
+        evidence: "the test".to_owned(),
+    };
+    Incident {
+        closed_at: Some(at(7_200)),
+        verdict: Verdict::ReachabilityLost,
+        proof: Proof::Proven,
+        cause: "peer sent Cease/Administrative Shutdown".to_owned(),
+        sessions: vec![SessionLoss {
+            peer: "10.0.0.2".to_owned(),
+            flap: Some(1),
+            down_at: at(0),
+            up_at: Some(at(4_600)),
+            cause: "peer sent Cease/Administrative Shutdown".to_owned(),
+        }],
+        milestones: vec![
+            milestone(
+                MilestoneKind::SessionDown,
+                0,
+                0,
+                "session with 10.0.0.2 down",
+            ),
+            milestone(
+                MilestoneKind::ReachableAgain,
+                7_000,
+                7_200,
+                "10.244.2.2 answers again",
+            ),
+        ],
+        prefixes: LostPrefixes {
+            lost: 1,
+            still_gone: 0,
+            by_owner: [("bird".to_owned(), 1)].into(),
+            deleted_by: [("bird (pid 40)".to_owned(), 1)].into(),
+            listed: vec![LostPrefix {
+                prefix: "10.244.2.0/26".to_owned(),
+                peers: vec!["10.0.0.2".to_owned()],
+                how: "absent".to_owned(),
+                deleted_by: "bird (pid 40)".to_owned(),
+                gap_seconds: Some(7.0),
+            }],
+        },
+        route_gap_seconds: Some(Span {
+            min: 7.0,
+            max: Some(7.0),
+        }),
+        unreachable_seconds: Some(Span {
+            min: 6.8,
+            max: Some(7.2),
+        }),
+        impact: vec![ImpactRow {
+            traffic: "this node -> pods on b".to_owned(),
+            affected: Affected::Yes,
+            reason: "targets that had answered did not".to_owned(),
+        }],
+        rests_on: "1 routes gone".to_owned(),
+        would_change: "answers".to_owned(),
+        next_check: "who stopped BIRD?".to_owned(),
+        ..incident("20260102T030405.000000-a", "10.0.0.2")
+    }
+}
+
+#[test]
+fn an_incident_is_a_story_that_a_stranger_can_read() {
+    let shown = story(&restart());
+    for part in [
+        "Incident 20260102T030405.000000-a, over",
+        "To whom       10.0.0.2",
+        "reachability_lost: pods could not be reached; proven",
+        "1 lost (1 of bird), all back; from the first gone to the last back 7.0 s",
+        "Unreachable   6.8 s to 7.2 s",
+        "| +0.000 s ",
+        "| +7.200 s (or up to 200.0 ms before) | 03:04:12.200 |",
+        "| 10.244.2.0/26 | 10.0.0.2 | absent | 7.0 s    | bird (pid 40) |",
+        "| this node -> pods on b | yes ",
+        "Look at next  who stopped BIRD?",
+    ] {
+        assert!(shown.contains(part), "no '{part}' in\n{shown}");
+    }
+    assert!(
+        shown.lines().all(|line| line.chars().count() < 160),
+        "{shown}"
+    );
+}
+
+#[test]
+fn what_goes_on_says_so() {
+    let mut open = restart();
+    open.closed_at = None;
+    open.unreachable_seconds = Some(Span {
+        min: 6.8,
+        max: None,
+    });
+    open.prefixes.still_gone = 1;
+    let shown = story(&open);
+    assert!(shown.contains("still open"), "{shown}");
+    assert!(shown.contains("at least 6.8 s, going on"), "{shown}");
+    assert!(shown.contains("1 still gone"), "{shown}");
+}
+
+#[test]
+fn the_list_has_one_line_each() {
+    let shown = lines(&[restart(), incident("20260102T030406.000000-a", "10.0.0.3")]);
+    assert!(
+        shown.contains("| 7.2 s  | reachability lost | proven   | 1      | 6.8 s to 7.2 s |"),
+        "{shown}"
+    );
+    assert!(shown.contains("| open   | no impact"), "{shown}");
+}
+
+#[test]
+fn names_from_outside_cannot_move_the_cursor() {
+    let mut odd = restart();
+    odd.cause = "\x1b[2J".to_owned();
+    odd.note = Some("a\nb\r".to_owned());
+    odd.subject.name = Some("\u{202e}x".to_owned());
+    let shown = format!("{}{}", story(&odd), lines(&[odd.clone()]));
+    assert!(!shown.contains(['\x1b', '\r', '\u{202e}']), "{shown:?}");
+}
