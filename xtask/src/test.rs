@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build, deploy, fuzz, rules, setup,
+    build, deploy, fuzz, image, rules, setup,
     shell::{Stopwatch, cache, cargo, command, run as run_command},
     toolchain,
 };
@@ -24,7 +24,7 @@ struct Step {
     run: fn(long: bool) -> Result<()>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step {
         name: "set-up",
         run: |_| setup::ensure(),
@@ -56,6 +56,10 @@ const STEPS: [Step; 10] = [
     Step {
         name: "programs",
         run: |_| programs(),
+    },
+    Step {
+        name: "image",
+        run: image,
     },
     Step {
         name: "tests",
@@ -168,6 +172,15 @@ fn programs() -> Result<()> {
         "observer-ebpf",
         "--bins",
     ]))
+}
+
+/// It builds the agent once more, optimized and static: minutes.
+fn image(long: bool) -> Result<()> {
+    if long {
+        return image::check();
+    }
+    println!("only with --long");
+    Ok(())
 }
 
 fn tests(long: bool) -> Result<()> {
