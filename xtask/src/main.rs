@@ -12,6 +12,7 @@ mod build;
 mod debian;
 mod deploy;
 mod empty_root;
+mod fuzz;
 mod image;
 mod lab;
 mod names;
@@ -47,6 +48,8 @@ enum Command {
     Deploy(deploy::Args),
     /// Run a mesh of real BGP speakers on this machine and watch it with the agent (needs root).
     Lab(lab::Args),
+    /// Run the fuzz targets for a while.
+    Fuzz(fuzz::Args),
     /// Check formatting, lints, licences, house rules and alerts, and run the tests.
     Test(test::Args),
     /// What CI runs: `test` with CI=true.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Ci => test::ci(),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build, deploy, image, rules, setup,
+    build, deploy, fuzz, image, rules, setup,
     shell::{Stopwatch, cache, cargo, command, run as run_command},
     toolchain,
 };
@@ -24,7 +24,7 @@ struct Step {
     run: fn(long: bool) -> Result<()>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step {
         name: "set-up",
         run: |_| setup::ensure(),
@@ -64,6 +64,10 @@ const STEPS: [Step; 10] = [
     Step {
         name: "tests",
         run: tests,
+    },
+    Step {
+        name: "fuzzing",
+        run: fuzz::step,
     },
 ];
 
