@@ -20,6 +20,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,8 @@ enum Command {
     Lab(lab::Args),
     /// Check formatting, lints, licences, house rules and alerts, and run the tests.
     Test(test::Args),
+    /// Run the kernel tests and a lab on stock Debian kernels in QEMU.
+    Vm(vm::Args),
     /// What CI runs: `test` with CI=true.
     Ci,
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Deploy(args) => deploy::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Ci => test::ci(),
     };
     match done {

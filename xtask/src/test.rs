@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     build, deploy, rules, setup,
     shell::{Stopwatch, cache, cargo, command, run as run_command},
-    toolchain,
+    toolchain, vm,
 };
 
 #[derive(clap::Args)]
@@ -24,7 +24,7 @@ struct Step {
     run: fn(long: bool) -> Result<()>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "set-up",
         run: |_| setup::ensure(),
@@ -60,6 +60,10 @@ const STEPS: [Step; 9] = [
     Step {
         name: "tests",
         run: tests,
+    },
+    Step {
+        name: "kernels",
+        run: |_| vm::all(),
     },
 ];
 
