@@ -9,8 +9,12 @@
     reason = "each test looks for one fact among all"
 )]
 
+#[path = "kernel/attached.rs"]
+mod attached;
 #[path = "kernel/lab.rs"]
 mod lab;
+#[path = "kernel/routes.rs"]
+mod routes;
 #[path = "kernel/sockets.rs"]
 mod sockets;
 #[path = "kernel/speakers.rs"]
