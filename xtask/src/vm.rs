@@ -79,13 +79,13 @@ const STEPS: [Step; 3] = [
         name: "probes",
         program: Program::KernelTests,
         arguments: "--test-threads=2",
-        limit: 240,
+        limit: 600,
     },
     Step {
         name: "lab",
         program: Program::Scenarios,
         arguments: "--exact restart_is_a_fin_for_the_peers_and_a_sigterm_for_the_victim",
-        limit: 180,
+        limit: 300,
     },
 ];
 

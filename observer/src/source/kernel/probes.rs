@@ -229,10 +229,17 @@ impl Probe {
 
     /// Detaches it and lets go of its program.
     fn unload(&self, programs: &mut Ebpf) {
-        if let Some(program) = programs.program_mut(self.name) {
-            // An error says that it was not loaded.
-            let _ = program.unload();
-        }
+        let Some(program) = programs.program_mut(self.name) else {
+            return;
+        };
+        // An error says that it was not loaded.
+        let _ = match self.hook {
+            Hook::Tracepoint(_) => {
+                <&mut BtfTracePoint>::try_from(program).and_then(|it| it.unload())
+            }
+            Hook::Entry(_) => <&mut FEntry>::try_from(program).and_then(|it| it.unload()),
+            Hook::Exit(_) => <&mut FExit>::try_from(program).and_then(|it| it.unload()),
+        };
     }
 
     fn explain(&self, error: &ProgramError) -> String {
