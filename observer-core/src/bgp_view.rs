@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bgp::{Family, NotificationFacts, OpenFacts},
+    bgp::{CapabilityView, Family, NotificationFacts, OpenFacts},
     conversation::Inference,
     exchange::{MalformedUpdates, MessageCounts, Sides},
 };
@@ -42,6 +42,10 @@ pub struct BgpView {
     pub prefixes_complete: bool,
     /// Stale ones among them.
     pub stale_prefixes: BTreeMap<Family, u64>,
+    /// Routes in Adj-RIB-Out, counted likewise; what the peer holds as stale included.
+    pub advertised: BTreeMap<Family, u64>,
+    /// These are all there are: the session was read from its beginning.
+    pub advertised_complete: bool,
     /// Entries announced since the peer is known.
     pub announcements: u64,
     /// Entries withdrawn.
@@ -57,6 +61,11 @@ pub struct BgpView {
     /// The peer's graceful restart capability, and whether it restarts now; none when it has none or
     /// its OPEN was not seen.
     pub graceful_restart: Option<GracefulRestartView>,
+    /// This node's own graceful restart: the peer holds its routes as stale, as far as can be
+    /// concluded. None when it holds none.
+    pub held_stale: Option<HeldView>,
+    /// The capabilities of the latest OPENs, side by side.
+    pub capabilities: Vec<CapabilityView>,
 }
 
 /// How much of a session's messages was read.
@@ -110,4 +119,18 @@ pub struct GracefulRestartView {
     pub expires_in_seconds: Option<f64>,
     /// Families whose End-of-RIB is still awaited.
     pub awaited: Vec<Family>,
+}
+
+/// A peer that holds this node's routes as stale (RFC 4724 §4.2): while it does, a second restart of
+/// this node's speaker loses them.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct HeldView {
+    /// Since when: the session's end.
+    pub since: jiff::Timestamp,
+    /// Seconds until its restart timer drops them; none while the session is up again.
+    pub expires_in_seconds: Option<f64>,
+    /// Families whose End-of-RIB this node has not sent yet.
+    pub awaited: Vec<Family>,
+    /// How many it holds.
+    pub routes: u64,
 }

@@ -19,6 +19,8 @@ pub(crate) enum Due {
     Stranger(NetnsId, SocketId),
     /// A peer's restart timer expires (RFC 4724 §4.2).
     Restart(NetnsId, PeerAddress),
+    /// A peer's restart timer for this node's routes expires.
+    Held(NetnsId, PeerAddress),
     /// A peer's session may have little hold time left.
     Hold(NetnsId, PeerAddress),
     /// Something about a namespace's routes has to be told or measured.

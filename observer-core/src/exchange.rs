@@ -152,14 +152,26 @@ pub(crate) struct Exchange {
     /// Things wrong, by kind.
     pub decode_errors: BTreeMap<&'static str, u64>,
     pub malformed_updates: Sides<MalformedUpdates>,
+    /// Adj-RIB-In.
     pub rib: Rib,
-    /// Its routes are stale, or were until End-of-RIB of some families.
+    /// Adj-RIB-Out; what the peer holds as stale is stale in it.
+    pub advertised: Rib,
+    /// The peer holds this node's routes as stale.
+    pub held: Option<Window>,
+    /// The peer's routes are stale, or were until End-of-RIB of some families.
     pub restart: Option<Window>,
     /// Stale routes that End-of-RIBs dropped in this restart.
     pub swept: u64,
     pub end_of_rib: Option<Duration>,
     /// It announced others' routes (RFC 4456): a route reflector.
     pub reflects: bool,
+}
+
+impl Exchange {
+    /// Routes kept, both ways.
+    pub fn routes(&self) -> usize {
+        self.rib.len() + self.advertised.len()
+    }
 }
 
 /// Observations of one connection while they are taken in.
@@ -217,6 +229,8 @@ impl Listening<'_> {
                 if received {
                     signs.hear(at);
                     self.learn(signs, at, facts);
+                } else {
+                    self.advertise(signs, facts);
                 }
             }
             Seen::Notification(notification) => {
@@ -249,14 +263,15 @@ impl Listening<'_> {
 
     fn learn(&mut self, signs: &Signs, at: Timestamp, facts: &UpdateFacts<'_>) {
         let exchange = &mut *self.exchange;
-        if self.carries && exchange.rib.owner.is_none() {
-            exchange.rib.begin(self.id);
-        }
-        if !self.carries || exchange.rib.owner != Some(self.id) {
+        if !self.carries || !exchange.rib.is_for(self.id, signs.is_telling()) {
             return;
         }
-        exchange.rib.partial |= !signs.is_telling();
-        let refused = exchange.rib.update(facts, self.room, &mut self.learned);
+        let learned = &mut self.learned;
+        let refused = exchange
+            .rib
+            .update(facts, self.room, &mut |prefix, announced| {
+                learned.push((prefix, announced));
+            });
         self.refused = self.refused.saturating_add(refused);
         exchange.reflects |= facts.originator.is_some() || !facts.cluster_list.is_empty();
         let Some(family) = facts.end_of_rib else {
@@ -271,6 +286,18 @@ impl Listening<'_> {
         exchange.swept += u64::try_from(swept).unwrap_or(u64::MAX);
         let window = exchange.restart.as_mut();
         self.restart_over |= window.is_some_and(|window| window.complete(family));
+    }
+
+    fn advertise(&mut self, signs: &Signs, facts: &UpdateFacts<'_>) {
+        let exchange = &mut *self.exchange;
+        if !self.carries || !exchange.advertised.is_for(self.id, signs.is_telling()) {
+            return;
+        }
+        let refused = exchange.advertised.update(facts, self.room, &mut |_, _| {});
+        self.refused = self.refused.saturating_add(refused);
+        if let Some(family) = facts.end_of_rib {
+            exchange.complete_held(family);
+        }
     }
 
     fn notify(

@@ -218,6 +218,7 @@ impl Node {
         turn.deadlines.clear(Due::Cause(self.netns, address));
         turn.deadlines.clear(Due::Silence(self.netns, address));
         turn.deadlines.clear(Due::Restart(self.netns, address));
+        turn.deadlines.clear(Due::Held(self.netns, address));
         turn.deadlines.clear(Due::Hold(self.netns, address));
         let name = address.to_string();
         turn.tell(

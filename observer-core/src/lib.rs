@@ -9,7 +9,7 @@
 //! and the `evidence` of its end; `sessions` makes of its steps what they mean for the peer's
 //! `session`: up, down, counted, amended. Segments come by `tap` to the connection's `wire`, which
 //! reads them; what both sides said is in the peer's `exchange`, its routes in `rib`, its graceful
-//! restarts in `restart`, its hold timer in `hold`. `known` is how peers come and go, `stranger` where those
+//! restarts in `restart` and this node's own in `held`, its hold timer in `hold`. `known` is how peers come and go, `stranger` where those
 //! wait who are none yet, `speaker` what became of the local BGP processes. A `turn` is what each of
 //! them may use meanwhile; `view` shows the result.
 #![forbid(unsafe_code)]
@@ -41,6 +41,7 @@ mod evidence;
 pub mod exchange;
 mod failure;
 pub mod fib;
+mod held;
 mod hold;
 mod inventory;
 mod known;
@@ -68,6 +69,12 @@ mod testing;
 mod testing_wire;
 #[cfg(test)]
 mod tests_exchange;
+#[cfg(test)]
+mod tests_fib;
+#[cfg(test)]
+mod tests_fib_join;
+#[cfg(test)]
+mod tests_fib_size;
 #[cfg(test)]
 mod tests_known;
 #[cfg(test)]

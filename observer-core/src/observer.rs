@@ -393,6 +393,7 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         | Due::Connection(netns, _)
         | Due::Stranger(netns, _)
         | Due::Restart(netns, _)
+        | Due::Held(netns, _)
         | Due::Hold(netns, _)
         | Due::Silence(netns, _)
         | Due::Fib(netns)
@@ -408,6 +409,7 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Connection(_, id) => node.connection_due(turn, id),
         Due::Stranger(_, id) => node.stranger_due(turn, id),
         Due::Restart(_, address) => node.restart_due(turn, address),
+        Due::Held(_, address) => node.held_due(address),
         Due::Hold(_, address) => node.hold_due(turn, address),
         Due::Silence(_, address) => node.consider_forgetting(turn, address),
         Due::Fib(_) => node.forwarding_due(turn),

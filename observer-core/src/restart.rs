@@ -4,7 +4,7 @@
 //! What the local speaker does is concluded from the OPENs and the RFCs, as BIRD does it: a
 //! NOTIFICATION or an expired hold timer drops routes unless both sides set the N bit (RFC 8538), and
 //! a second end while routes are stale drops those. When this node's own speaker restarts, its peers
-//! keep routes, and nothing is stale here.
+//! keep routes (`held`), and nothing is stale here.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -27,24 +27,26 @@ use crate::{
 /// Stale routes are waited for.
 #[derive(Debug)]
 pub(crate) struct Window {
-    since: Moment,
+    pub since: Moment,
     /// When the restart timer expires; none while the session is up again (RFC 4724 §4.2 leaves the
     /// time to End-of-RIB to the implementation; BIRD sets no limit).
-    until: Option<Timestamp>,
-    awaited: BTreeSet<Family>,
+    pub until: Option<Timestamp>,
+    pub awaited: BTreeSet<Family>,
 }
 
-/// What both OPENs agreed on.
+/// What both OPENs agreed on for a restart of one side.
 #[derive(Debug)]
-struct Agreed {
-    restart_secs: u16,
-    families: BTreeSet<Family>,
+pub(crate) struct Agreed {
+    /// What the restarting side asked for.
+    pub restart_secs: u16,
+    pub families: BTreeSet<Family>,
     /// RFC 8538 §2: both set the N bit.
-    notification: bool,
+    pub notification: bool,
 }
 
-/// None when it was not negotiated, or the OPENs were not seen.
-fn agreed(ours: Option<&OpenFacts>, theirs: Option<&OpenFacts>) -> Option<Agreed> {
+/// For a restart of the one whose OPEN is `theirs`, while the sender of `ours` keeps its routes. None
+/// when it was not negotiated, or the OPENs were not seen.
+pub(crate) fn agreed(ours: Option<&OpenFacts>, theirs: Option<&OpenFacts>) -> Option<Agreed> {
     let (ours, theirs) = (ours?, theirs?);
     let (own, peer) = (ours.restart.as_ref()?, theirs.restart.as_ref()?);
     let families: BTreeSet<Family> = peer
@@ -61,12 +63,14 @@ fn agreed(ours: Option<&OpenFacts>, theirs: Option<&OpenFacts>) -> Option<Agreed
 }
 
 impl Agreed {
+    /// Whether routes are kept in spite of a NOTIFICATION (RFC 8538 §3).
+    pub fn survives(&self, notification: &NotificationFacts) -> bool {
+        let hard = (iana::error_code::CEASE, iana::cease::HARD_RESET);
+        self.notification && (notification.code, notification.subcode) != hard
+    }
+
     /// Whether an end of this cause keeps routes.
     fn keeps(&self, cause: &Cause) -> bool {
-        let hard = |notification: &NotificationFacts| {
-            (notification.code, notification.subcode)
-                == (iana::error_code::CEASE, iana::cease::HARD_RESET)
-        };
         match cause {
             Cause::ResetReceived
             | Cause::ResetSent
@@ -75,7 +79,7 @@ impl Agreed {
             | Cause::Unobserved
             | Cause::Unknown => true,
             Cause::NotificationReceived(notification) | Cause::NotificationSent(notification) => {
-                self.notification && !hard(notification)
+                self.survives(notification)
             }
             Cause::HoldTimerExpired { .. } => self.notification,
             Cause::FinSent | Cause::LocalSpeakerGone { .. } => false,

@@ -152,6 +152,7 @@ impl Node {
         };
         peer.session.establish(turn, subject, id, inherited, took);
         self.resume_routes(turn, address, id);
+        self.resume_advertised(turn, address, id);
         self.watch_hold(turn, id);
     }
 
@@ -188,8 +189,10 @@ impl Node {
         });
         if let Some(heir) = heir {
             peer.session.carrier = Some(heir);
-            peer.exchange.rib.clear();
-            peer.exchange.rib.begin(heir);
+            for rib in [&mut peer.exchange.rib, &mut peer.exchange.advertised] {
+                rib.clear();
+                rib.begin(heir);
+            }
             return;
         }
         let name = address.to_string();
@@ -248,6 +251,7 @@ impl Node {
         peer.session.count(turn, subject, verdict, evidence);
         let down = peer.session.down.unwrap_or_else(|| turn.moment());
         self.end_routes(turn, address, carrier, down, &cause);
+        self.end_advertised(turn, address, carrier, down, &cause);
         let Some(peer) = self.peers.get(&address) else {
             return;
         };

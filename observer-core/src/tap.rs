@@ -24,7 +24,7 @@ use crate::{
 /// Octets held back for all connections of a node.
 const MAX_HELD: usize = 64 << 20;
 
-/// Routes kept for all peers of a node.
+/// Routes kept for all peers of a node, both ways.
 const MAX_ROUTES: usize = 4_000_000;
 /// Routes that a peer may have before all are counted.
 const MANY_ROUTES: usize = 4_096;
@@ -298,10 +298,10 @@ impl Node {
             .connections
             .get(&id)
             .and_then(|connection| self.peers.get(&connection.peer));
-        if peer.is_none_or(|peer| peer.exchange.rib.len() < MANY_ROUTES) {
+        if peer.is_none_or(|peer| peer.exchange.routes() < MANY_ROUTES) {
             return MANY_ROUTES;
         }
-        let all = self.peers.values().map(|peer| peer.exchange.rib.len());
+        let all = self.peers.values().map(|peer| peer.exchange.routes());
         MAX_ROUTES.saturating_sub(all.sum())
     }
 

@@ -82,6 +82,97 @@ fn routes_are_counted_once_each_however_often_they_are_announced() {
     assert_eq!(counted, 1);
 }
 
+fn advertised(scene: &Scene) -> (u64, Option<u64>) {
+    let bgp = scene.view().bgp;
+    let held = bgp.held_stale.map(|held| held.routes);
+    (bgp.advertised.get(&V4).copied().unwrap_or(0), held)
+}
+
+/// A session on which this node has announced two routes.
+fn announcing() -> (Scene, Talk) {
+    let (mut scene, mut talk) = with_routes();
+    let routes = update(&[], &[24, 10, 7, 0, 24, 10, 8, 0]);
+    talk.says(&mut scene, true, &routes);
+    talk.says(&mut scene, true, &update(&[24, 10, 8, 0], &[24, 10, 7, 0]));
+    talk.says(&mut scene, true, &update(&[], &[24, 10, 9, 0]));
+    talk.says(&mut scene, true, &end_of_rib());
+    (scene, talk)
+}
+
+#[test]
+fn what_this_node_announces_is_counted_by_itself() {
+    let (scene, _) = announcing();
+    assert_eq!(advertised(&scene), (2, None));
+    assert_eq!(prefixes(&scene), (2, 0));
+    let bgp = scene.view().bgp;
+    assert!(bgp.prefixes_complete && bgp.advertised_complete);
+    assert_eq!(bgp.announcements, 2, "those are the peer's");
+}
+
+#[test]
+fn a_restart_of_the_local_speaker_leaves_its_routes_stale_at_the_peer() {
+    let (mut scene, mut talk) = announcing();
+    talk.we_close(&mut scene);
+    scene.pass(250);
+    assert_eq!(prefixes(&scene), (0, 0));
+    assert_eq!(advertised(&scene), (2, Some(2)));
+    scene.pass(5_000);
+    let mut talk = graceful(&mut scene, 2, restarting());
+    talk.says(&mut scene, true, &update(&[], &[24, 10, 7, 0]));
+    assert_eq!(advertised(&scene), (2, Some(1)));
+    let held = scene.view().bgp.held_stale.unwrap();
+    assert_eq!((held.expires_in_seconds, held.awaited), (None, vec![V4]));
+    scene.pass(200_000);
+    talk.says(&mut scene, true, &end_of_rib());
+    assert_eq!(advertised(&scene), (1, None));
+
+    // Never back: the peer drops them when its timer runs out.
+    talk.we_close(&mut scene);
+    scene.pass(250);
+    assert_eq!(advertised(&scene), (1, Some(1)));
+    let left = scene.view().bgp.held_stale.unwrap().expires_in_seconds;
+    assert!(left.is_some_and(|left| (119.0..=120.0).contains(&left)));
+    scene.pass(120_000);
+    assert_eq!(advertised(&scene), (0, None));
+}
+
+#[test]
+fn a_peer_drops_this_nodes_routes_after_a_notification_or_when_it_ends_itself() {
+    let (mut scene, mut talk) = announcing();
+    talk.says(&mut scene, true, &notification(6, 2, ""));
+    talk.we_close(&mut scene);
+    scene.pass(250);
+    assert_eq!(advertised(&scene), (0, None));
+
+    let (mut scene, mut talk) = announcing();
+    talk.peer_closes(&mut scene);
+    assert_eq!(advertised(&scene), (0, None));
+
+    // Back without its forwarding state.
+    let (mut scene, mut talk) = announcing();
+    talk.we_close(&mut scene);
+    scene.pass(250);
+    let mut talk = Talk::new(dial(2));
+    talk.connect(&mut scene);
+    talk.greet(&mut scene, Offer::default(), restarting());
+    assert_eq!(advertised(&scene), (0, None));
+}
+
+#[test]
+fn malformed_updates_are_counted_by_what_becomes_of_them() {
+    let (mut scene, mut talk) = with_routes();
+    // ORIGIN 7 does not exist: the announced route is taken as withdrawn (RFC 7606 §7.1).
+    let mut odd = update(&[], &[24, 10, 1, 0]);
+    let origin = odd.windows(4).position(|at| at == [0x40, 1, 1, 0]).unwrap();
+    odd[origin + 3] = 7;
+    talk.says(&mut scene, false, &odd);
+    let bgp = scene.view().bgp;
+    assert_eq!(bgp.malformed_updates.received.treat_as_withdraw, 1);
+    assert_eq!(bgp.malformed_updates.sent.treat_as_withdraw, 0);
+    assert_eq!(prefixes(&scene), (1, 0));
+    assert_eq!(bgp.decode_errors["attribute"], 1);
+}
+
 #[test]
 fn a_killed_peer_that_returns_opens_and_closes_a_restart() {
     let (mut scene, mut talk) = with_routes();
@@ -233,6 +324,10 @@ fn a_session_entered_midway_is_read_by_inference_and_says_so() {
     assert_eq!(prefixes(&scene), (2, 0));
     assert_eq!(view.bgp.hold_time_secs, None);
     assert_eq!(view.bgp.graceful_restart, None);
+    assert!(!view.bgp.prefixes_complete && !view.bgp.advertised_complete);
+    let inferred = &view.bgp.inference.received;
+    assert_eq!(inferred.add_path.get(&V4), Some(&true));
+    assert_eq!(inferred.updates, 1);
 }
 
 #[test]

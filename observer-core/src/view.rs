@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     address::PeerAddress,
-    bgp::{Family, OpenFacts},
+    bgp::{Family, OpenFacts, capabilities},
     bgp_view::{BgpView, ConversationView},
     connection::{Connection, UNANSWERED},
     exchange::{Exchange, Sides},
+    held,
     hold::HoldTimer,
     node::{Node, Peer},
     peer::{PeerView, SessionState},
@@ -111,6 +112,9 @@ fn bgp(exchange: &Exchange, shown: Option<&Connection>, up: bool, now: Timestamp
         prefixes: of_families(exchange, exchange.rib.prefixes()),
         prefixes_complete: !exchange.rib.partial
             && (!up || conversation == ConversationView::Complete),
+        advertised: of_families(exchange, exchange.advertised.prefixes()),
+        advertised_complete: !exchange.advertised.partial
+            && (!up || conversation == ConversationView::Complete),
         stale_prefixes: of_families(exchange, exchange.rib.stale()),
         announcements: exchange.rib.announcements,
         withdrawals: exchange.rib.withdrawals,
@@ -123,6 +127,11 @@ fn bgp(exchange: &Exchange, shown: Option<&Connection>, up: bool, now: Timestamp
             .collect(),
         malformed_updates: exchange.malformed_updates,
         graceful_restart: restart::view(exchange, wire.filter(|_| up), now),
+        held_stale: held::view(exchange, now),
+        capabilities: capabilities(
+            exchange.opens.sent.as_ref(),
+            exchange.opens.received.as_ref(),
+        ),
     }
 }
 

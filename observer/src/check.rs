@@ -9,8 +9,9 @@ use crate::{
     cli::{Answer, CheckArgs, Format},
     config::Config,
     health::SourceStatus,
-    show,
+    privileges, routes, show,
     source::{
+        echo,
         kernel::{KernelOptions, KernelSource},
         netns::{Netns, NetnsError},
         sock_diag::SockDiag,
@@ -25,11 +26,18 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
     let sources = sources(&config);
     let running = sources.iter().filter(|source| source.running).count();
     let text = match args.output {
-        Format::Json => terminal::json(&serde_json::json!({ "sources": sources }))?,
-        Format::Table => table(&sources),
+        Format::Json => terminal::json(&serde_json::json!({
+            "sources": sources,
+            "capabilities": {
+                "kept": privileges::kept(&config),
+                "missing": privileges::missing(),
+            },
+        }))?,
+        Format::Table => table(&sources) + &capabilities(&config),
     };
     terminal::print(&text)?;
-    Ok(if running == 0 {
+    let observing = |source: &SourceStatus| source.running && source.observes();
+    Ok(if !sources.iter().any(observing) {
         Answer::Failed
     } else if running < sources.len() {
         Answer::No
@@ -44,6 +52,8 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
     sources.extend(sock_diags(config));
     sources.extend(in_each(config, tap));
+    sources.extend(in_each(config, rtnetlink));
+    sources.extend(in_each(config, echo));
     sources
 }
 
@@ -78,6 +88,20 @@ fn tap(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceS
         .map_err(Into::into)
         .and_then(|netns| Ok(netns.run_in(|| try_open(&config.ports()))??));
     SourceStatus::tap(node, looked.err().map(|error| format!("{error:#}")))
+}
+
+fn rtnetlink(node: &str, netns: Result<Netns, NetnsError>, _config: &Config) -> SourceStatus {
+    let looked: Result<()> = netns
+        .map_err(Into::into)
+        .and_then(|netns| Ok(netns.run_in(routes::try_open)??));
+    SourceStatus::rtnetlink(node, looked.err().map(|error| format!("{error:#}")))
+}
+
+fn echo(node: &str, netns: Result<Netns, NetnsError>, _: &Config) -> SourceStatus {
+    let looked: Result<()> = netns
+        .map_err(Into::into)
+        .and_then(|netns| Ok(netns.run_in(echo::try_open)??));
+    SourceStatus::echo(node, looked.err().map(|error| format!("{error:#}")))
 }
 
 fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
@@ -118,6 +142,30 @@ pub fn table(sources: &[SourceStatus]) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(text, "[{number}] {}", plain(reason));
     }
+    text
+}
+
+/// Which capabilities are missing, and which the agent keeps when its probes are attached.
+fn capabilities(config: &Config) -> String {
+    let mut text = String::new();
+    for missing in privileges::missing() {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "{} is missing. Lost without it: {}",
+            missing.capability, missing.lost_without
+        );
+    }
+    let kept = privileges::kept(config);
+    let kept = if kept.is_empty() {
+        "none".to_owned()
+    } else {
+        kept.join(", ")
+    };
+    let _ = writeln!(
+        text,
+        "Capabilities that the agent keeps while it runs: {kept}"
+    );
     text
 }
 

@@ -34,16 +34,24 @@ enum Command {
     Run(Box<RunArgs>),
     /// Show the peers of the observed nodes
     Status(StatusArgs),
+    /// Show one peer in full: both OPENs, timers, messages, prefixes, its last flaps
+    Peer(PeerArgs),
     /// Show what changed
     Events(EventsArgs),
     /// Show each loss of a session with its cause and evidence
     Flaps(FlapsArgs),
+    /// Show the routes of BIRD and Felix: what is announced against what the kernel has
+    Routes(show::routes::RoutesArgs),
+    /// Show the way of a packet: route, next hop, neighbour, and whose session it hangs on; exits 3
+    /// when it does not arrive
+    Path(show::path::PathArgs),
     /// Show the incidents: what fell, what it cost, for how long
     Incidents(IncidentsArgs),
     /// Tell one incident from its beginning
     Incident(IncidentArgs),
-    /// Show the changes that follow from a recorded events file, or the BGP conversations in a
-    /// capture file (pcap or pcapng, also gzipped); needs no agent and no root
+    /// Show the changes that follow from a recorded events file or an incident's bundle (exits 3 if
+    /// the incident is not as recorded), or the BGP conversations in a capture file (pcap or pcapng,
+    /// also gzipped); needs no agent and no root
     Replay(ReplayArgs),
     /// Say which probes and sources can run here, why not, and what is lost without them; exits 3
     /// when something cannot run, 1 when nothing can be observed at all
@@ -152,6 +160,20 @@ pub struct EventsArgs {
     pub output: Format,
 }
 
+/// Flags of `peer`.
+#[derive(Args, Clone, Debug)]
+pub struct PeerArgs {
+    /// The peer: its address or its node's name
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+    /// Only as a peer of this observed node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
 /// Flags of `flaps`.
 #[derive(Args, Clone, Debug)]
 pub struct FlapsArgs {
@@ -202,6 +224,13 @@ pub struct IncidentArgs {
     /// Write this to it first
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
+    /// Write all that bears on it to this file, for `replay` elsewhere: the events, the BGP messages
+    /// as pcap, the record
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+    /// Without the names of an inventory and without notes; addresses stay
+    #[arg(long, requires = "bundle")]
+    pub redact: bool,
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
@@ -210,12 +239,15 @@ pub struct IncidentArgs {
 /// Flags of `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// Events file as `run --record` writes it, or a capture file
+    /// Events file as `run --record` writes it, a bundle of `incident --bundle`, or a capture file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Another TCP port that means BGP in a capture file, besides 179; may be given again
     #[arg(long, value_name = "PORT")]
     pub port: Vec<u16>,
+    /// Write the events that follow from a capture file to this one, for `replay`
+    #[arg(long, value_name = "OUT")]
+    pub record: Option<PathBuf>,
     /// Form of the output; json is one change per line of an events file, and one object for a
     /// capture file
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -306,8 +338,11 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
             check::check(args)
         }
         Command::Status(args) => show::status::show(&socket, args),
+        Command::Peer(args) => show::peer::show(&socket, args),
         Command::Events(args) => show::events::show(&socket, args),
         Command::Flaps(args) => show::flaps::show(&socket, args),
+        Command::Routes(args) => show::routes::show(&socket, args),
+        Command::Path(args) => show::path::show(&socket, args),
         Command::Incidents(args) => show::incidents::list(&socket, args),
         Command::Incident(args) => show::incidents::one(&socket, args),
         Command::Replay(args) => replay::replay(args),

@@ -60,6 +60,20 @@ impl Client {
         self.exchange(Method::POST, path, serde_json::to_vec(body)?)
     }
 
+    /// GET of a file.
+    pub fn bytes(&self, path: &str) -> Result<Bytes> {
+        self.runtime
+            .block_on(self.whole(Method::GET, path, Vec::new()))
+    }
+
+    async fn whole(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes> {
+        let response = self.send(method, path, body).await?;
+        let collected = response.into_body().collect().await;
+        Ok(collected
+            .context("the agent's answer broke off")?
+            .to_bytes())
+    }
+
     fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -67,13 +81,7 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<T> {
         self.runtime.block_on(async {
-            let response = self.send(method, path, body).await?;
-            let bytes = response
-                .into_body()
-                .collect()
-                .await
-                .context("the agent's answer broke off")?
-                .to_bytes();
+            let bytes = self.whole(method, path, body).await?;
             serde_json::from_slice(&bytes)
                 .context("the agent's answer makes no sense; is it of another version?")
         })

@@ -15,6 +15,10 @@ const STATE_PROBE: &str = "tcp_state";
 /// The source that can stand in for it, by looking again and again.
 const SOCK_DIAG: &str = "sock_diag";
 
+/// What sees nothing by itself.
+const ECHO: &str = "echo";
+const STORE: &str = "store";
+
 /// One probe or source: the JSON of `/api/v1/sources`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct SourceStatus {
@@ -63,13 +67,30 @@ impl SourceStatus {
     /// The store of the agent; `reason` is why it does not work.
     pub fn store(reason: Option<String>) -> Self {
         Self {
-            name: "store".to_owned(),
+            name: STORE.to_owned(),
             kind: "sqlite".to_owned(),
             node: None,
             running: reason.is_none(),
             reason,
             lost_without: "incidents, flaps and changes from before the agent's start".to_owned(),
         }
+    }
+
+    /// Echoes out of a node's namespace; `reason` is why they cannot be sent.
+    pub fn echo(node: &str, reason: Option<String>) -> Self {
+        Self {
+            name: ECHO.to_owned(),
+            kind: "icmp".to_owned(),
+            node: Some(node.to_owned()),
+            running: reason.is_none(),
+            reason,
+            lost_without: "proof of what could not be reached, and for how long".to_owned(),
+        }
+    }
+
+    /// Whether it sees sessions: the store and echoes do not.
+    pub fn observes(&self) -> bool {
+        self.name != ECHO && self.name != STORE
     }
 
     /// The packet tap in a node's namespace; `reason` is why it does not work.
@@ -81,6 +102,21 @@ impl SourceStatus {
             running: reason.is_none(),
             reason,
             lost_without: "why a session fell in BGP's words, timers, prefixes, message counts"
+                .to_owned(),
+        }
+    }
+}
+
+impl SourceStatus {
+    /// rtnetlink in a node's namespace; `reason` is why it does not work.
+    pub fn rtnetlink(node: &str, reason: Option<String>) -> Self {
+        Self {
+            name: "rtnetlink".to_owned(),
+            kind: "netlink".to_owned(),
+            node: Some(node.to_owned()),
+            running: reason.is_none(),
+            reason,
+            lost_without: "routes: which were lost, from when to when, and what a packet does"
                 .to_owned(),
         }
     }

@@ -21,11 +21,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    echoes::Echoes,
     health::{Health, SourceStatus},
     namespaces::{Namespaces, Step},
     reorder::{HOLD, Reorder},
+    routes::{News, Routes},
     sockets::{Asker, Dump, Question, Reply},
-    source::{clock::boottime_now, kernel::KernelSource},
+    source::{clock::boottime_now, kernel::KernelSource, netns::Netns},
     taps::Taps,
 };
 
@@ -64,6 +66,10 @@ pub enum Control {
     Distrust(NetnsId, IpAddr),
     /// Something of this namespace was lost: dump it.
     Dump(NetnsId),
+    /// Its routes of a family, IPv6 or IPv4, may have gone without a word since then: dump them.
+    DumpRoutes(NetnsId, bool, Timestamp),
+    /// Send an echo from this namespace to this target, with this token.
+    Echo(NetnsId, IpAddr, u64),
 }
 
 /// What the task is made of.
@@ -72,6 +78,12 @@ pub struct Intake {
     pub kernel: Option<KernelSource>,
     /// The packet taps.
     pub taps: Taps,
+    /// The readers of routes.
+    pub routes: Routes,
+    /// What they say.
+    pub route_news: mpsc::Receiver<News>,
+    /// The echo sockets.
+    pub echoes: Echoes,
     /// The namespaces.
     pub namespaces: Namespaces,
     /// The `sock_diag` thread.
@@ -93,6 +105,8 @@ impl Intake {
             polling: !self.health.sees_changes(),
             kernel: self.kernel,
             taps: self.taps,
+            routes: self.routes,
+            echoes: self.echoes,
             retap: Timestamp::default(),
             namespaces: self.namespaces,
             asker: self.asker,
@@ -108,6 +122,7 @@ impl Intake {
             unsent: Unsent::default(),
         };
         let (mut replies, mut control) = (self.replies, self.control);
+        let (mut route_news, room) = (self.route_news, state.queue.clone());
         let mut look_around = interval(LOOK_AROUND);
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut poll = interval(POLL);
@@ -129,8 +144,14 @@ impl Intake {
                         warn!("taps cannot be waited for: {error}");
                     }
                 }
+                readable = state.echoes.readable() => {
+                    if let Err(error) = readable {
+                        warn!("echoes cannot be waited for: {error}");
+                    }
+                }
                 Some(reply) = replies.recv() => state.take_reply(reply),
                 Some(wish) = control.recv() => state.obey(wish),
+                Some(news) = with_room(&room, &mut route_news) => state.take_routes(news),
                 _ = look_around.tick() => state.look_around(),
                 _ = poll.tick(), if state.polling => state.dump_all(),
                 () = tokio::time::sleep_until(due) => {}
@@ -151,6 +172,14 @@ impl Intake {
     }
 }
 
+/// Routes wait until the core's queue is half empty: a full one would cost sessions' evidence, and
+/// routes can wait in the kernel.
+async fn with_room(queue: &mpsc::Sender<Batch>, news: &mut mpsc::Receiver<News>) -> Option<News> {
+    // An error means that the core has stopped.
+    drop(queue.reserve_many(QUEUE / 2).await.ok()?);
+    news.recv().await
+}
+
 async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
     match kernel {
         Some(kernel) => kernel.readable().await,
@@ -161,6 +190,8 @@ async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
 struct Reading {
     kernel: Option<KernelSource>,
     taps: Taps,
+    routes: Routes,
+    echoes: Echoes,
     /// When the taps are to be moved next.
     retap: Timestamp,
     polling: bool,
@@ -260,6 +291,7 @@ impl Reading {
             }
         }
         self.taps.drain(&mut self.drained);
+        self.echoes.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
         if boottime_now() >= self.retap {
             self.retap();
@@ -278,6 +310,13 @@ impl Reading {
         if self.first.is_empty() && self.first_done.is_none() {
             // No namespace is there yet; that is no reason to wait.
             self.first_done = Some(boottime_now());
+        }
+        let unread: Vec<(NetnsId, Arc<Netns>)> = { self.namespaces.observed() }
+            .filter(|(netns, _)| !self.routes.reads(*netns))
+            .map(|(netns, handle)| (netns, Arc::clone(handle)))
+            .collect();
+        for (netns, handle) in unread {
+            self.read_routes(netns, &handle);
         }
         if std::mem::take(&mut self.repair) && !self.polling {
             self.dump_all();
@@ -308,11 +347,14 @@ impl Reading {
                 if let Err(error) = self.taps.begin(netns, &handle) {
                     self.tell_source(netns, SourceStatus::tap, Some(format!("{error:#}")));
                 }
+                self.read_routes(netns, &handle);
                 self.dump(netns);
             }
             Step::LetGo { netns } => {
                 info!(netns = netns.0, "namespace lost its name; letting go of it");
                 self.taps.end(netns);
+                self.routes.end(netns);
+                self.echoes.end(netns);
                 self.asker.ask(Question::Close(netns));
                 self.asked.remove(&netns);
                 self.first.remove(&netns);
@@ -434,6 +476,22 @@ impl Reading {
         true
     }
 
+    fn read_routes(&mut self, netns: NetnsId, handle: &Netns) {
+        let begun = self.routes.begin(netns, handle);
+        let reason = begun.err().map(|error| format!("{error:#}"));
+        self.tell_source(netns, SourceStatus::rtnetlink, reason);
+    }
+
+    fn take_routes(&mut self, news: News) {
+        match news {
+            News::Events(events) => self.reorder.push(boottime_now(), events),
+            News::Failed(netns, reason, since) => {
+                self.routes.fail(netns, since);
+                self.tell_source(netns, SourceStatus::rtnetlink, Some(reason));
+            }
+        }
+    }
+
     /// Moves the taps to where the peers are routed now.
     fn retap(&mut self) {
         self.retap = boottime_now().after(RETAP);
@@ -446,10 +504,30 @@ impl Reading {
         }
     }
 
+    /// Sends an echo; a namespace that is gone answers none.
+    fn echo(&mut self, netns: NetnsId, target: IpAddr, token: u64) {
+        let mut observed = self.namespaces.observed();
+        let Some((_, handle)) = observed.find(|(number, _)| *number == netns) else {
+            return;
+        };
+        let handle = Arc::clone(handle);
+        let mut failed = Vec::new();
+        let sent = self
+            .echoes
+            .send((netns, &handle), target, token, &mut failed);
+        self.reorder.push(boottime_now(), failed);
+        let reason = sent.err().map(|error| format!("{error:#}"));
+        self.tell_source(netns, SourceStatus::echo, reason);
+    }
+
     fn obey(&mut self, wish: Control) {
         let kernel = self.kernel.as_mut();
         let done = match wish {
             Control::Dump(netns) => return self.dump(netns),
+            Control::DumpRoutes(netns, ipv6, since) => {
+                return self.routes.dump(netns, ipv6, since);
+            }
+            Control::Echo(netns, target, token) => return self.echo(netns, target, token),
             Control::Trust(netns, address) => {
                 if self.taps.follow(netns, address) {
                     self.retap = self.retap.min(boottime_now().after(RETAP_SOON));

@@ -1,8 +1,10 @@
 //! The task that owns the core: applies events in order, lets time pass, carries out what the core
 //! asks for, remembers and tells what changed, and answers questions.
 
+mod saver;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -12,10 +14,11 @@ use anyhow::{Context, Result};
 use observer_core::{
     Observer,
     change::{Change, ChangeRecord, Output, Request},
-    event::{Event, Fact, LossStage},
+    event::{Event, Fact, LossStage, NetnsId},
     incident::{Incident, record::Verdict},
     observer::Totals,
     peer::{Flap, PeerView},
+    route_view::{FibView, PathView, RouteFilter, RoutesView},
     time::{Timestamp, WallOffset},
 };
 use tokio::{
@@ -23,9 +26,12 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::info;
+
+use saver::Saver;
 
 use crate::{
+    flight::{Flight, FlightRecorder},
     health::Health,
     intake::{Batch, Control},
     recorder::Recorder,
@@ -47,11 +53,6 @@ const WALL_LOOK: Duration = Duration::from_secs(1);
 const WALL_TELL: u32 = 10;
 /// A wall clock that moved by more than this against ours has jumped.
 const WALL_JUMP_NANOS: u64 = 1_000_000;
-/// The state is written at most this often; and this long after a write that failed.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
-const SAVE_RETRY: Duration = Duration::from_secs(10);
-/// Without changes it is written this often, for "last heard" to be about right.
-const SAVE_IDLE: Duration = Duration::from_mins(1);
 
 /// A page of changes.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub struct Snapshot {
     pub peers: Vec<PeerView>,
     /// The core's counts.
     pub totals: Totals,
+    /// How each node's forwarding does.
+    pub forwarding: Vec<FibView>,
     /// Events applied, by kind.
     pub events: BTreeMap<&'static str, u64>,
     /// By node and verdict so far: incidents that are open.
@@ -82,10 +85,18 @@ pub struct Snapshot {
 enum Ask {
     Snapshot(oneshot::Sender<Snapshot>),
     Flaps(oneshot::Sender<Vec<Flap>>),
+    Routes(RouteFilter, oneshot::Sender<RoutesView>),
+    Path(
+        Option<String>,
+        Option<IpAddr>,
+        IpAddr,
+        oneshot::Sender<Option<PathView>>,
+    ),
     Incidents(oneshot::Sender<Vec<Incident>>),
     Events(u64, oneshot::Sender<Page>),
     Forget(Option<String>, IpAddr, oneshot::Sender<Vec<Forgotten>>),
     Tell(Vec<Fact>),
+    Flight(oneshot::Sender<Flight>),
 }
 
 /// A peer that was forgotten on command.
@@ -112,6 +123,22 @@ impl Keeper {
         self.ask(Ask::Flaps).await
     }
 
+    /// The routes that `filter` wants.
+    pub async fn routes(&self, filter: RouteFilter) -> Result<RoutesView> {
+        self.ask(|reply| Ask::Routes(filter, reply)).await
+    }
+
+    /// The way of a packet from `source` to `destination`, from `node` on.
+    pub async fn path(
+        &self,
+        node: Option<String>,
+        source: Option<IpAddr>,
+        destination: IpAddr,
+    ) -> Result<Option<PathView>> {
+        self.ask(|reply| Ask::Path(node, source, destination, reply))
+            .await
+    }
+
     /// Incidents that are open, and closed ones that are remembered, oldest first.
     pub async fn incidents(&self) -> Result<Vec<Incident>> {
         self.ask(Ask::Incidents).await
@@ -125,6 +152,11 @@ impl Keeper {
     /// Forgets a peer of `node`, or of all nodes, and says which were.
     pub async fn forget(&self, node: Option<String>, peer: IpAddr) -> Result<Vec<Forgotten>> {
         self.ask(|reply| Ask::Forget(node, peer, reply)).await
+    }
+
+    /// The last of what the core was told.
+    pub async fn flight(&self) -> Result<Flight> {
+        self.ask(Ask::Flight).await
     }
 
     /// Tells the core what the agent itself came to know.
@@ -158,6 +190,8 @@ pub struct Parts {
     pub asker: Asker,
     /// What is to be recorded, if anything is.
     pub recorder: Option<Recorder>,
+    /// The last of what the core is told.
+    pub flight: Option<FlightRecorder>,
     /// Where peers are remembered, if they can be.
     pub state_dir: Option<StateDir>,
     /// Where changes and incidents are kept.
@@ -186,6 +220,8 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         control: parts.control,
         asker: parts.asker,
         recorder: parts.recorder,
+        flight: parts.flight,
+        observed: BTreeSet::new(),
         saver: Saver::new(parts.state_dir, parts.others),
         store: parts.store,
         health: parts.health,
@@ -214,6 +250,8 @@ struct Task {
     control: mpsc::Sender<Control>,
     asker: Asker,
     recorder: Option<Recorder>,
+    flight: Option<FlightRecorder>,
+    observed: BTreeSet<NetnsId>,
     saver: Saver,
     store: Option<Store>,
     health: Health,
@@ -287,6 +325,15 @@ impl Task {
         if let Some(recorder) = &mut self.recorder {
             recorder.record(self.now, event);
         }
+        if let Some(flight) = &mut self.flight {
+            flight.record(self.now, event);
+        }
+        if let Fact::NodeObserved { netns, .. } = &event.fact {
+            self.observed.insert(*netns);
+        }
+        if let Fact::NodeGone { netns } = &event.fact {
+            self.observed.remove(netns);
+        }
         *self
             .events
             .entry(sink::metrics::event_kind(&event.fact))
@@ -325,9 +372,14 @@ impl Task {
                 self.controls.push(Control::Distrust(netns, address));
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
-            // Routes that nobody tells of are not missed; echoes are asked for only where the
-            // configuration names a mode. Who carries these out is to come.
-            Request::DumpRoutes { .. } | Request::Echo { .. } => {}
+            Request::DumpRoutes { netns, ipv6, since } => {
+                self.controls.push(Control::DumpRoutes(netns, ipv6, since));
+            }
+            Request::Echo {
+                netns,
+                target,
+                token,
+            } => self.controls.push(Control::Echo(netns, target, token)),
             Request::Inspect {
                 netns,
                 id,
@@ -347,6 +399,7 @@ impl Task {
 
     /// Sends on what the latest events left to be sent.
     async fn settle(&mut self) {
+        self.fly();
         for wish in self.controls.drain(..) {
             // The intake never waits for this task, so this ends; it is gone only at the end.
             let _ = self.control.send(wish).await;
@@ -364,6 +417,25 @@ impl Task {
             let lost = recorder.take_lost();
             if lost > 0 {
                 self.lost(LossStage::Recorder, lost);
+            }
+        }
+    }
+
+    /// Hands what was noted to the flight recorder; where it begins anew, so does what it is told.
+    fn fly(&mut self) {
+        let Some(flight) = &mut self.flight else {
+            return;
+        };
+        flight.flush();
+        let saved = || self.observer.save().into_iter().collect();
+        if !flight.is_full() || !flight.begin(self.now, saved()) {
+            return;
+        }
+        for netns in self.observed.clone() {
+            self.carry_out(Request::Dump { netns });
+            for ipv6 in [false, true] {
+                let since = self.now;
+                self.carry_out(Request::DumpRoutes { netns, ipv6, since });
             }
         }
     }
@@ -390,9 +462,19 @@ impl Task {
                 let _ = reply.send(Snapshot {
                     peers: self.observer.peers(self.now.max(boottime_now())),
                     totals: self.observer.totals(),
+                    forwarding: self.observer.forwarding(self.now.max(boottime_now())),
                     events: self.events.clone(),
                     open_incidents: self.observer.open_incidents(),
                 });
+            }
+            Ask::Routes(filter, reply) => {
+                let now = self.now.max(boottime_now());
+                let _ = reply.send(self.observer.routes(now, &filter));
+            }
+            Ask::Path(node, source, destination, reply) => {
+                let now = self.now.max(boottime_now());
+                let path = { &self.observer }.path(now, node.as_deref(), source, destination);
+                let _ = reply.send(path);
             }
             Ask::Flaps(reply) => {
                 let _ = reply.send(self.observer.flaps());
@@ -407,6 +489,11 @@ impl Task {
                 let before = self.remembered.back().map_or(0, |record| record.seq);
                 self.note(Fact::PeerForget { node, peer });
                 let _ = reply.send(self.forgotten_since(before));
+            }
+            Ask::Flight(reply) => {
+                if let Some(flight) = &mut self.flight {
+                    flight.ask(reply);
+                }
             }
             Ask::Tell(facts) => {
                 for fact in facts {
@@ -445,94 +532,5 @@ impl Task {
                 })
             })
             .collect()
-    }
-}
-
-/// Writes known peers to the state directory, one write at a time.
-struct Saver {
-    state_dir: Option<StateDir>,
-    others: SavedNodes,
-    dirty: bool,
-    not_before: Instant,
-    idle_until: Instant,
-    writing: Option<JoinHandle<Result<()>>>,
-    failing: bool,
-}
-
-impl Saver {
-    fn new(state_dir: Option<StateDir>, others: SavedNodes) -> Self {
-        Self {
-            state_dir,
-            others,
-            dirty: false,
-            not_before: Instant::now(),
-            idle_until: Instant::now() + SAVE_IDLE,
-            writing: None,
-            failing: false,
-        }
-    }
-
-    fn due(&self) -> Option<Instant> {
-        if self.state_dir.is_none() || self.writing.is_some() {
-            return None;
-        }
-        Some(if self.dirty {
-            self.not_before
-        } else {
-            self.idle_until.max(self.not_before)
-        })
-    }
-
-    fn all(&self, observer: &Observer) -> SavedNodes {
-        let mut nodes = self.others.clone();
-        nodes.extend(observer.save());
-        nodes
-    }
-
-    fn begin(&mut self, observer: &Observer) {
-        let Some(state_dir) = self.state_dir.clone() else {
-            return;
-        };
-        let nodes = self.all(observer);
-        self.dirty = false;
-        self.writing = Some(tokio::task::spawn_blocking(move || state_dir.save(&nodes)));
-    }
-
-    /// When the write under way is done; for ever when none is.
-    async fn finished(&mut self) -> Result<()> {
-        match &mut self.writing {
-            Some(writing) => writing.await.unwrap_or_else(|error| Err(error.into())),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn end(&mut self, result: Result<()>) {
-        self.writing = None;
-        let now = Instant::now();
-        self.idle_until = now + SAVE_IDLE;
-        self.not_before = now + SAVE_EVERY;
-        match result {
-            Ok(()) => self.failing = false,
-            Err(error) => {
-                if !self.failing {
-                    warn!("known peers would not survive a restart: {error:#}");
-                }
-                self.failing = true;
-                self.dirty = true;
-                self.not_before = now + SAVE_RETRY;
-            }
-        }
-    }
-
-    async fn last(&mut self, observer: &Observer) {
-        if self.writing.is_some() {
-            let result = self.finished().await;
-            self.end(result);
-        }
-        if self.state_dir.is_some() {
-            self.begin(observer);
-            let result = self.finished().await;
-            self.end(result);
-        }
     }
 }

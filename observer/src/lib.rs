@@ -4,11 +4,14 @@
 //! Nothing here decides anything about BGP; that is `observer_core`'s. What is here may fail, and
 //! says so.
 
+pub mod bundle;
 pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod echoes;
+pub mod flight;
 pub mod health;
 pub mod intake;
 pub mod inventory;
@@ -16,9 +19,11 @@ pub mod keeper;
 pub mod listen;
 pub mod logging;
 pub mod namespaces;
+pub mod privileges;
 pub mod recorder;
 pub mod reorder;
 pub mod replay;
+pub mod routes;
 pub mod run;
 pub mod server;
 pub mod show;

@@ -25,6 +25,16 @@ use tracing::error;
 /// Buffers that can wait for the disk.
 const QUEUE: usize = 1024;
 
+/// The first line of a file that this version writes.
+pub fn header(config: &CoreConfig) -> Header {
+    Header {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        config: config.clone(),
+    }
+}
+
 struct Lines {
     bytes: Vec<u8>,
     entries: u64,
@@ -69,12 +79,7 @@ impl Recorder {
             entries: 0,
             lost,
         };
-        recorder.line(&Header {
-            format: FORMAT.to_owned(),
-            version: VERSION,
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
-            config: config.clone(),
-        });
+        recorder.line(&header(config));
         recorder.flush();
         Ok(recorder)
     }

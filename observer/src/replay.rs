@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     path::Path,
 };
 
@@ -15,10 +15,14 @@ use observer_core::{
 };
 
 use crate::{
+    bundle,
     capture::{self, FileKind},
     cli::{Answer, BadUsage, Format, ReplayArgs},
     show, terminal,
 };
+
+/// Longest line read, octets: that of a node's saved peers, each with its flaps, is the longest.
+const LONGEST_LINE: u64 = 64 << 20;
 
 /// What a replay came to.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -36,9 +40,17 @@ pub fn replay(args: &ReplayArgs) -> Result<Answer> {
     let unreadable = || format!("cannot read {}", args.file.display());
     match capture::kind_of(&args.file).with_context(unreadable)? {
         FileKind::Capture | FileKind::Gzip => replay_capture(args),
+        FileKind::Json if args.record.is_some() => {
+            let what = format!(
+                "--record: {} is an events file already",
+                args.file.display()
+            );
+            Err(BadUsage(what).into())
+        }
         FileKind::Json => replay_events(args),
+        FileKind::Other if bundle::is_bundle(&args.file)? => bundle::read::replay(args),
         FileKind::Other => bail!(
-            "cannot read {}: it is neither a capture (pcap, pcapng) nor an events file",
+            "cannot read {}: it is neither a capture (pcap, pcapng) nor an events file nor a bundle",
             args.file.display()
         ),
     }
@@ -52,6 +64,10 @@ fn replay_capture(args: &ReplayArgs) -> Result<Answer> {
     match args.output {
         Format::Json => terminal::print(&terminal::json(&reading.summary)?)?,
         Format::Table => terminal::print(&reading.story.render(&reading.summary))?,
+    }
+    if let Some(to) = &args.record {
+        let events = capture::record(&args.file, &ports, to)?;
+        terminal::complain(&format!("{events} events written to {}", to.display()));
     }
     if reading.summary.totals.cut_short {
         terminal::complain(&format!(
@@ -100,19 +116,13 @@ pub fn read(
     };
     let mut text = Vec::new();
     let cannot_read = || format!("cannot read events file {}", name.display());
-    lines
-        .read_until(b'\n', &mut text)
-        .with_context(cannot_read)?;
+    next_line(&mut lines, &mut text).with_context(cannot_read)?;
     let mut observer = Observer::new(header(&text).map_err(|what| bad(1, what))?.config);
     let mut summary = Summary::default();
     let mut out = Vec::new();
     for number in 2.. {
         text.clear();
-        if lines
-            .read_until(b'\n', &mut text)
-            .with_context(cannot_read)?
-            == 0
-        {
+        if next_line(&mut lines, &mut text).with_context(cannot_read)? == 0 {
             break;
         }
         let entry: Entry = match serde_json::from_slice(&text) {
@@ -133,6 +143,16 @@ pub fn read(
         }
     }
     Ok(summary)
+}
+
+/// Reads a line, which must not be a file's worth.
+fn next_line(lines: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<usize> {
+    let read = lines.take(LONGEST_LINE).read_until(b'\n', text)?;
+    if read as u64 == LONGEST_LINE && text.last() != Some(&b'\n') {
+        let what = format!("a line is longer than {LONGEST_LINE} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok(read)
 }
 
 fn header(line: &[u8]) -> Result<Header, String> {

@@ -1,7 +1,8 @@
 //! The agent: brings everything up in order, waits for signals, brings everything down.
 //!
-//! Order: what can be refused (configuration, listeners, files) comes before anything is attached.
-//! Then attach and subscribe, then dump, then go on with events.
+//! Order: attach the kernel programs and let go of the capabilities which only that needed, as long
+//! as there is one thread; then what can be refused (listeners, files); then subscribe, then dump,
+//! then go on with events.
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::{
     check::{kernel_options, sock_diags},
     cli::{Answer, ConfigArgs, RunArgs},
     config::{Config, Listen},
+    echoes::Echoes,
+    flight::FlightRecorder,
     health::Health,
     intake::{self, Intake},
     inventory,
@@ -27,7 +30,9 @@ use crate::{
     listen::{self, UnixSocket},
     logging::{self, LogFilter},
     namespaces::Namespaces,
+    privileges,
     recorder::Recorder,
+    routes::Routes,
     server,
     sink::api::{self, Answers},
     sockets,
@@ -53,12 +58,16 @@ pub fn run(args: &RunArgs) -> Result<Answer> {
     }
     let log = logging::start(config.log_format, &config.log)?;
     use_one_arena();
+    let kernel = KernelSource::start(&kernel_options(&config));
+    privileges::lower(&config, || {
+        kernel.0.as_ref().is_none_or(KernelSource::answers)
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(agent(&args.config, config, &log))?;
+    runtime.block_on(agent(&args.config, config, &log, kernel))?;
     Ok(Answer::Done)
 }
 
@@ -123,7 +132,12 @@ impl Listeners {
     }
 }
 
-async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()> {
+async fn agent(
+    args: &ConfigArgs,
+    config: Config,
+    log: &LogFilter,
+    (kernel, probes): (Option<KernelSource>, Vec<ProbeStatus>),
+) -> Result<()> {
     let mut signals = Signals::new()?;
     let listeners = Listeners::bind(&config)?;
     let inventory = config
@@ -138,7 +152,6 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
         .transpose()?;
     let (state_dir, saved) = open_state(&config);
 
-    let (kernel, probes) = KernelSource::start(&kernel_options(&config));
     let health = Health::new(&probes);
     let (store, writing, remembered) =
         Store::start(&config.state_dir, config.store_limits(), health.clone())?;
@@ -159,15 +172,20 @@ async fn agent(args: &ConfigArgs, config: Config, log: &LogFilter) -> Result<()>
         control,
         asker: asker.clone(),
         recorder,
+        flight: Some(FlightRecorder::start(config.core())?),
         state_dir,
         store: Some(store.clone()),
         others,
         first,
         health: health.clone(),
     });
+    let (routes, route_news) = Routes::new();
     let intake = Intake {
         kernel,
+        routes,
+        route_news,
         taps: Taps::new(&config.ports()).context("cannot wait for packets")?,
+        echoes: Echoes::new().context("cannot wait for echoes")?,
         namespaces,
         asker,
         replies,

@@ -72,8 +72,9 @@ impl Budget {
     }
 }
 
+/// What a tokio task waits for in place of many sockets.
 #[derive(Debug)]
-struct Ready(Epoll);
+pub(crate) struct Ready(pub(crate) Epoll);
 
 impl AsRawFd for Ready {
     fn as_raw_fd(&self) -> RawFd {

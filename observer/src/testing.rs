@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use observer_core::{
-    bgp::{AddPathFamily, AddPathMode, Family, OpenFacts, RestartFacts, RestartFamily},
+    bgp::{
+        AddPathFamily, AddPathMode, Family, OpenFacts, RestartFacts, RestartFamily, capabilities,
+    },
     bgp_view::{BgpView, ConversationView, GracefulRestartView},
     cause::Cause,
     event::PeerType,
@@ -70,7 +72,7 @@ pub fn down(node: &str, peer: &str) -> PeerView {
         state: SessionState::Active,
         up: false,
         known_by: KnownBy::Dialled,
-        info: Cause::FinReceived.to_string(),
+        info: format!("Active: {}", Cause::FinReceived),
         last_cause: Some(Cause::FinReceived),
         last_cause_text: Some(Cause::FinReceived.to_string()),
         established_at: None,
@@ -154,8 +156,8 @@ pub fn read(node: &str, peer: &str) -> PeerView {
         bgp: BgpView {
             tapped: true,
             conversation: ConversationView::Complete,
-            hold_time_secs: Some(240),
-            keepalive_secs: Some(80),
+            hold_time_secs: Some(180),
+            keepalive_secs: Some(60),
             keepalive_age_seconds: Sides {
                 sent: Some(3.5),
                 received: Some(12.0),
@@ -167,11 +169,11 @@ pub fn read(node: &str, peer: &str) -> PeerView {
             },
             opens: Sides {
                 sent: Some(open("10.0.0.1", 240)),
-                received: Some(OpenFacts {
-                    route_refresh: false,
-                    ..open("10.0.0.2", 180)
-                }),
+                received: Some(their_open()),
             },
+            advertised: BTreeMap::from([(family, 1)]),
+            advertised_complete: true,
+            capabilities: capabilities(Some(&open("10.0.0.1", 240)), Some(&their_open())),
             prefixes: BTreeMap::from([(family, 3)]),
             prefixes_complete: true,
             stale_prefixes: BTreeMap::from([(family, 0)]),
@@ -216,6 +218,14 @@ fn open(id: &str, hold_secs: u16) -> OpenFacts {
             ..RestartFacts::default()
         }),
         ..OpenFacts::default()
+    }
+}
+
+fn their_open() -> OpenFacts {
+    OpenFacts {
+        capabilities: vec![1, 64, 65, 69],
+        route_refresh: false,
+        ..open("10.0.0.2", 180)
     }
 }
 

@@ -239,8 +239,7 @@ fn a_recording_that_makes_no_sense_is_refused_by_line() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     for (text, parts) in [
-        (String::new(), ["rec line 1", "no events file"]),
-        ("\u{1b}[2J\n".to_owned(), ["rec line 1", "no events file"]),
+        ("{}\n".to_owned(), ["rec line 1", "no events file"]),
         (
             HEADER.replace("\"version\":1", "\"version\":7"),
             ["rec line 1", "version 7"],
@@ -257,6 +256,34 @@ fn a_recording_that_makes_no_sense_is_refused_by_line() {
         fs::write(dir.join("rec"), text).unwrap();
         expect(dir, &["replay", "rec"], 2, &parts);
     }
+}
+
+#[test]
+fn a_capture_becomes_a_recording_that_replays() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let captures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/captures");
+    let capture = format!("{captures}/bgp-4byte-asn.pcap");
+    let told = ["events written to out.jsonl"];
+    expect(
+        dir,
+        &["replay", &capture, "--record", "out.jsonl"],
+        0,
+        &told,
+    );
+    let replayed = run(dir, &["replay", "out.jsonl"]);
+    assert!(replayed.status.success(), "{}", stderr(&replayed));
+    let text = stdout(&replayed);
+    assert!(text.contains("OpenConfirm -> Established"), "{text}");
+    // What is there is not overwritten, and what is a recording is not made one again.
+    expect(
+        dir,
+        &["replay", &capture, "--record", "out.jsonl"],
+        1,
+        &["out.jsonl"],
+    );
+    let already = ["replay", "out.jsonl", "--record", "other"];
+    expect(dir, &already, 2, &["an events file already"]);
 }
 
 /// An agent that is killed when the test ends, however it ends.
@@ -354,6 +381,15 @@ fn an_agent_answers_and_ends_cleanly() {
 
     let status = run(dir, &["status"]);
     assert!(status.status.success(), "{}", stderr(&status));
+    for peer in ["192.0.2.1", "far"] {
+        let shown = run(dir, &["peer", peer]);
+        assert!(shown.status.success(), "{}", stderr(&shown));
+        let text = stdout(&shown);
+        assert!(text.starts_with("peer 192.0.2.1 (far) of "), "{text}");
+    }
+    let nobody = run(dir, &["peer", "192.0.2.9"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains("192.0.2.9"), "{}", stderr(&nobody));
     let shown = run(dir, &["events", "-o", "json"]);
     assert!(shown.status.success(), "{}", stderr(&shown));
 

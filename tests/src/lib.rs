@@ -9,6 +9,7 @@ pub mod agent;
 pub mod birdc;
 pub mod cgroup;
 pub mod estate;
+pub mod fib;
 pub mod gate;
 pub mod http;
 pub mod lab;

@@ -21,6 +21,7 @@
 //! broken further on, say what is wrong and where, and try both readings of an NLRI field when the
 //! OPENs were not seen.
 
+mod agreement;
 mod attributes;
 mod capability;
 mod cursor;
@@ -37,6 +38,7 @@ mod update;
 #[cfg(test)]
 mod oracle;
 
+pub use agreement::{CapabilityView, Lacking, capabilities};
 pub use attributes::{AsPath, AsWidth, Attribute, Attributes, Origin};
 pub use capability::{AddPathMode, Capability, GracefulRestart, LongLived};
 pub use error::{DecodeError, DecodeErrorKind, Severity};

@@ -20,6 +20,30 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// The prefix of `length` bits, or of all there are, that has `address`.
+    pub const fn masked(address: IpAddr, length: u8) -> Self {
+        match address {
+            IpAddr::V4(v4) => {
+                let length = if length > 32 { 32 } else { length };
+                let mask = match u32::MAX.checked_shl(32 - length as u32) {
+                    Some(mask) => mask,
+                    None => 0,
+                };
+                let address = IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask));
+                Self { address, length }
+            }
+            IpAddr::V6(v6) => {
+                let length = if length > 128 { 128 } else { length };
+                let mask = match u128::MAX.checked_shl(128 - length as u32) {
+                    Some(mask) => mask,
+                    None => 0,
+                };
+                let address = IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask));
+                Self { address, length }
+            }
+        }
+    }
+
     /// Whether it is one address.
     pub const fn is_host(self) -> bool {
         self.length

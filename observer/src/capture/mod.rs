@@ -4,8 +4,10 @@
 //! sessions across connections: that is the core's.
 
 mod connections;
+mod events;
 mod file;
 mod packet;
+mod recording;
 mod story;
 mod summary;
 
@@ -19,6 +21,7 @@ use observer_core::{
 use connections::Connections;
 pub use file::{CaptureError, FileEnd, FileKind, Packet, read_packets};
 pub use packet::{Dissected, TcpPacket, dissect};
+pub use recording::{events, record};
 pub use story::Story;
 pub use summary::{
     ConnectionSummary, Counts, DirectionSummary, NotificationSummary, OpenSummary, Summary, Totals,

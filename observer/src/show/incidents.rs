@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use observer_core::incident::{
     Incident,
     record::{Affected, Milestone, Proof, Span, SubjectKind, TargetReport, Verdict},
@@ -60,6 +60,10 @@ pub fn one(socket: &Path, args: &IncidentArgs) -> Result<Answer> {
     if let Some(note) = &args.note {
         let body = serde_json::json!({ "note": note });
         client.post::<serde_json::Value>(&format!("{path}/note"), &body)?;
+    }
+    if let Some(file) = &args.bundle {
+        let bytes = client.bytes(&format!("{path}/bundle?redact={}", args.redact))?;
+        std::fs::write(file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
     }
     let incident = client.get::<One>(&path)?.incident;
     let text = match args.output {

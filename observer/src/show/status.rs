@@ -1,9 +1,12 @@
-//! `status`: the peers in calicoctl's columns, plus flaps, cause and round-trip time.
+//! `status`: the peers in calicoctl's columns, plus prefixes, keepalive age, flaps and cause.
 
-use std::{io::IsTerminal, path::Path, thread, time::Duration};
+use std::{fmt::Write as _, io::IsTerminal, path::Path, thread, time::Duration};
 
 use anyhow::Result;
-use observer_core::peer::PeerView;
+use observer_core::{
+    bgp_view::{BgpView, ConversationView},
+    peer::PeerView,
+};
 use serde::Deserialize;
 
 use super::words;
@@ -15,6 +18,9 @@ use crate::{
 
 /// How often `--watch` looks.
 const WATCH: Duration = Duration::from_secs(1);
+
+/// Less than this fraction of the hold time left is told: the next two KEEPALIVEs are overdue.
+const LOW_MARGIN: f64 = 1.0 / 3.0;
 
 #[derive(Deserialize)]
 struct Peers {
@@ -107,7 +113,7 @@ pub fn table(peers: &[PeerView], wide: bool, now: jiff::Timestamp) -> String {
     if nodes || wide {
         columns.push(("NODE", |peer, _| peer.node.clone()));
     }
-    columns.extend::<[Column; 8]>([
+    columns.extend::<[Column; 9]>([
         ("PEER ADDRESS", |peer, _| peer.peer.clone()),
         ("PEER TYPE", |peer, _| {
             dash(peer.peer_type.map(|of_type| of_type.name().to_owned()))
@@ -118,26 +124,31 @@ pub fn table(peers: &[PeerView], wide: bool, now: jiff::Timestamp) -> String {
         ("SINCE", |peer, now| {
             dash(peer.since.map(|since| words::since(since, now)))
         }),
-        ("INFO", |peer, _| peer.info.clone()),
+        ("INFO", |peer, _| info(peer)),
+        ("PREFIXES", |peer, _| prefixes(&peer.bgp)),
+        ("KEEPALIVE", |peer, _| keepalive(peer)),
         ("FLAPS", |peer, _| peer.flaps.to_string()),
-        ("CAUSE", |peer, _| {
-            if peer.cause_pending {
-                "pending".to_owned()
-            } else {
-                dash(
-                    peer.last_cause
-                        .as_ref()
-                        .map(|cause| cause.label().to_owned()),
-                )
-            }
-        }),
-        ("RTT", |peer, _| dash(peer.rtt_seconds.map(span))),
+        ("CAUSE", |peer, _| cause(peer)),
     ]);
     if wide {
-        columns.extend::<[Column; 9]>([
+        columns.extend::<[Column; 14]>([
+            ("RTT", |peer, _| dash(peer.rtt_seconds.map(span))),
             ("PEER NODE", |peer, _| dash(peer.peer_node.clone())),
             ("AS", |peer, _| dash(peer.asn.map(|asn| asn.to_string()))),
             ("SESSION", |peer, _| peer.state.name().to_owned()),
+            ("HOLD", |peer, _| {
+                let hold = peer.bgp.hold_time_secs.filter(|_| peer.up);
+                dash(hold.map(|hold| format!("{hold} s")))
+            }),
+            ("MARGIN", |peer, _| {
+                dash(
+                    peer.bgp
+                        .hold_margin
+                        .map(|left| format!("{:.0} %", left * 100.0)),
+                )
+            }),
+            ("GRACEFUL RESTART", |peer, _| restart(&peer.bgp)),
+            ("ADVERTISED", |peer, _| advertised(&peer.bgp)),
             ("KNOWN BY", |peer, _| words::of(&peer.known_by)),
             ("LAST DATA", |peer, _| {
                 dash(peer.last_data_age_seconds.map(span))
@@ -151,6 +162,9 @@ pub fn table(peers: &[PeerView], wide: bool, now: jiff::Timestamp) -> String {
         ]);
     }
     let mut table = super::table::under(columns.iter().map(|(title, _)| *title));
+    if !wide {
+        super::table::fold(&mut table, columns.iter().map(|(title, _)| *title));
+    }
     for peer in peers {
         table.add_row(columns.iter().map(|(_, cell)| plain(&cell(peer, now))));
     }
@@ -163,6 +177,81 @@ type Column = (&'static str, fn(&PeerView, jiff::Timestamp) -> String);
 fn dash(text: Option<String>) -> String {
     text.filter(|text| !text.is_empty())
         .unwrap_or_else(|| "-".to_owned())
+}
+
+/// What it is doing, without the cause, which has its own column; what is about to go wrong comes
+/// with it.
+fn info(peer: &PeerView) -> String {
+    let state = peer.state.name();
+    let mut info = match &peer.last_cause_text {
+        Some(cause) if peer.info == format!("{state}: {cause}") => state.to_owned(),
+        _ => peer.info.clone(),
+    };
+    if peer.bgp.hold_margin.is_some_and(|left| left < LOW_MARGIN) {
+        info.push_str("; hold timer low");
+    }
+    let restart = peer.bgp.graceful_restart.as_ref();
+    if let Some(restart) = restart.filter(|restart| restart.active) {
+        let left = restart.expires_in_seconds.map(span);
+        let left = left.map_or(String::new(), |left| format!(", {left} left"));
+        let routes: u64 = peer.bgp.stale_prefixes.values().sum();
+        // Writing to a String does not fail.
+        let _ = write!(info, "; graceful restart: {routes} stale{left}");
+    }
+    info
+}
+
+fn cause(peer: &PeerView) -> String {
+    if peer.cause_pending {
+        "pending".to_owned()
+    } else {
+        dash(peer.last_cause_text.clone())
+    }
+}
+
+/// All families together; what was only seen in part, or by inference, is marked.
+fn prefixes(bgp: &BgpView) -> String {
+    if !bgp.tapped || bgp.conversation == ConversationView::None && !bgp.prefixes_complete {
+        return dash(None);
+    }
+    let count = words::at_least(bgp.prefixes.values().sum(), bgp.prefixes_complete);
+    if bgp.conversation == ConversationView::Inferred {
+        format!("{count} inferred")
+    } else {
+        count
+    }
+}
+
+fn advertised(bgp: &BgpView) -> String {
+    if !bgp.tapped || bgp.conversation == ConversationView::None && !bgp.advertised_complete {
+        return dash(None);
+    }
+    let count = words::at_least(bgp.advertised.values().sum(), bgp.advertised_complete);
+    match &bgp.held_stale {
+        Some(held) => format!("{count}, {} stale there", held.routes),
+        None => count,
+    }
+}
+
+/// How long ago the peer's last KEEPALIVE came, of how long it may take.
+fn keepalive(peer: &PeerView) -> String {
+    let bgp = &peer.bgp;
+    let age = bgp.keepalive_age_seconds.received.filter(|_| peer.up);
+    match (age, bgp.hold_time_secs) {
+        (Some(age), Some(hold)) => format!("{age:.0}/{hold} s"),
+        (Some(age), None) => span(age),
+        (None, _) => dash(None),
+    }
+}
+
+fn restart(bgp: &BgpView) -> String {
+    match &bgp.graceful_restart {
+        Some(restart) if restart.active => "restarting".to_owned(),
+        Some(restart) if restart.negotiated => format!("{} s", restart.restart_secs),
+        Some(_) => "not negotiated".to_owned(),
+        None if bgp.opens.received.is_some() => "not negotiated".to_owned(),
+        None => dash(None),
+    }
 }
 
 fn connections(peer: &PeerView) -> String {

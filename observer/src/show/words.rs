@@ -226,6 +226,15 @@ fn somebody(seen: Option<&Process>) -> String {
     seen.map_or_else(|| "somebody unknown".to_owned(), process)
 }
 
+/// A count, marked where it is only what was seen.
+pub fn at_least(count: u64, complete: bool) -> String {
+    if complete {
+        count.to_string()
+    } else {
+        format!("≥{count}")
+    }
+}
+
 /// A unit variant's name as in JSON.
 pub fn of(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {

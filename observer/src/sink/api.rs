@@ -30,6 +30,7 @@ use crate::{
     health::Health,
     keeper::{Keeper, Page},
     sink::{
+        api_routes,
         metrics::{self, Scene},
         stored,
     },
@@ -81,6 +82,7 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/flaps", get(flaps))
         .route("/api/v1/events", get(events))
         .route("/api/v1/sources", get(sources))
+        .merge(api_routes::routes())
         .merge(stored::reading())
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
@@ -146,11 +148,24 @@ async fn ready(State(answers): State<Answers>) -> Response {
     }
 }
 
-async fn peers(State(answers): State<Answers>) -> Response {
-    match answers.keeper.snapshot().await {
-        Ok(snapshot) => Json(json!({ "peers": snapshot.peers })).into_response(),
-        Err(error) => stopping(&error),
+#[derive(Deserialize)]
+struct PeersQuery {
+    peer: Option<String>,
+}
+
+async fn peers(State(answers): State<Answers>, Query(query): Query<PeersQuery>) -> Response {
+    let mut peers = match answers.keeper.snapshot().await {
+        Ok(snapshot) => snapshot.peers,
+        Err(error) => return stopping(&error),
+    };
+    if let Some(peer) = query.peer {
+        let meant = addresses(&peer, &peers);
+        peers.retain(|view| is_meant(&view.peer, &meant));
+        if peers.is_empty() {
+            return unknown_peer(&peer);
+        }
     }
+    Json(json!({ "peers": peers })).into_response()
 }
 
 async fn sources(State(answers): State<Answers>) -> Response {
@@ -323,7 +338,7 @@ async fn forget(State(answers): State<Answers>, body: Bytes) -> Response {
     }
 }
 
-fn unknown_peer(peer: &str) -> Response {
+pub(super) fn unknown_peer(peer: &str) -> Response {
     problem(
         StatusCode::NOT_FOUND,
         &format!("no known peer has the address or node name '{peer}'"),

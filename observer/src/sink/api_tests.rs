@@ -29,6 +29,7 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
         control,
         asker,
         recorder: None,
+        flight: None,
         state_dir: None::<StateDir>,
         store: None,
         others: SavedNodes::new(),
@@ -163,6 +164,9 @@ async fn a_peer_is_found_by_address_and_by_node_name_and_forgotten() {
         ("/api/v1/flaps?peer=worker-2", 200),
         ("/api/v1/flaps?peer=10.0.0.3", 404),
         ("/api/v1/flaps?peer=worker-3", 404),
+        ("/api/v1/peers?peer=10.0.0.2", 200),
+        ("/api/v1/peers?peer=worker-2", 200),
+        ("/api/v1/peers?peer=worker-3", 404),
     ] {
         assert_eq!(get(path).await.status().as_u16(), status, "{path}");
     }

@@ -3,6 +3,7 @@
 //! Names and labels are DESIGN §4's. The alert of every Calico guide reads
 //! `calico_bgp_peers_state`, so that one comes first.
 
+mod fib;
 mod incident;
 mod page;
 mod wire;
@@ -127,6 +128,8 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
         nodes(&mut page, snapshot);
         incident::add(&mut page, snapshot);
         wire::nodes(&mut page, &snapshot.totals);
+        fib::peers(&mut page, snapshot);
+        fib::nodes(&mut page, snapshot);
     }
     agent(&mut page, snapshot, scene);
     TextEncoder::new()
@@ -281,10 +284,14 @@ fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
     page.counter(
         "bgp_observer_resyncs_total",
         "Dumps that repaired what a loss may have hidden.",
-        [(
-            here(vec![("source", "sock_diag".to_owned())]),
-            float(totals.resyncs),
-        )],
+        [
+            ("sock_diag", totals.resyncs),
+            (
+                "rtnetlink",
+                totals.fib.values().map(|fib| fib.resyncs).sum(),
+            ),
+        ]
+        .map(|(source, count)| (here(vec![("source", source.to_owned())]), float(count))),
     );
     page.counter(
         "bgp_observer_decode_errors_total",

@@ -15,7 +15,17 @@ Every metric of `/metrics`, from the text that the agent itself serves; a test w
 |---|---|---|---|
 ";
 /// Labels whose values are a closed set, told below the table.
-const CLOSED: [&str; 6] = ["cause", "direction", "fate", "stage", "state", "treatment"];
+const CLOSED: [&str; 9] = [
+    "cause",
+    "direction",
+    "fate",
+    "op",
+    "origin",
+    "stage",
+    "state",
+    "treatment",
+    "writer",
+];
 
 /// A family as the scrape tells it.
 #[derive(Default)]

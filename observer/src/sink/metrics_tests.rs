@@ -1,6 +1,9 @@
 use observer_core::{
+    event::forwarding::RouteSource,
+    fib::totals::FibTotals,
     incident::record::Verdict,
     observer::{Histogram, Totals, WireTotals},
+    route_view::{FibView, LatencyView, RouteCount},
 };
 
 use super::*;
@@ -53,13 +56,36 @@ fn snapshot() -> Snapshot {
             ..tapped()
         },
         events: BTreeMap::from([("tcp_state", 5)]),
+        forwarding: vec![forwarding("a")],
         open_incidents: BTreeMap::from([(("a".to_owned(), Verdict::RoutesLost), 1)]),
+    }
+}
+
+fn forwarding(node: &str) -> FibView {
+    let count = |protocol: &str, ip_version, count| RouteCount {
+        protocol: protocol.to_owned(),
+        ip_version,
+        count,
+    };
+    FibView {
+        node: node.to_owned(),
+        source: Some(RouteSource::Netlink),
+        complete: true,
+        routes: vec![count("bird", 4, 7), count("dhcp", 4, 1), count("99", 4, 2)],
+        unprogrammed: Vec::new(),
+        latencies: vec![LatencyView {
+            peer: "10.0.0.2".to_owned(),
+            update_to_fib_seconds: Some(0.001),
+            withdraw_to_fib_seconds: Some(0.002),
+            down_to_withdraw_seconds: Some(0.003),
+        }],
     }
 }
 
 fn tapped() -> Totals {
     Totals {
         wire: BTreeMap::from([("a".to_owned(), wire())]),
+        fib: BTreeMap::from([("a".to_owned(), FibTotals::default())]),
         ..Totals::default()
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use axum::{
     Json, Router,
     extract::{Path, Query, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -13,9 +13,11 @@ use bytes::Bytes;
 use observer_core::{event::Fact, incident::Incident, peer::Flap};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::api::{Answers, addresses, problem};
 use crate::{
+    bundle,
     cli::peer_address,
     store::{ChangeQuery, IncidentQuery, Reader, Store, StoreError},
 };
@@ -30,7 +32,9 @@ pub(super) fn reading() -> Router<Answers> {
 }
 
 pub(super) fn changing() -> Router<Answers> {
-    Router::new().route("/api/v1/incidents/{id}/note", post(note))
+    Router::new()
+        .route("/api/v1/incidents/{id}/note", post(note))
+        .route("/api/v1/incidents/{id}/bundle", get(bundle))
 }
 
 #[derive(Deserialize)]
@@ -108,6 +112,34 @@ async fn note(
     };
     answers.keeper.tell(vec![fact]).await?;
     Ok(Json(json!({ "noted": id })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BundleQuery {
+    #[serde(default)]
+    redact: bool,
+}
+
+/// Everything that bears on an incident. It tells more than the other pages, hence only here.
+async fn bundle(
+    State(answers): State<Answers>,
+    Path(id): Path<String>,
+    Query(query): Query<BundleQuery>,
+) -> Result<Response, Refusal> {
+    let incident = one(&answers, &id).await?;
+    let flight = answers.keeper.flight().await?;
+    let made = spawn_blocking(move || bundle::write(&incident, &flight, query.redact));
+    let bytes = match made.await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => {
+            let why = format!("{:#}", anyhow::Error::from(error));
+            return Err(Refusal(StatusCode::CONFLICT, why));
+        }
+        Err(error) => return Err(anyhow::Error::from(error).into()),
+    };
+    let kind = [(header::CONTENT_TYPE, "application/x-tar")];
+    Ok((kind, bytes).into_response())
 }
 
 /// Stored changes, of `peer` only where one is named.

@@ -61,6 +61,8 @@ const MISSES_EVERY: Duration = Duration::from_secs(1);
 pub struct KernelOptions {
     /// The ports BGP is spoken on, at most [`MAX_PORTS`].
     pub ports: Vec<u16>,
+    /// Whether to tell of routes.
+    pub routes: bool,
     /// The protocols whose routes are told of; all where empty.
     pub protocols: Vec<u8>,
     /// The routing tables whose routes are told of, at most [`MAX_TABLES`]; all where empty.
@@ -106,7 +108,8 @@ impl KernelSource {
     pub fn start(options: &KernelOptions) -> (Option<Self>, Vec<ProbeStatus>) {
         let none = |reason: &str| {
             let off = |probe: &probes::Probe| probe.off(reason.to_owned());
-            (None, PROBES.iter().chain(&ROUTE_PROBES).map(off).collect())
+            let of_routes = ROUTE_PROBES.iter().filter(|_| options.routes);
+            (None, PROBES.iter().chain(of_routes).map(off).collect())
         };
         let prepared = match Prepared::new(options) {
             Ok(prepared) => prepared,
@@ -121,9 +124,12 @@ impl KernelSource {
             .iter()
             .map(|probe| probe.attach(&mut programs, &btf, &found))
             .collect();
-        let of_routes = attach_to_routes(&mut programs, &btf, &found);
-        let tells_routes = of_routes.iter().all(|status| status.attached);
-        statuses.extend(of_routes);
+        let mut tells_routes = options.routes;
+        if options.routes {
+            let of_routes = attach_to_routes(&mut programs, &btf, &found);
+            tells_routes = of_routes.iter().all(|status| status.attached);
+            statuses.extend(of_routes);
+        }
         if statuses.iter().all(|status| !status.attached) {
             return (None, statuses);
         }
@@ -172,6 +178,11 @@ impl KernelSource {
     /// namespace, whether of IPv6, and since when.
     pub fn to_look_up(&mut self) -> Vec<(NetnsId, bool, Timestamp)> {
         std::mem::take(&mut self.to_look_up)
+    }
+
+    /// Whether the kernel still lets this process at the programs' maps.
+    pub fn answers(&self) -> bool {
+        self.counters.get(&0, 0).is_ok()
     }
 
     /// Observes the namespace with this inode as `netns` from now on.
@@ -498,7 +509,7 @@ mod tests {
     fn reason(options: &KernelOptions) -> String {
         let (source, statuses) = KernelSource::start(options);
         assert!(source.is_none());
-        assert_eq!(statuses.len(), PROBES.len() + ROUTE_PROBES.len());
+        assert_eq!(statuses.len(), PROBES.len());
         let mut reasons: Vec<_> = statuses
             .into_iter()
             .map(|status| status.reason.unwrap())

@@ -3,8 +3,10 @@
 
 pub mod btf;
 pub mod clock;
+pub mod echo;
 pub mod kernel;
 pub mod netns;
+pub mod rtnetlink;
 pub mod sock_diag;
 pub mod speakers;
 pub mod tap;

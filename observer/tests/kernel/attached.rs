@@ -29,6 +29,7 @@ fn each_probe_is_attached_by_its_kind() {
     }
     let (_source, statuses) = KernelSource::start(&KernelOptions {
         ports: vec![179],
+        routes: true,
         ..KernelOptions::default()
     });
     let named = |name: &str| -> &ProbeStatus {

@@ -173,6 +173,7 @@ impl Observed {
     pub fn start_unshared() -> Self {
         let (source, statuses) = KernelSource::start(&KernelOptions {
             ports: vec![179],
+            routes: true,
             ..KernelOptions::default()
         });
         for status in &statuses {

@@ -12,6 +12,7 @@ use aya::{
 };
 
 use super::layout::{Found, Need};
+use crate::privileges::missing_for_probes;
 
 /// A probe, and how it fared.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -311,14 +312,23 @@ pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn refusal(error: &io::Error) -> Option<String> {
     match error.raw_os_error()? {
-        libc::EPERM => Some(
-            "the kernel does not allow it (EPERM): run as root or with CAP_BPF and CAP_PERFMON; \
-             if that is so already, a security policy (lockdown, seccomp, \
-             kernel.unprivileged_bpf_disabled) forbids BPF"
-                .to_owned(),
-        ),
+        libc::EPERM => Some(forbidden(&missing_for_probes())),
         libc::ENOSYS => Some("this kernel was built without BPF (CONFIG_BPF_SYSCALL)".to_owned()),
         _ => None,
+    }
+}
+
+/// Why BPF is not allowed to a process that lacks these capabilities.
+fn forbidden(missing: &[String]) -> String {
+    if missing.is_empty() {
+        "the kernel does not allow it (EPERM), although CAP_BPF and CAP_PERFMON are there: a \
+         security policy (lockdown, seccomp, LSM) forbids BPF"
+            .to_owned()
+    } else {
+        format!(
+            "the kernel does not allow it (EPERM): {} missing (before Linux 5.8: CAP_SYS_ADMIN)",
+            missing.join(" and ")
+        )
     }
 }
 
@@ -337,5 +347,10 @@ mod tests {
     fn lack_of_privilege_is_said_with_its_remedy() {
         let error = io::Error::from_raw_os_error(libc::EPERM);
         assert!(explain(&error).contains("CAP_BPF"));
+        let told = forbidden(&["CAP_PERFMON".to_owned()]);
+        assert!(
+            told.contains("CAP_PERFMON") && !told.contains("CAP_BPF"),
+            "{told}"
+        );
     }
 }

@@ -10,6 +10,8 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+use crate::source::rtnetlink::set_timeout;
+
 /// How long an answer may take; the kernel answers in microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -28,7 +30,7 @@ impl RouteLookup {
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
-        set_receive_timeout(&socket, PATIENCE)?;
+        set_timeout(&socket, PATIENCE)?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self {
             socket,
@@ -88,27 +90,4 @@ fn output_interface(route: &RouteMessage) -> Option<u32> {
             None
         }
     })
-}
-
-fn set_receive_timeout(socket: &Socket, timeout: Duration) -> io::Result<()> {
-    use std::os::fd::AsRawFd as _;
-    let value = libc::timeval {
-        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(1),
-        tv_usec: i64::from(timeout.subsec_micros()),
-    };
-    // SAFETY: the option's value is a timeval that outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVTIMEO,
-            std::ptr::from_ref(&value).cast(),
-            u32::try_from(size_of::<libc::timeval>()).unwrap_or(0),
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }

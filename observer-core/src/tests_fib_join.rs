@@ -1,0 +1,144 @@
+//! Routes and the sessions they hang on: withdrawn, lost, missing, stray, not programmed.
+
+use crate::{
+    change::RouteEvent,
+    route_view::RouteState,
+    testing::{PEER, Scene, outbound},
+    testing_wire::{Talk, update},
+    tests_fib::{BLOCK, block, route, via},
+};
+
+/// NLRI of [`BLOCK`].
+const NLRI: [u8; 5] = [26, 10, 244, 2, 0];
+
+/// A session read from its beginning that announces [`BLOCK`], and its route.
+fn announced() -> (Scene, Talk) {
+    let mut scene = Scene::with_routes(&[]);
+    let mut talk = Talk::new(outbound(1, PEER));
+    talk.establish(&mut scene);
+    talk.says(&mut scene, false, &update(&[], &NLRI));
+    scene.now += 1;
+    scene.add(&block());
+    scene.pass(500);
+    scene.changes.clear();
+    (scene, talk)
+}
+
+fn states(scene: &Scene) -> Vec<(String, RouteState)> {
+    let shown = scene.shown(false).into_iter();
+    shown.map(|view| (view.prefix, view.state)).collect()
+}
+
+#[test]
+fn what_an_update_withdraws_is_planned_whichever_is_seen_first() {
+    for message_first in [true, false] {
+        let (mut scene, mut talk) = announced();
+        let withdraw = update(&NLRI, &[]);
+        if message_first {
+            talk.says(&mut scene, false, &withdraw);
+            scene.now += 1;
+            scene.del(&block());
+        } else {
+            // The peer's segment counts when it is acknowledged, which may take a while.
+            talk.says_unheard(&mut scene, false, &withdraw);
+            scene.now += 1;
+            scene.del(&block());
+            scene.now += 40;
+            let ack = talk.segment(true, crate::testing_wire::Flags::default(), &[]);
+            scene.tap(ack);
+        }
+        scene.pass(2_000);
+        let told = scene.routes_told();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].event, RouteEvent::Withdrawn, "{message_first}");
+        assert!(states(&scene).is_empty(), "{:?}", states(&scene));
+    }
+}
+
+#[test]
+fn what_nobody_withdrew_is_deleted_and_missing_from_then_on() {
+    let (mut scene, _) = announced();
+    assert_eq!(states(&scene), [(BLOCK.to_owned(), RouteState::Programmed)]);
+    scene.del(&block());
+    scene.pass(10_000);
+    let told = scene.routes_told();
+    assert_eq!(told[0].event, RouteEvent::Deleted, "{told:?}");
+    assert_eq!(told[0].peers, [PEER]);
+    assert_eq!(states(&scene), [(BLOCK.to_owned(), RouteState::Lost)]);
+}
+
+#[test]
+fn what_goes_with_its_session_is_deleted_and_hangs_on_it() {
+    let (mut scene, mut talk) = announced();
+    talk.peer_closes(&mut scene);
+    scene.now += 1;
+    scene.del(&block());
+    scene.pass(2_000);
+    let told = scene.routes_told();
+    assert_eq!(told[0].event, RouteEvent::Deleted, "{told:?}");
+    assert_eq!(told[0].peers, [PEER]);
+}
+
+#[test]
+fn what_is_put_back_by_the_scan_was_deleted_by_somebody() {
+    let (mut scene, _) = announced();
+    scene.del(&block());
+    scene.pass(1_500);
+    scene.add(&block());
+    scene.pass(500);
+    let story = scene.story();
+    assert!(
+        story.contains(&format!("foreign delete of {BLOCK}")),
+        "{story:?}"
+    );
+    // BIRD's own replacement is no such thing.
+    scene.del(&block());
+    scene.now += 1;
+    scene.add(&route(BLOCK, 12, &[via("10.0.0.3", 2)]));
+    scene.pass(2_000);
+    assert_eq!(scene.story(), ["1 replaced of bird"]);
+}
+
+#[test]
+fn what_is_announced_and_not_there_is_missing_and_the_other_way_round_stray() {
+    let (mut scene, mut talk) = announced();
+    let other = [24, 10, 9, 9];
+    talk.says(&mut scene, false, &update(&[], &other));
+    scene.add(&route("10.8.8.0/24", 12, &[via(PEER, 2)]));
+    assert!(
+        !states(&scene)
+            .iter()
+            .any(|(_, state)| *state == RouteState::Missing),
+        "it has five seconds"
+    );
+    scene.pass(6_000);
+    let expected = [
+        ("10.8.8.0/24", RouteState::Stray),
+        (BLOCK, RouteState::Programmed),
+        ("10.9.9.0/24", RouteState::Missing),
+    ];
+    let expected = expected.map(|(prefix, state)| (prefix.to_owned(), state));
+    assert_eq!(states(&scene), expected);
+}
+
+#[test]
+fn a_session_that_programs_nothing_is_told_and_counted_down() {
+    let mut scene = Scene::with_routes(&[]);
+    let mut talk = Talk::new(outbound(1, PEER));
+    talk.establish(&mut scene);
+    talk.says(&mut scene, false, &update(&[], &NLRI));
+    scene.changes.clear();
+    scene.pass(15_000);
+    assert_eq!(scene.story(), [format!("{PEER}: none of 1 programmed")]);
+    let view = scene.observer.forwarding(crate::testing::millis(scene.now));
+    let silent = &view[0].unprogrammed[0];
+    assert_eq!((silent.peer.as_str(), silent.announced), (PEER, 1));
+    assert!(
+        (200.0..240.0).contains(&silent.expected_within_seconds),
+        "{silent:?}"
+    );
+    scene.add(&block());
+    scene.pass(6_000);
+    let story = scene.story();
+    assert!(story.contains(&format!("{PEER}: programmed")), "{story:?}");
+}

@@ -1,0 +1,181 @@
+//! Series of the kernel's routes.
+
+use std::collections::BTreeMap;
+
+use observer_core::{
+    event::forwarding::{RouteOp, RouteOrigin},
+    fib::totals::FibTotals,
+    observer::Histogram,
+    peer::PeerView,
+    route_view::{FibView, LatencyView},
+};
+
+use super::page::{Labels, Page, float};
+use crate::keeper::Snapshot;
+
+/// Which of a node's histograms a series shows.
+type Pick = fn(&FibTotals) -> &Histogram;
+
+/// Protocols whose names the label may have; all else is `other`.
+const PROTOCOLS: [&str; 5] = ["bird", "felix", "kernel", "boot", "static"];
+
+/// All of them. A node whose routes nobody tells of has none.
+pub fn nodes(page: &mut Page, snapshot: &Snapshot) {
+    let read = || {
+        snapshot
+            .forwarding
+            .iter()
+            .filter(|node| node.source.is_some())
+    };
+    page.gauge(
+        "bgp_observer_fib_routes",
+        "Routes in the kernel's tables.",
+        read().flat_map(counts),
+    );
+    let totals = || {
+        read().filter_map(|node| {
+            let totals = snapshot.totals.fib.get(&node.node)?;
+            Some((node.node.as_str(), totals))
+        })
+    };
+    page.counter(
+        "bgp_observer_fib_changes_total",
+        "Changes of the kernel's routes; a delete that an add follows within a second is one replace.",
+        totals().flat_map(|(node, totals)| {
+            totals.changes.iter().map(move |((op, protocol, origin), count)| {
+                let labels = vec![
+                    ("node", node.to_owned()),
+                    ("op", op_label(*op).to_owned()),
+                    ("protocol", (*protocol).to_owned()),
+                    ("origin", origin_label(*origin).to_owned()),
+                ];
+                (labels, float(*count))
+            })
+        }),
+    );
+    page.histogram(
+        "bgp_observer_fib_gap_seconds",
+        "Time for which routes of BIRD or Felix were gone that came back.",
+        totals().flat_map(|(node, totals)| {
+            totals.gap.iter().map(move |(protocol, gap)| {
+                let labels = vec![
+                    ("node", node.to_owned()),
+                    ("protocol", (*protocol).to_owned()),
+                ];
+                (labels, gap)
+            })
+        }),
+    );
+    page.counter(
+        "bgp_observer_foreign_route_deletes_total",
+        "Routes of BIRD or Felix that somebody else deleted, by who; other where nobody knows.",
+        totals().flat_map(|(node, totals)| {
+            totals.foreign_deletes.iter().map(move |(writer, count)| {
+                let labels = vec![("node", node.to_owned()), ("writer", (*writer).to_owned())];
+                (labels, float(*count))
+            })
+        }),
+    );
+    let each: [(&str, &str, Pick); 3] = [
+        (
+            "bgp_observer_update_to_fib_seconds",
+            "Time from an UPDATE that announces a prefix to its route, both stamped by the kernel.",
+            |totals| &totals.update_to_fib,
+        ),
+        (
+            "bgp_observer_withdraw_to_fib_seconds",
+            "Time from an UPDATE that withdraws a prefix to the end of its route, both stamped by the kernel.",
+            |totals| &totals.withdraw_to_fib,
+        ),
+        (
+            "bgp_observer_down_to_withdraw_seconds",
+            "Time from the end of a session to the end of its routes, both stamped by the kernel.",
+            |totals| &totals.down_to_withdraw,
+        ),
+    ];
+    for (name, help, of) in each {
+        let series = totals().map(|(node, totals)| (vec![("node", node.to_owned())], of(totals)));
+        page.histogram(name, help, series);
+    }
+}
+
+/// What a series of latencies shows.
+type Latency = fn(&LatencyView) -> Option<f64>;
+
+/// The latest time of each kind, of peers that are known.
+pub fn peers(page: &mut Page, snapshot: &Snapshot) {
+    let known = |node: &str, peer: &str| {
+        let is = |view: &&PeerView| view.node == node && view.peer == peer;
+        snapshot.peers.iter().find(is).is_some()
+    };
+    let each: [(&str, &str, Latency); 3] = [
+        (
+            "bgp_observer_update_to_fib_last_seconds",
+            "Time from the peer's latest announcement to its route; with rtnetlink as source, until it was noticed.",
+            |latency| latency.update_to_fib_seconds,
+        ),
+        (
+            "bgp_observer_withdraw_to_fib_last_seconds",
+            "Time from the peer's latest withdrawal to the end of its route; with rtnetlink as source, until it was noticed.",
+            |latency| latency.withdraw_to_fib_seconds,
+        ),
+        (
+            "bgp_observer_down_to_withdraw_last_seconds",
+            "Time from the session's latest end to the end of a route of it; with rtnetlink as source, until it was noticed.",
+            |latency| latency.down_to_withdraw_seconds,
+        ),
+    ];
+    for (name, help, of) in each {
+        let series = snapshot.forwarding.iter().flat_map(|node| {
+            let known = move |latency: &&LatencyView| known(&node.node, &latency.peer);
+            node.latencies.iter().filter(known).map(move |latency| {
+                let labels = vec![("node", node.node.clone()), ("peer", latency.peer.clone())];
+                (labels, of(latency))
+            })
+        });
+        page.some_gauge(name, help, series.collect::<Vec<_>>());
+    }
+}
+
+/// Routes of a node; the protocols that share a label are summed, and those that matter are there at 0.
+fn counts(node: &FibView) -> Vec<(Labels, f64)> {
+    let mut sums: BTreeMap<(&str, u8), u64> = BTreeMap::new();
+    for protocol in ["bird", "felix"] {
+        for version in [4, 6] {
+            sums.insert((protocol, version), 0);
+        }
+    }
+    for routes in &node.routes {
+        let known = PROTOCOLS
+            .into_iter()
+            .find(|known| *known == routes.protocol);
+        *sums
+            .entry((known.unwrap_or("other"), routes.ip_version))
+            .or_default() += routes.count;
+    }
+    let series = sums.into_iter().map(|((protocol, version), count)| {
+        let labels = vec![
+            ("node", node.node.clone()),
+            ("protocol", protocol.to_owned()),
+            ("ip_version", version.to_string()),
+        ];
+        (labels, float(count))
+    });
+    series.collect()
+}
+
+const fn op_label(op: RouteOp) -> &'static str {
+    match op {
+        RouteOp::Added => "add",
+        RouteOp::Replaced => "replace",
+        RouteOp::Removed => "delete",
+    }
+}
+
+const fn origin_label(origin: RouteOrigin) -> &'static str {
+    match origin {
+        RouteOrigin::Explicit => "explicit",
+        // A namespace that is torn down takes its routes with it as silently as a device.
+        RouteOrigin::Silent | RouteOrigin::Teardown => "silent",
+    }
+}

@@ -1,0 +1,461 @@
+//! The mirror is the kernel's tables, whatever happens to them, and what went silently is found.
+#![expect(clippy::print_stdout, reason = "measurements, for --nocapture")]
+
+use std::{fmt::Write as _, fs, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use observer_core::{
+    change::{Change, ChangeRecord, RouteEvent},
+    route_view::{PathView, RouteState},
+};
+use observer_tests::{
+    agent::{Agent, Options},
+    fib, gate,
+    lab::{Lab, Node, Plan},
+    netns, programs,
+    story::CONVERGES,
+    wait,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+/// Routes that go with one link.
+const MANY: u32 = 50_000;
+
+/// Two nodes that nobody routes for but the test, observed.
+fn playground() -> Result<(Lab, Agent)> {
+    let plan = Plan {
+        nodes: 2,
+        ..Plan::default()
+    };
+    let lab = Lab::build(plan)?;
+    let agent = Agent::start(&lab, &Options::default())?;
+    fib::await_equal(&agent, lab.node(1)?, SOON)?;
+    Ok((lab, agent))
+}
+
+/// A link of its own, with routes of BIRD's over it.
+fn lay(node: &Node) -> Result<()> {
+    fib::ip(
+        node,
+        &[
+            "link add v0 type veth peer name v1",
+            "link set v0 up",
+            "link set v1 up",
+            "address add 192.168.50.1/24 dev v0",
+            "address add fd50::1/64 dev v0 nodad",
+            "route add 198.51.1.0/24 via 192.168.50.2 proto bird",
+            "route add 198.51.2.0/24 via 192.168.50.2 proto bird",
+            "route add fd99:1::/64 via fd50::2 dev v0 proto bird",
+            "route add fd99:2::/64 via fe80::2 dev v0 proto bird",
+        ],
+    )
+}
+
+const LAID: [&str; 4] = [
+    "198.51.1.0/24",
+    "198.51.2.0/24",
+    "fd99:1::/64",
+    "fd99:2::/64",
+];
+
+/// What the agent said of routes that went silently at `node`: prefixes, and next hops.
+fn silent(agent: &Agent, node: &Node) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut prefixes, mut hops) = (Vec::new(), Vec::new());
+    for line in agent.ask(&["events", "-o", "json"])?.lines() {
+        let record: ChangeRecord = serde_json::from_str(line)?;
+        if let Change::Routes(routes) = record.change
+            && routes.event == RouteEvent::SilentlyRemoved
+            && record.node == node.name
+        {
+            prefixes.extend(routes.prefixes);
+            hops.extend(routes.next_hops);
+        }
+    }
+    prefixes.sort();
+    hops.sort();
+    hops.dedup();
+    Ok((prefixes, hops))
+}
+
+fn await_silent(agent: &Agent, node: &Node, prefixes: &[&str], hops: &[&str]) -> Result<()> {
+    wait::soon("silent removals are told", SOON, || {
+        let told = silent(agent, node)?;
+        ensure!(told.0 == prefixes && told.1 == hops, "{told:?}");
+        Ok(())
+    })
+}
+
+/// Does `acts` to a link with routes on it; then exactly these must have gone silently.
+fn vanish(acts: &[&str], prefixes: &[&str], hops: &[&str]) -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = playground()?;
+    let node = lab.node(1)?;
+    lay(node)?;
+    fib::await_equal(&agent, node, SOON)?;
+    fib::ip(node, acts)?;
+    fib::await_equal(&agent, node, SOON)?;
+    await_silent(&agent, node, prefixes, hops)
+}
+
+#[test]
+fn routes_that_die_with_a_link_that_goes_down_are_found() -> Result<()> {
+    // IPv6 tells of each; IPv4 does not.
+    vanish(&["link set v0 down"], &LAID[..2], &["192.168.50.2"])
+}
+
+#[test]
+fn routes_that_die_with_a_link_that_is_deleted_are_found() -> Result<()> {
+    vanish(&["link delete v0"], &LAID[..2], &["192.168.50.2"])
+}
+
+#[test]
+fn routes_that_die_with_the_last_address_are_found() -> Result<()> {
+    vanish(
+        &["address delete 192.168.50.1/24 dev v0"],
+        &LAID[..2],
+        &["192.168.50.2"],
+    )
+}
+
+#[test]
+fn routes_that_die_with_a_nexthop_object_are_found() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = playground()?;
+    let node = lab.node(1)?;
+    lay(node)?;
+    fib::ip(
+        node,
+        &[
+            "nexthop add id 7 via 192.168.50.3 dev v0",
+            "route add 198.51.7.0/24 nhid 7 proto bird",
+            "nexthop add id 8 via fe80::3 dev v0",
+            "route add fd99:8::/64 nhid 8 proto bird",
+        ],
+    )?;
+    fib::await_equal(&agent, node, SOON)?;
+    let shown = fib::ask(&agent, node, &["--prefix", "198.51.7.0/24"])?;
+    let hops = shown.routes.first().map(|route| &route.next_hops);
+    let gateway = hops.and_then(|hops| hops.first()?.gateway);
+    ensure!(
+        gateway == Some("192.168.50.3".parse()?),
+        "not resolved: {shown:?}"
+    );
+    fib::ip(node, &["nexthop delete id 7", "nexthop delete id 8"])?;
+    fib::await_equal(&agent, node, SOON)?;
+    await_silent(&agent, node, &["198.51.7.0/24"], &["192.168.50.3"])
+}
+
+#[test]
+fn a_multipath_leg_that_dies_is_found_and_wide_routes_are_whole() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = playground()?;
+    let node = lab.node(1)?;
+    lay(node)?;
+    let mut wide = "route add 198.51.9.0/24 proto bird".to_owned();
+    let mut wide6 = "route add fd99:9::/64 proto bird".to_owned();
+    for number in 1..=128 {
+        let _ = write!(wide, " nexthop via 192.168.50.{} dev v0", number + 1);
+        let _ = write!(wide6, " nexthop via fe80::{number:x} dev v0");
+    }
+    fib::ip(
+        node,
+        &[
+            "link add w0 type veth peer name w1",
+            "link set w0 up",
+            "link set w1 up",
+            "address add 192.168.60.1/24 dev w0",
+            "route add 198.51.8.0/24 proto bird nexthop via 192.168.50.2 dev v0 nexthop via 192.168.60.2 dev w0 weight 3",
+        ],
+    )?;
+    for words in [wide, wide6] {
+        // `ip -batch` takes no lines that long.
+        let mut command = programs::find("iproute2", "ip")?.command();
+        command.args(words.split(' '));
+        netns::output(&node.namespace, &mut command)?;
+    }
+    fib::await_equal(&agent, node, SOON)?;
+    let shown = fib::ask(&agent, node, &["--prefix", "fd99:9::/64"])?;
+    ensure!(
+        shown.routes.first().map(|route| route.next_hops.len()) == Some(128),
+        "{shown:?}"
+    );
+    fib::ip(node, &["link set w0 down"])?;
+    fib::await_equal(&agent, node, SOON)?;
+    let leg = |wanted: bool| {
+        wait::soon("the leg", SOON, || {
+            let shown = fib::ask(&agent, node, &["--prefix", "198.51.8.0/24"])?;
+            let route = shown.routes.first().context("the route is gone")?;
+            let dead = route.next_hops.iter().any(|hop| hop.dead);
+            ensure!(dead == wanted, "{route:?}");
+            Ok::<(), anyhow::Error>(())
+        })
+    };
+    leg(true)?;
+    fib::ip(node, &["link set w0 up"])?;
+    leg(false)?;
+    // The other leg is alive, and yet the whole route goes with the device.
+    fib::ip(node, &["link delete w0"])?;
+    fib::await_equal(&agent, node, SOON)?;
+    await_silent(
+        &agent,
+        node,
+        &["198.51.8.0/24"],
+        &["192.168.50.2", "192.168.60.2"],
+    )
+}
+
+#[test]
+fn replace_storms_and_other_tables_end_as_the_kernel_has_it() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = playground()?;
+    let node = lab.node(1)?;
+    lay(node)?;
+    let mut lines: Vec<String> = Vec::new();
+    for round in 0..2_000 {
+        let (net, hop, table) = (round % 50, round % 7 + 2, 100 + round % 3);
+        lines.push(format!(
+            "route replace 198.52.{net}.0/24 via 192.168.50.{hop} proto bird"
+        ));
+        lines.push(format!(
+            "route replace 198.53.{net}.0/24 via 192.168.50.{hop} table {table} metric {}",
+            round % 4
+        ));
+        lines.push(format!(
+            "route replace fd98:{net}::/64 via fe80::{hop} dev v0 proto bird metric 10"
+        ));
+        if round % 5 == 0 {
+            lines.push(format!("route delete 198.52.{net}.0/24"));
+            lines.push(format!(
+                "route add unreachable 198.52.{net}.0/24 proto bird"
+            ));
+        }
+    }
+    netns::ip(Some(&node.namespace), &lines)?;
+    let routes = fib::await_equal(&agent, node, SOON)?;
+    ensure!(routes > 100, "{routes} routes");
+    let lost = agent.scrape()?;
+    let lost = lost.sum("bgp_observer_events_lost_total", &[("stage", "netlink")]);
+    ensure!(lost == 0.0, "{lost} overruns");
+    Ok(())
+}
+
+#[test]
+fn a_namespace_that_is_deleted_takes_its_routes_and_keeps_nothing_of_ours() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = playground()?;
+    let node = lab.node(1)?;
+    lay(node)?;
+    fib::await_equal(&agent, node, SOON)?;
+    netns::ip(None, &[format!("netns delete {}", node.namespace)])?;
+    wait::soon("the teardown is told", SOON, || {
+        let (prefixes, _) = silent(&agent, node)?;
+        ensure!(
+            LAID.iter()
+                .all(|laid| prefixes.contains(&(*laid).to_owned())),
+            "{prefixes:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_mesh_shows_whose_routes_they_are_and_the_way_between_pods() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let lab = Lab::build(Plan::default())?;
+    // Peers that are known beforehand are read from their first segment on.
+    let options = Options {
+        inventory: true,
+        ..Options::default()
+    };
+    let agent = Agent::start(&lab, &options)?;
+    for node in lab.nodes() {
+        lab.start(node)?;
+    }
+    lab.await_established(CONVERGES)?;
+    agent.await_all_up(lab.sessions(), CONVERGES)?;
+    let (n1, n2) = (lab.node(1)?, lab.node(2)?);
+    let peer = n2.address.to_string();
+    wait::soon("n2's block is programmed at n1", SOON, || {
+        let shown = fib::ask(&agent, n1, &["--peer", &peer])?;
+        let block = shown.routes.iter().find(|route| route.prefix == n2.block);
+        let block = block.with_context(|| format!("{shown:?}"))?;
+        ensure!(
+            block.state == RouteState::Programmed && block.announced_by == [peer.clone()],
+            "{block:?}"
+        );
+        Ok(())
+    })?;
+    for node in lab.nodes() {
+        fib::await_equal(&agent, node, SOON)?;
+    }
+    let (from, to) = (n1.pod.to_string(), n2.pod.to_string());
+    let path: PathView = serde_json::from_str(&agent.ask(&["path", &from, &to, "-o", "json"])?)?;
+    let legs: Vec<&str> = path.legs.iter().map(|leg| leg.node.as_str()).collect();
+    ensure!(
+        legs == ["n1", "n2"] && path.arrives == Some(true),
+        "{path:?}"
+    );
+    let hop = path.legs.first().and_then(|leg| leg.hops.first());
+    let session = hop.and_then(|hop| hop.peers.first());
+    ensure!(
+        session.is_some_and(|session| session.peer == peer),
+        "{path:?}"
+    );
+    // BIRD puts back what somebody removes, and nobody's name is known here.
+    fib::ip(n1, &[&format!("route delete {}", n2.block)])?;
+    wait::soon("the foreign delete is told", SOON, || {
+        let told = agent.ask(&["events"])?;
+        ensure!(
+            told.contains(&format!("bird route {} deleted by", n2.block)),
+            "{told}"
+        );
+        Ok(())
+    })
+}
+
+/// Makes n1's BIRD install `count` routes of its own, when told to.
+fn configure_burst(lab: &Lab, count: u32) -> Result<()> {
+    let node = lab.node(1)?;
+    let mut burst = String::from("\nprotocol static burst {\n  disabled;\n");
+    for number in 0..count {
+        let address = std::net::Ipv4Addr::from_bits(0x2000_0000 + (number << 8));
+        let _ = writeln!(burst, "  route {address}/24 via 10.0.0.2;");
+    }
+    burst.push_str("}\n");
+    lab.configure(node, &burst)?;
+    // The lab's filters let through the pods' net only.
+    let path = node.speaker.config_path(lab.estate().folder(), &node.name);
+    let text = fs::read_to_string(&path)?;
+    let kernel = "filter calico_kernel_programming {\n";
+    ensure!(
+        text.contains(kernel),
+        "no kernel filter in {}",
+        path.display()
+    );
+    fs::write(&path, text.replace(kernel, &format!("{kernel}  accept;\n")))?;
+    Ok(())
+}
+
+/// BIRD installs and withdraws that many, then its uplink goes down.
+fn burst(count: u32, limit: Duration) -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let plan = Plan {
+        nodes: 2,
+        ..Plan::default()
+    };
+    let lab = Lab::build(plan)?;
+    configure_burst(&lab, count)?;
+    let agent = Agent::start(&lab, &Options::default())?;
+    let (n1, n2) = (lab.node(1)?, lab.node(2)?);
+    lab.start(n1)?;
+    lab.start(n2)?;
+    lab.await_established(CONVERGES)?;
+    let counted = |begun: std::time::Instant, wanted: f64| {
+        wait::until("BIRD's routes", limit, Duration::from_millis(100), || {
+            let scrape = agent.scrape()?;
+            let labels = [("node", "n1"), ("protocol", "bird"), ("ip_version", "4")];
+            let there = scrape.sum("bgp_observer_fib_routes", &labels);
+            ensure!((there - wanted).abs() < 10.0, "{there} of {wanted}");
+            Ok::<_, anyhow::Error>(begun.elapsed())
+        })
+    };
+    let begun = std::time::Instant::now();
+    lab.birdc(n1, "enable burst")?;
+    let added = counted(begun, f64::from(count))?;
+    await_equal_counted(&agent, n1, count, limit)?;
+    let begun = std::time::Instant::now();
+    lab.birdc(n1, "disable burst")?;
+    let removed = counted(begun, 0.0)?;
+    fib::await_equal(&agent, n1, limit)?;
+    let changes = agent.ask(&["events", "-o", "json"])?.lines().count();
+    let scrape = agent.scrape()?;
+    let overruns = scrape.sum("bgp_observer_events_lost_total", &[("stage", "netlink")]);
+    let queue = scrape.sum("bgp_observer_events_lost_total", &[("stage", "queue")]);
+    println!(
+        "{count} routes: installed and seen in {added:?}, withdrawn in {removed:?}; {overruns} \
+         overruns, {queue} events lost, {changes} changes told, {} MiB resident",
+        agent.resident_bytes()? >> 20
+    );
+    ensure!(changes < 500, "{changes} changes were told");
+    ensure!(queue == 0.0, "{queue} events did not fit into the queue");
+    Ok(())
+}
+
+/// Compares counts and a sample where the whole list would be too long for one answer.
+fn await_equal_counted(agent: &Agent, node: &Node, count: u32, limit: Duration) -> Result<()> {
+    if count < 90_000 {
+        fib::await_equal(agent, node, limit)?;
+        return Ok(());
+    }
+    for slash8 in 0x20..=0x20 + (count >> 16) {
+        let within = format!("{slash8}.0.0.0/8");
+        let arguments = ["--prefix", &within, "--owner", "bird", "--limit", "100000"];
+        let shown = fib::ask(agent, node, &arguments)?;
+        let there = u32::try_from(shown.routes.len())?;
+        let expected = (count - ((slash8 - 0x20) << 16)).min(1 << 16);
+        ensure!(
+            there == expected,
+            "{there} of {expected} routes in {within}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_burst_through_bird_ends_as_the_kernel_has_it() -> Result<()> {
+    burst(80_000, Duration::from_secs(90))
+}
+
+#[test]
+#[ignore = "long: half a million routes"]
+fn a_burst_of_half_a_million_ends_as_the_kernel_has_it() -> Result<()> {
+    burst(500_000, Duration::from_mins(4))
+}
+
+#[test]
+fn a_link_that_takes_many_routes_along_is_mirrored_soon() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = playground()?;
+    let node = lab.node(1)?;
+    lay(node)?;
+    let lines: Vec<String> = (0..MANY)
+        .map(|number| {
+            let address = std::net::Ipv4Addr::from_bits(0x2000_0000 + (number << 8));
+            format!("route add {address}/24 via 192.168.50.2 proto bird")
+        })
+        .collect();
+    netns::ip(Some(&node.namespace), &lines)?;
+    fib::await_equal(&agent, node, SOON)?;
+    fib::ip(node, &["link set v0 down"])?;
+    let down = std::time::Instant::now();
+    let labels = [("node", "n1"), ("protocol", "bird"), ("ip_version", "4")];
+    let pause = Duration::from_millis(5);
+    let took = wait::until("the mirror is empty", SOON, pause, || {
+        let there = agent.scrape()?.sum("bgp_observer_fib_routes", &labels);
+        ensure!(there == 0.0, "{there} routes left");
+        Ok::<_, anyhow::Error>(down.elapsed())
+    })?;
+    println!("{MANY} routes gone with their link, mirrored {took:?} after it");
+    fib::await_equal(&agent, node, SOON)?;
+    wait::soon("they are told as one change", SOON, || {
+        let told = agent.ask(&["events"])?;
+        ensure!(told.contains("50002 bird routes gone silently"), "{told}");
+        Ok(())
+    })
+}
