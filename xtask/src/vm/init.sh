@@ -4,7 +4,7 @@
 export PATH=/bin HOME=/root CI=true
 export BGP_OBSERVER_CACHE=/cache BGP_OBSERVER_BIN=/bin/bgp-observer
 # Tests wait so many times longer, and expect the traced functions that other hosts may refuse.
-export BGP_OBSERVER_TEST_SLOWNESS=6 BGP_OBSERVER_TEST_TRACES=1
+export BGP_OBSERVER_TEST_SLOWNESS=15 BGP_OBSERVER_TEST_TRACES=1
 
 finish() {
     echo "vm: end $1"

@@ -236,10 +236,10 @@ impl Probe {
         // An error says that it was not loaded.
         let _ = match self.hook {
             Hook::Tracepoint(_) => {
-                <&mut BtfTracePoint>::try_from(program).and_then(|it| it.unload())
+                <&mut BtfTracePoint>::try_from(program).and_then(BtfTracePoint::unload)
             }
-            Hook::Entry(_) => <&mut FEntry>::try_from(program).and_then(|it| it.unload()),
-            Hook::Exit(_) => <&mut FExit>::try_from(program).and_then(|it| it.unload()),
+            Hook::Entry(_) => <&mut FEntry>::try_from(program).and_then(FEntry::unload),
+            Hook::Exit(_) => <&mut FExit>::try_from(program).and_then(FExit::unload),
         };
     }
 
