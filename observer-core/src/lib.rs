@@ -29,6 +29,7 @@ pub mod peer;
 pub mod record;
 pub mod replay;
 pub mod route_view;
+pub mod safety;
 pub mod stream;
 pub mod time;
 

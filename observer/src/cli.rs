@@ -49,6 +49,9 @@ enum Command {
     Incidents(IncidentsArgs),
     /// Tell one incident from its beginning
     Incident(IncidentArgs),
+    /// Say whether a node's BGP daemon may be restarted now: exits 0 if it is safe, 3 if not, 4 when
+    /// that is not known; names what speaks against it
+    SafeToRestart(SafeArgs),
     /// Show the changes that follow from a recorded events file or an incident's bundle (exits 3 if
     /// the incident is not as recorded), or the BGP conversations in a capture file (pcap or pcapng,
     /// also gzipped); needs no agent and no root
@@ -236,6 +239,26 @@ pub struct IncidentArgs {
     pub output: Format,
 }
 
+/// Flags of `safe-to-restart`.
+#[derive(Args, Clone, Debug)]
+pub struct SafeArgs {
+    /// Ask again until it is safe
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after this long, like 5m
+    #[arg(long, value_name = "SPAN", requires = "wait")]
+    pub timeout: Option<Span>,
+    /// This peer (address or node's name) may be down; may be given again
+    #[arg(long, value_name = "PEER")]
+    pub accept_missing: Vec<String>,
+    /// Only this observed node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
 /// Flags of `replay`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
@@ -345,6 +368,7 @@ fn execute(cli: &mut Cli) -> Result<Answer> {
         Command::Path(args) => show::path::show(&socket, args),
         Command::Incidents(args) => show::incidents::list(&socket, args),
         Command::Incident(args) => show::incidents::one(&socket, args),
+        Command::SafeToRestart(args) => show::safe::show(&socket, args),
         Command::Replay(args) => replay::replay(args),
         Command::Peers(PeersCommand::Forget(args)) => show::forget::forget(&socket, args),
     }

@@ -16,10 +16,10 @@ use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use observer_abi::MAX_PORTS;
-use observer_core::config::CoreConfig;
+use observer_core::config::{Canary, CoreConfig, ReachConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{cli::BadUsage, store::Limits};
+use crate::{cli::BadUsage, reach::Reach, store::Limits};
 
 /// Where the unix socket is unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/bgp-observer/api.sock";
@@ -74,6 +74,21 @@ pub struct Settings {
     /// [default: 256MiB]
     #[arg(long, env = "BGP_OBSERVER_STORE_MAX_SIZE", value_name = "SIZE")]
     pub store_max_size: Option<Size>,
+
+    /// What is probed (ICMP echo) when something is wrong, and slowly while nothing is
+    /// [default: tunnel]
+    #[arg(long, env = "BGP_OBSERVER_REACH", value_name = "MODE")]
+    pub reach: Option<Reach>,
+
+    /// Address to probe with --reach canary; may be given again
+    #[arg(
+        long,
+        env = "BGP_OBSERVER_REACH_CANARY",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    #[serde(default)]
+    pub reach_canary: Vec<IpAddr>,
 
     /// Address of /metrics, /healthz and /readyz, or off [default: [::]:9742, IPv4 included]
     #[arg(long, env = "BGP_OBSERVER_METRICS_LISTEN", value_name = "ADDR|off")]
@@ -139,7 +154,6 @@ impl Settings {
     /// These settings, and where they are silent, `under`'s.
     #[must_use]
     pub fn over(self, under: Self) -> Self {
-        let listed = |over: Vec<_>, under| if over.is_empty() { under } else { over };
         Self {
             socket: self.socket.or(under.socket),
             netns: if self.netns.is_empty() {
@@ -152,6 +166,8 @@ impl Settings {
             state_dir: self.state_dir.or(under.state_dir),
             retention: self.retention.or(under.retention),
             store_max_size: self.store_max_size.or(under.store_max_size),
+            reach: self.reach.or(under.reach),
+            reach_canary: listed(self.reach_canary, under.reach_canary),
             metrics_listen: self.metrics_listen.or(under.metrics_listen),
             api_listen: self.api_listen.or(under.api_listen),
             tls_cert: self.tls_cert.or(under.tls_cert),
@@ -185,6 +201,10 @@ pub struct Config {
     pub retention: Span,
     /// How big the store may grow.
     pub store_max_size: Size,
+    /// What is probed.
+    pub reach: Reach,
+    /// Addresses that are, in mode canary.
+    pub reach_canary: Vec<IpAddr>,
     /// The metrics listener.
     pub metrics_listen: Listen,
     /// The API listener.
@@ -235,6 +255,8 @@ impl Config {
                 .unwrap_or_else(|| "/var/lib/bgp-observer".into()),
             retention: settings.retention.unwrap_or(RETENTION),
             store_max_size: settings.store_max_size.unwrap_or(STORE_MAX_SIZE),
+            reach: settings.reach.unwrap_or(Reach::Tunnel),
+            reach_canary: settings.reach_canary,
             metrics_listen: settings
                 .metrics_listen
                 .unwrap_or(Listen::At(SocketAddr::new(
@@ -311,6 +333,18 @@ impl Config {
         CoreConfig {
             ports: self.ports(),
             forget_after_secs: self.forget_after.0.as_secs(),
+            reach: ReachConfig {
+                mode: self.reach.mode(),
+                canaries: self
+                    .reach_canary
+                    .iter()
+                    .map(|address| Canary {
+                        address: *address,
+                        peer: None,
+                    })
+                    .collect(),
+                ..ReachConfig::default()
+            },
             ..CoreConfig::default()
         }
     }
@@ -512,6 +546,11 @@ impl fmt::Display for Size {
             None => write!(f, "{}B", self.0),
         }
     }
+}
+
+/// What the more important of two sources says, if it says anything.
+fn listed<T>(over: Vec<T>, under: Vec<T>) -> Vec<T> {
+    if over.is_empty() { under } else { over }
 }
 
 /// Form of the log.

@@ -19,6 +19,7 @@ use observer_core::{
     observer::Totals,
     peer::{Flap, PeerView},
     route_view::{FibView, PathView, RouteFilter, RoutesView},
+    safety::Safety,
     time::{Timestamp, WallOffset},
 };
 use tokio::{
@@ -78,6 +79,8 @@ pub struct Snapshot {
     pub events: BTreeMap<&'static str, u64>,
     /// By node and verdict so far: incidents that are open.
     pub open_incidents: BTreeMap<(String, Verdict), u64>,
+    /// Whether nodes' speakers may be restarted.
+    pub safety: Vec<Safety>,
 }
 
 /// A question to the task, with where the answer goes.
@@ -465,6 +468,7 @@ impl Task {
                     forwarding: self.observer.forwarding(self.now.max(boottime_now())),
                     events: self.events.clone(),
                     open_incidents: self.observer.open_incidents(),
+                    safety: self.observer.safety(self.now.max(boottime_now())),
                 });
             }
             Ask::Routes(filter, reply) => {

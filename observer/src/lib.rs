@@ -20,6 +20,7 @@ pub mod listen;
 pub mod logging;
 pub mod namespaces;
 pub mod privileges;
+pub mod reach;
 pub mod recorder;
 pub mod reorder;
 pub mod replay;

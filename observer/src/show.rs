@@ -7,6 +7,7 @@ pub mod incidents;
 pub mod path;
 pub mod peer;
 pub mod routes;
+pub mod safe;
 pub mod status;
 pub mod table;
 pub mod words;

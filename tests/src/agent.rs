@@ -19,6 +19,7 @@ use nix::{
 };
 use observer_core::{
     change::ChangeRecord,
+    incident::Incident,
     peer::{Flap, PeerView},
 };
 use serde::Deserialize;
@@ -179,6 +180,35 @@ impl Agent {
     /// The program.
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// Its incidents, oldest first.
+    pub fn incidents(&self) -> Result<Vec<Incident>> {
+        #[derive(Deserialize)]
+        struct Incidents {
+            incidents: Vec<Incident>,
+        }
+        let text = self.ask(&["incidents", "-o", "json"])?;
+        let mut incidents = serde_json::from_str::<Incidents>(&text)?.incidents;
+        incidents.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(incidents)
+    }
+
+    /// Waits until there are incidents and all of them are over; gives them.
+    pub fn await_incidents_over(&self, limit: Duration) -> Result<Vec<Incident>> {
+        wait::until("incidents over", limit, Duration::from_millis(250), || {
+            let incidents = self.incidents()?;
+            let open = incidents
+                .iter()
+                .filter(|incident| incident.closed_at.is_none())
+                .count();
+            ensure!(
+                open == 0 && !incidents.is_empty(),
+                "{open} of {} are open",
+                incidents.len()
+            );
+            Ok(incidents)
+        })
     }
 
     /// A command of it that talks to this agent.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build, deploy, rules, setup,
+    build, deploy, image, rules, setup,
     shell::{Stopwatch, cache, cargo, command, run as run_command},
     toolchain, vm,
 };
@@ -24,7 +24,7 @@ struct Step {
     run: fn(long: bool) -> Result<()>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step {
         name: "set-up",
         run: |_| setup::ensure(),
@@ -56,6 +56,10 @@ const STEPS: [Step; 10] = [
     Step {
         name: "programs",
         run: |_| programs(),
+    },
+    Step {
+        name: "image",
+        run: image,
     },
     Step {
         name: "tests",
@@ -173,11 +177,19 @@ fn programs() -> Result<()> {
 /// A guest without hardware virtualization takes minutes.
 fn kernels(long: bool) -> Result<()> {
     if long {
-        vm::all()
-    } else {
-        println!("not run: only with --long, or by `cargo xtask vm`");
-        Ok(())
+        return vm::all();
     }
+    println!("only with --long, or by `cargo xtask vm`");
+    Ok(())
+}
+
+/// It builds the agent once more, optimized and static: minutes.
+fn image(long: bool) -> Result<()> {
+    if long {
+        return image::check();
+    }
+    println!("only with --long");
+    Ok(())
 }
 
 fn tests(long: bool) -> Result<()> {

@@ -179,6 +179,13 @@ impl Incidents {
         self.versions.extend(versions.clone());
     }
 
+    /// Those of a node that are open, told or not, and concern more than what was exchanged at once.
+    pub fn open_of_node(&self, netns: NetnsId) -> impl Iterator<Item = &Incident> {
+        let concerns =
+            move |open: &&Open| open.netns == netns && (open.told || !open.members.is_empty());
+        self.open.values().filter(concerns).map(|open| &open.record)
+    }
+
     fn number(&mut self) -> u64 {
         self.next = self.next.saturating_add(1);
         self.next

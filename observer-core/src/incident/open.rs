@@ -28,6 +28,8 @@ const SESSIONS: usize = 64;
 const STABLE: Duration = Duration::from_mins(5);
 /// Everything has to be well for this long before an incident is over.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
+/// A target that never answered has this long to do so once all else is well.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Two updates of one record are at least this far apart.
 pub(super) const UPDATES_APART: Duration = Duration::from_secs(1);
 
@@ -268,7 +270,37 @@ impl Open {
         if missing && now < self.waits_until() {
             return false;
         }
-        self.probes.iter().all(Probe::is_settled)
+        let recovered = self.recovered_at();
+        self.peers
+            .iter()
+            .all(|peer| self.targets_settled(*peer, now.since(recovered)))
+    }
+
+    /// When the last session was up or the last route back.
+    fn recovered_at(&self) -> Timestamp {
+        let ups = self.members.values().filter_map(|member| member.up);
+        let back = self.routes.last_back.map(|back| back.latest);
+        ups.chain(back).max().unwrap_or(self.begun)
+    }
+
+    /// Whether the targets behind a peer answer; where none ever did, they had time to, sessions and
+    /// routes being well for so long.
+    fn targets_settled(&self, peer: PeerAddress, well_for: Duration) -> bool {
+        let mut behind = self
+            .probes
+            .iter()
+            .filter(|probe| probe.peer == peer)
+            .peekable();
+        if behind.peek().is_none() {
+            return true;
+        }
+        let mut alive = behind
+            .filter(|probe| probe.seen_alive || probe.mute)
+            .peekable();
+        if alive.peek().is_none() {
+            return well_for >= PATIENCE;
+        }
+        alive.all(Probe::is_settled)
     }
 
     /// Until when routes are waited for.
@@ -496,7 +528,12 @@ fn missing(known: &Known, probes: &[Probe]) -> Vec<String> {
     if probes.is_empty() {
         missing.push("nothing was probed: reachability is inferred".to_owned());
     }
-    for probe in probes.iter().filter(|probe| !probe.seen_alive) {
+    let answers = |peer| {
+        probes
+            .iter()
+            .any(|probe| probe.peer == peer && probe.seen_alive)
+    };
+    for probe in probes.iter().filter(|probe| !answers(probe.peer)) {
         missing.push(format!(
             "{} was never seen alive: its silence proves nothing",
             probe.target

@@ -14,8 +14,6 @@ const OUT: usize = 32;
 pub(super) const PROVES: u32 = 3;
 /// So many in a row answered prove recovery.
 const RECOVERED: u32 = 3;
-/// A target never seen alive is tried this often before it is given up.
-const TRIES: u64 = 15;
 
 #[derive(Debug)]
 struct Flight {
@@ -88,8 +86,7 @@ impl Probe {
 
     /// Whether one more echo may go out.
     pub fn may_send(&self) -> bool {
-        let hopeless = !self.seen_alive && self.sent >= TRIES;
-        self.flights.len() < OUT && !self.mute && !hopeless
+        self.flights.len() < OUT && !self.mute
     }
 
     /// An echo goes out.
@@ -181,9 +178,9 @@ impl Probe {
         }
     }
 
-    /// It answered the last few echoes, or nothing is to be expected of it.
+    /// It answered the last few echoes, or nothing can be sent to it.
     pub const fn is_settled(&self) -> bool {
-        self.in_row >= RECOVERED || self.mute || (!self.seen_alive && self.sent >= TRIES)
+        self.in_row >= RECOVERED || self.mute
     }
 
     /// The last echo it answered.
@@ -272,11 +269,11 @@ mod tests {
     }
 
     #[test]
-    fn a_target_never_seen_alive_proves_nothing_and_is_given_up() {
+    fn a_target_never_seen_alive_proves_nothing() {
         let mut probe = probe(None);
         run(&mut probe, 0, 100_000);
         assert_eq!(probe.unreachable(), None);
-        assert!(!probe.may_send() && probe.is_settled() && !probe.was_unreachable());
+        assert!(!probe.is_settled() && !probe.was_unreachable() && !probe.is_silent());
     }
 
     #[test]

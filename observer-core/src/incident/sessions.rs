@@ -128,9 +128,10 @@ impl Incidents {
             open.record.group_keys = group::keys(identity, at, silent);
         }
         let what = format!("{}: {}", flap.peer, flap.cause_text);
-        let evidence = flap
-            .evidence
-            .first()
+        let said = |line: &&String| line.starts_with("NOTIFICATION");
+        let told = flap.evidence.iter().find(said);
+        let evidence = told
+            .or(flap.evidence.first())
             .map_or("none", String::as_str)
             .to_owned();
         open.note(turn, MilestoneKind::Cause, within, what, &evidence);

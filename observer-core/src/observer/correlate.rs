@@ -12,11 +12,18 @@ use crate::{
     incident::{Incident, Incidents, bears_on_incidents, record::Verdict},
     node::Node,
     notice::Notice,
+    safety::{self, Safety},
     time::Timestamp,
     turn::Turn,
 };
 
 impl Observer {
+    /// Whether the BGP speakers of the observed nodes can be restarted, as of `now`.
+    pub fn safety(&self, now: Timestamp) -> Vec<Safety> {
+        let of = |node: &Node| safety::of(node, self.incidents.open_of_node(node.netns), now);
+        self.nodes.values().map(of).collect()
+    }
+
     /// How many incidents are open, by node and verdict so far.
     pub fn open_incidents(&self) -> BTreeMap<(String, Verdict), u64> {
         self.incidents.open_counts()

@@ -279,7 +279,13 @@ fn verdict(incident: &Incident) -> String {
 fn routes(incident: &Incident) -> String {
     let prefixes = &incident.prefixes;
     if prefixes.lost == 0 {
-        return "none lost".to_owned();
+        let presumed = incident.verdict == Verdict::RoutesLost;
+        return if presumed {
+            "lost, presumably: they were not observed"
+        } else {
+            "none lost"
+        }
+        .to_owned();
     }
     let owners: Vec<String> = prefixes
         .by_owner

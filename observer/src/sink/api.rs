@@ -83,6 +83,7 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/events", get(events))
         .route("/api/v1/sources", get(sources))
         .merge(api_routes::routes())
+        .route("/api/v1/safe-to-restart", get(safe_to_restart))
         .merge(stored::reading())
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
@@ -166,6 +167,20 @@ async fn peers(State(answers): State<Answers>, Query(query): Query<PeersQuery>) 
         }
     }
     Json(json!({ "peers": peers })).into_response()
+}
+
+async fn safe_to_restart(State(answers): State<Answers>) -> Response {
+    match answers.keeper.snapshot().await {
+        Ok(mut snapshot) => {
+            if answers.health.blind() {
+                for safety in &mut snapshot.safety {
+                    safety.doubt("the agent is blind: `bgp-observer check` says why".to_owned());
+                }
+            }
+            Json(json!({ "nodes": snapshot.safety })).into_response()
+        }
+        Err(error) => stopping(&error),
+    }
 }
 
 async fn sources(State(answers): State<Answers>) -> Response {

@@ -4,6 +4,7 @@ use observer_core::{
     incident::record::Verdict,
     observer::{Histogram, Totals, WireTotals},
     route_view::{FibView, LatencyView, RouteCount},
+    safety::{Safe, Safety},
 };
 
 use super::*;
@@ -57,6 +58,13 @@ fn snapshot() -> Snapshot {
         },
         events: BTreeMap::from([("tcp_state", 5)]),
         forwarding: vec![forwarding("a")],
+        safety: vec![Safety {
+            node: "a".to_owned(),
+            answer: Safe::Yes,
+            blockers: Vec::new(),
+            unknown: Vec::new(),
+            unchecked: Vec::new(),
+        }],
         open_incidents: BTreeMap::from([(("a".to_owned(), Verdict::RoutesLost), 1)]),
     }
 }

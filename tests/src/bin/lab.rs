@@ -19,6 +19,9 @@ use observer_tests::{
     story::{self, CONVERGES, Outcome},
 };
 
+/// How long an incident may take to be over, once its sessions are up.
+const INCIDENT_ENDS: Duration = Duration::from_secs(30);
+
 /// Build a mesh of real BGP speakers in network namespaces, break it, and tell what bgp-observer
 /// saw. Ends with 0 only when it saw what it should have.
 #[derive(Debug, Parser)]
@@ -170,6 +173,34 @@ fn build(plan: Plan, out: &mut dyn Write) -> Result<Lab> {
     Ok(lab)
 }
 
+/// The story of the latest incident, once it is over.
+fn tell_incident(agent: &Agent, out: &mut dyn Write) -> Result<()> {
+    if agent.incidents()?.is_empty() {
+        writeln!(out, "There was no incident.")?;
+        return Ok(());
+    }
+    // One that goes on is told as it is.
+    let _ = agent.await_incidents_over(INCIDENT_ENDS);
+    writeln!(
+        out,
+        "bgp-observer incidents:\n\n{}",
+        agent.ask(&["incidents"])?
+    )?;
+    let seen_by_others = agent
+        .incidents()?
+        .into_iter()
+        .find(|incident| incident.node == "n1");
+    if let Some(incident) = seen_by_others {
+        writeln!(
+            out,
+            "bgp-observer incident {}:\n\n{}",
+            incident.id,
+            agent.ask(&["incident", &incident.id])?
+        )?;
+    }
+    Ok(())
+}
+
 fn tell_end(agent: &Agent, outcome: &Outcome, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "\nbgp-observer status:\n\n{}", agent.ask(&["status"])?)?;
     if outcome.flaps.is_empty() {
@@ -180,6 +211,7 @@ fn tell_end(agent: &Agent, outcome: &Outcome, out: &mut dyn Write) -> Result<()>
     for flap in &outcome.flaps {
         story::tell_flap(out, flap)?;
     }
+    tell_incident(agent, out)?;
     let scrape = agent.scrape()?;
     let mut firing = false;
     for peer in &outcome.after {

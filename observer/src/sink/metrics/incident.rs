@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use observer_core::incident::record::Verdict;
+use observer_core::{incident::record::Verdict, safety::Safe};
 
 use super::page::{Labels, Page, float};
 use crate::keeper::Snapshot;
@@ -35,6 +35,18 @@ pub fn add(page: &mut Page, snapshot: &Snapshot) {
                 let count = snapshot.open_incidents.get(&key).copied();
                 (by_verdict(node, verdict), float(count.unwrap_or_default()))
             })
+        }),
+    );
+    page.some_gauge(
+        "bgp_observer_safe_to_restart",
+        "Whether the node's BGP daemon may be restarted now: 1 yes, 0 no; absent when unknown.",
+        snapshot.safety.iter().map(|safety| {
+            let value = match safety.answer {
+                Safe::Yes => Some(1.0),
+                Safe::No => Some(0.0),
+                Safe::Unknown => None,
+            };
+            (vec![("node", safety.node.clone())], value)
         }),
     );
     let known = snapshot
