@@ -1,6 +1,8 @@
 //! Routes as the probes tell them: who wrote them, what went silently, and from which namespace.
 //! Where the kernel refuses to trace its functions there is nothing to test.
 
+use std::io::Write;
+
 use observer_core::event::{
     Event, Fact, NetnsId,
     forwarding::{Forwarding, RouteChange, RouteOp, RouteOrigin, RouteSource},
@@ -23,7 +25,8 @@ impl Bed {
         let observed = Observed::start();
         if !observed.source.tells_routes() {
             assert!(!traces(), "this kernel is known to let functions be traced");
-            println!("skipped: this kernel does not let functions be traced");
+            let why = "this kernel does not let functions be traced";
+            let _ = writeln!(std::io::stderr(), "skipped: {why}");
             return None;
         }
         for device in ["d0", "d1"] {
