@@ -12,6 +12,7 @@ mod build;
 mod debian;
 mod deploy;
 mod empty_root;
+mod fuzz;
 mod image;
 mod lab;
 mod names;
@@ -48,6 +49,8 @@ enum Command {
     Deploy(deploy::Args),
     /// Run a mesh of real BGP speakers on this machine and watch it with the agent (needs root).
     Lab(lab::Args),
+    /// Run the fuzz targets for a while.
+    Fuzz(fuzz::Args),
     /// Check formatting, lints, licences, house rules and alerts, and run the tests.
     Test(test::Args),
     /// Run the kernel tests and a lab on stock Debian kernels in QEMU.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Ci => test::ci(),

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    debian, python,
+    debian, fuzz, python,
     shell::{self, Stopwatch, cargo, command, output, succeeds},
     toolchain::{self, Route},
 };
@@ -65,6 +65,7 @@ fn ready(route: Route, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
     toolchain::ensure(&cache, route, say)?;
     musl_target(say)?;
     cargo_deny(&cache, say)?;
+    fuzz::ensure(&cache, say);
     python::ensure(&cache, say)?;
     debian::unpack_all(&cache, say)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build, deploy, image, rules, setup,
+    build, deploy, fuzz, image, rules, setup,
     shell::{Stopwatch, cache, cargo, command, run as run_command},
     toolchain, vm,
 };
@@ -24,7 +24,7 @@ struct Step {
     run: fn(long: bool) -> Result<()>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step {
         name: "set-up",
         run: |_| setup::ensure(),
@@ -68,6 +68,10 @@ const STEPS: [Step; 11] = [
     Step {
         name: "kernels",
         run: kernels,
+    },
+    Step {
+        name: "fuzzing",
+        run: fuzz::step,
     },
 ];
 
