@@ -22,6 +22,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Check formatting, lints, licences, house rules and alerts, and run the tests.
     Test(test::Args),
+    /// Run the kernel tests and a lab on stock Debian kernels in QEMU.
+    Vm(vm::Args),
     /// What CI runs: `test` with CI=true.
     Ci,
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Ci => test::ci(),
     };
     match done {

@@ -13,14 +13,17 @@ use crate::{
 };
 
 /// On the system: a linker, the network tools of lab and tests, musl for the static build,
-/// Python for what checks the manifests.
-const PACKAGES: [&str; 6] = [
+/// Python for what checks the manifests, a shell and unpackers for the guests of `xtask vm`.
+const PACKAGES: [&str; 9] = [
     "gcc",
     "libc6-dev",
     "iproute2",
     "musl-tools",
     "ca-certificates",
     "python3-venv",
+    "dash",
+    "xz-utils",
+    "zstd",
 ];
 const MUSL: &str = "x86_64-unknown-linux-musl";
 const CARGO_DENY: &str = "0.20.2";
