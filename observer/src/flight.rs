@@ -128,8 +128,8 @@ impl FlightRecorder {
         }
     }
 
-    /// Hands what was noted to the thread.
-    pub fn flush(&mut self) {
+    /// Hands what was noted to the thread: in big groups, for few of them can wait.
+    fn flush(&mut self) {
         if self.group.is_empty() {
             return;
         }

@@ -424,12 +424,11 @@ impl Task {
         }
     }
 
-    /// Hands what was noted to the flight recorder; where it begins anew, so does what it is told.
+    /// Lets the flight recorder begin anew where it is full; so does then what it is told.
     fn fly(&mut self) {
         let Some(flight) = &mut self.flight else {
             return;
         };
-        flight.flush();
         let saved = || self.observer.save().into_iter().collect();
         if !flight.is_full() || !flight.begin(self.now, saved()) {
             return;

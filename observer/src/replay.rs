@@ -40,20 +40,25 @@ pub fn replay(args: &ReplayArgs) -> Result<Answer> {
     let unreadable = || format!("cannot read {}", args.file.display());
     match capture::kind_of(&args.file).with_context(unreadable)? {
         FileKind::Capture | FileKind::Gzip => replay_capture(args),
-        FileKind::Json if args.record.is_some() => {
-            let what = format!(
-                "--record: {} is an events file already",
-                args.file.display()
-            );
-            Err(BadUsage(what).into())
-        }
+        FileKind::Json if args.record.is_some() => Err(recorded_already(args)),
         FileKind::Json => replay_events(args),
-        FileKind::Other if bundle::is_bundle(&args.file)? => bundle::read::replay(args),
+        FileKind::Other if bundle::is_bundle(&args.file)? => match args.record {
+            Some(_) => Err(recorded_already(args)),
+            None => bundle::read::replay(args),
+        },
         FileKind::Other => bail!(
             "cannot read {}: it is neither a capture (pcap, pcapng) nor an events file nor a bundle",
             args.file.display()
         ),
     }
+}
+
+fn recorded_already(args: &ReplayArgs) -> anyhow::Error {
+    let what = format!(
+        "--record: {} is an events file already",
+        args.file.display()
+    );
+    BadUsage(what).into()
 }
 
 fn replay_capture(args: &ReplayArgs) -> Result<Answer> {

@@ -125,16 +125,15 @@ fn an_incident_that_is_open_when_the_agent_dies_is_taken_up_again() -> Result<()
     })?;
     agent.kill();
     let agent = Agent::start(&lab, &Options::default())?;
-    let again = incidents(&agent)?;
-    for incident in &open {
-        let found = again.iter().find(|it| it.id == incident.id);
-        let found = found.with_context(|| format!("{} is lost", incident.id))?;
-        ensure!(found.opened_at == incident.opened_at, "{}", incident.id);
-        ensure!(
-            found.closed_at.is_some() || !found.absences.is_empty(),
-            "{} does not say that nobody looked",
-            incident.id
-        );
-    }
+    wait::soon("each is there and says that nobody looked", SOON, || {
+        let again = incidents(&agent)?;
+        for incident in &open {
+            let found = again.iter().find(|it| it.id == incident.id);
+            let found = found.with_context(|| format!("{} is lost", incident.id))?;
+            ensure!(found.opened_at == incident.opened_at, "{}", incident.id);
+            ensure!(!found.absences.is_empty(), "{}: no absence", incident.id);
+        }
+        Ok(())
+    })?;
     agent.stop()
 }

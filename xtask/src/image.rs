@@ -14,12 +14,13 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    build, setup,
-    shell::{output, root},
+    build, empty_root, setup,
+    shell::{self, output, root},
 };
 
 const DOCKERFILE: &str = "deploy/image/Dockerfile";
 const NAME: &str = "bgp-observer";
+const PROGRAM: &str = "/usr/bin/bgp-observer";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(clap::Args)]
@@ -36,16 +37,45 @@ pub fn run(args: &Args) -> Result<()> {
         setup::ensure()?;
         build::static_agent()?
     };
+    let made = make(&agent)?;
+    for path in &made {
+        println!("{}", path.strip_prefix(root()).unwrap_or(path).display());
+    }
+    let [rootfs, _] = made;
+    try_out(&rootfs)
+}
+
+/// Makes the image and runs it where there is nothing else.
+pub fn check() -> Result<()> {
+    let [rootfs, _] = make(&build::static_agent()?)?;
+    try_out(&rootfs)
+}
+
+fn try_out(rootfs: &Path) -> Result<()> {
+    if shell::is_root() {
+        return empty_root::try_in(rootfs, PROGRAM);
+    }
+    ensure!(
+        std::env::var_os("CI").is_none(),
+        "the image runs in namespaces of its own: CI must run this as root"
+    );
+    println!("not run in an empty root: that needs root");
+    Ok(())
+}
+
+/// The root file system and the archive.
+fn make(agent: &Path) -> Result<[PathBuf; 2]> {
     let dockerfile =
         fs::read_to_string(root().join(DOCKERFILE)).with_context(|| format!("no {DOCKERFILE}"))?;
     let stage = Stage::last_of(&dockerfile)?;
     let folder = build::target().join("image");
-    let rootfs = stage.root_file_system(&folder, &agent)?;
+    let rootfs = stage.root_file_system(&folder, agent)?;
     let archive = stage.archive(&folder, &rootfs)?;
-    for made in [rootfs, archive] {
-        println!("{}", made.strip_prefix(root()).unwrap_or(&made).display());
-    }
-    Ok(())
+    ensure!(
+        stage.program == PROGRAM && stage.entrypoint == format!("[{PROGRAM:?}]"),
+        "{DOCKERFILE}: the agent is not {PROGRAM}"
+    );
+    Ok([rootfs, archive])
 }
 
 /// The last stage of a Dockerfile.
@@ -230,7 +260,7 @@ mod tests {
     fn the_image_is_the_last_stage() {
         let dockerfile = fs::read_to_string(root().join(DOCKERFILE)).unwrap();
         let stage = Stage::last_of(&dockerfile).unwrap();
-        assert_eq!(stage.program, "/usr/bin/bgp-observer");
+        assert_eq!(stage.program, PROGRAM);
         assert_eq!(stage.entrypoint, "[\"/usr/bin/bgp-observer\"]");
         assert_eq!(stage.command, "[\"run\"]");
         assert_eq!(stage.environment, ["PATH=/usr/bin"]);

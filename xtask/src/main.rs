@@ -11,6 +11,7 @@
 mod build;
 mod debian;
 mod deploy;
+mod empty_root;
 mod image;
 mod lab;
 mod names;
@@ -39,7 +40,8 @@ enum Command {
     Setup(setup::Args),
     /// Build the agent.
     Build(build::Args),
-    /// Make the container image's root file system and the image as one file, without an engine.
+    /// Make the container image's root file system and the image as one file, without an engine,
+    /// and as root run it where there is nothing else.
     Image(image::Args),
     /// Write what deploy/ holds that is generated, and check the whole folder.
     Deploy(deploy::Args),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build, deploy, rules, setup,
+    build, deploy, image, rules, setup,
     shell::{Stopwatch, cache, cargo, command, run as run_command},
     toolchain,
 };
@@ -24,7 +24,7 @@ struct Step {
     run: fn(long: bool) -> Result<()>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "set-up",
         run: |_| setup::ensure(),
@@ -56,6 +56,10 @@ const STEPS: [Step; 9] = [
     Step {
         name: "programs",
         run: |_| programs(),
+    },
+    Step {
+        name: "image",
+        run: image,
     },
     Step {
         name: "tests",
@@ -164,6 +168,15 @@ fn programs() -> Result<()> {
         "observer-ebpf",
         "--bins",
     ]))
+}
+
+/// It builds the agent once more, optimized and static: minutes.
+fn image(long: bool) -> Result<()> {
+    if long {
+        return image::check();
+    }
+    println!("only with --long");
+    Ok(())
 }
 
 fn tests(long: bool) -> Result<()> {
