@@ -32,6 +32,15 @@ pub const KIND_SPEAKER_SIGNAL: u32 = 7;
 /// `kind` of [`ProcessRecord`]: the OOM killer chose a BGP speaker (tracepoint `oom:mark_victim`).
 pub const KIND_SPEAKER_OOM: u32 = 8;
 
+/// `kind` of [`RouteHead`]: an IPv4 route was written (exit of `fib_table_insert`).
+pub const KIND_ROUTE_WRITTEN: u32 = 9;
+/// `kind` of [`RouteHead`]: an IPv4 route is removed (entry of `fib_notify_alias_delete`).
+pub const KIND_ROUTE_REMOVED: u32 = 10;
+/// `kind` of [`RouteHead`]: an IPv6 route, or one hop of it, was written (exit of `fib6_add`).
+pub const KIND_ROUTE6_WRITTEN: u32 = 11;
+/// `kind` of [`RouteHead`]: an IPv6 route, or one hop of it, was removed (exit of `fib6_del`).
+pub const KIND_ROUTE6_REMOVED: u32 = 12;
+
 /// Length of a kernel command name (`TASK_COMM_LEN`), NUL included.
 pub const COMM_LEN: usize = 16;
 
@@ -112,6 +121,78 @@ pub struct ProcessRecord {
     pub sender_comm: [u8; COMM_LEN],
 }
 
+/// How many hops a route record can hold; it says when there are more.
+pub const MAX_HOPS: usize = 16;
+
+/// The writer asked for the place of a route that may have been there (`NLM_F_REPLACE`).
+pub const ROUTE_REPLACES: u8 = 1;
+/// The namespace is being torn down.
+pub const ROUTE_TEARDOWN: u8 = 2;
+/// The route died with what it hung on (`RTNH_F_DEAD` in `fib_flags`).
+pub const ROUTE_DIED: u8 = 4;
+/// The route has further hops than this record tells: those of a nexthop group, an IPv6 route's
+/// others, or more than [`MAX_HOPS`].
+pub const ROUTE_PARTIAL: u8 = 8;
+
+/// How many routing tables can be picked.
+pub const MAX_TABLES: usize = 8;
+
+/// A fact about one route of the kernel; up to [`MAX_HOPS`] [`RouteHop`]s follow.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct RouteHead {
+    /// One of the `KIND_ROUTE*` values.
+    pub kind: u32,
+    /// The agent's own number for the namespace.
+    pub netns_id: u32,
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub boot_nanos: u64,
+    /// Thread group id of the running process.
+    pub pid: u32,
+    /// Routing table.
+    pub table: u32,
+    /// `RTA_PRIORITY`.
+    pub metric: u32,
+    /// Nexthop object, or 0.
+    pub object: u32,
+    /// Destination: IPv4 in the first four bytes, or IPv6; network order.
+    pub prefix: [u8; 16],
+    /// How many hops the kernel has for it; more than [`MAX_HOPS`] do not follow.
+    pub hop_count: u32,
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    pub family: u8,
+    /// Prefix length.
+    pub length: u8,
+    /// `rtm_tos`.
+    pub tos: u8,
+    /// `rtm_protocol`.
+    pub protocol: u8,
+    /// `rtm_type`.
+    pub route_type: u8,
+    /// `ROUTE_*` bits.
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+    /// Command name of `pid`, NUL-padded.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// One hop of a route.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct RouteHop {
+    /// As [`RouteHead::prefix`].
+    pub gateway: [u8; 16],
+    /// The interface's index.
+    pub interface: u32,
+    /// Share of packets.
+    pub weight: u16,
+    /// Family of `gateway`, 0 where there is none.
+    pub gateway_family: u8,
+    /// `RTNH_F_*`.
+    pub flags: u8,
+}
+
 /// Key of the `KNOWN_PEERS` map: events of these peers go to the main ring.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
@@ -132,8 +213,10 @@ pub const COUNTER_STRANGER_EVENTS_LOST: u32 = 1;
 pub const COUNTER_STRANGERS: u32 = 2;
 /// Index into `COUNTERS`: entries that did not fit into a map (`SPEAKERS`).
 pub const COUNTER_MAP_FULL: u32 = 3;
+/// Index into `COUNTERS`: route records that did not fit into their ring.
+pub const COUNTER_ROUTES_LOST: u32 = 4;
 /// Length of `COUNTERS`.
-pub const COUNTERS: u32 = 4;
+pub const COUNTERS: u32 = 5;
 
 /// How many BGP ports can be configured, 179 included.
 pub const MAX_PORTS: usize = 8;
@@ -199,4 +282,92 @@ pub struct KernelLayout {
     pub has_socket_cookie: u32,
     /// 1 where `oom/mark_victim` carries a task (≥ 6.9), 0 where it carries a pid.
     pub oom_has_task: u32,
+    /// `net.ns.count`, i32; 0 where this kernel counts a namespace's users in another way.
+    pub net_ns_count: u32,
+    /// `fib_config.fc_dst_len`, u8.
+    pub fc_dst_len: u32,
+    /// `fib_config.fc_dscp` (`fc_tos` before 5.18), u8.
+    pub fc_tos: u32,
+    /// `fib_config.fc_protocol`, u8.
+    pub fc_protocol: u32,
+    /// `fib_config.fc_type`, u8.
+    pub fc_type: u32,
+    /// `fib_config.fc_table`, u32.
+    pub fc_table: u32,
+    /// `fib_config.fc_dst`, u32, network order.
+    pub fc_dst: u32,
+    /// `fib_config.fc_priority`, u32.
+    pub fc_priority: u32,
+    /// `fib_config.fc_nlflags`, u32.
+    pub fc_nlflags: u32,
+    /// `fib_config.fc_nlinfo.nl_net`, pointer.
+    pub fc_nl_net: u32,
+    /// `fib_info.fib_flags`, u32.
+    pub fib_flags: u32,
+    /// `fib_info.fib_protocol`, u8.
+    pub fib_protocol: u32,
+    /// `fib_info.fib_priority`, u32.
+    pub fib_priority: u32,
+    /// `fib_info.fib_nhs`, i32.
+    pub fib_nhs: u32,
+    /// `fib_info.nh`, pointer.
+    pub fib_object: u32,
+    /// `fib_info.fib_nh`, the first of its hops.
+    pub fib_nh: u32,
+    /// Size of `fib_nh`.
+    pub fib_nh_size: u32,
+    /// `fib_alias.fa_info`, pointer.
+    pub fa_info: u32,
+    /// `fib_alias.fa_dscp` (`fa_tos` before 5.18), u8.
+    pub fa_tos: u32,
+    /// `fib_alias.fa_type`, u8.
+    pub fa_type: u32,
+    /// `fib_alias.fa_slen`, u8.
+    pub fa_slen: u32,
+    /// `fib_alias.tb_id`, u32.
+    pub fa_table: u32,
+    /// `fib_nh_common.nhc_oif`, i32.
+    pub nhc_oif: u32,
+    /// `fib_nh_common.nhc_gw_family`, u8.
+    pub nhc_gw_family: u32,
+    /// `fib_nh_common.nhc_flags`, u8.
+    pub nhc_flags: u32,
+    /// `fib_nh_common.nhc_gw`, 4 or 16 bytes.
+    pub nhc_gw: u32,
+    /// `fib_nh_common.nhc_weight`, i32.
+    pub nhc_weight: u32,
+    /// `nexthop.id`, u32.
+    pub nexthop_id: u32,
+    /// `nexthop.is_group`, u8.
+    pub nexthop_is_group: u32,
+    /// `nexthop.nh_info` or `nh_grp`, pointer.
+    pub nexthop_info: u32,
+    /// `nh_info.fib_nhc`.
+    pub nh_info_common: u32,
+    /// `fib6_info.fib6_table`, pointer.
+    pub f6i_table: u32,
+    /// `fib6_info.fib6_nsiblings`, u32.
+    pub f6i_nsiblings: u32,
+    /// `fib6_info.fib6_dst.addr`, 16 bytes.
+    pub f6i_dst: u32,
+    /// `fib6_info.fib6_dst.plen`, i32.
+    pub f6i_plen: u32,
+    /// `fib6_info.fib6_metric`, u32.
+    pub f6i_metric: u32,
+    /// `fib6_info.fib6_protocol`, u8.
+    pub f6i_protocol: u32,
+    /// `fib6_info.fib6_type`, u8.
+    pub f6i_type: u32,
+    /// `fib6_info.nh`, pointer.
+    pub f6i_object: u32,
+    /// `fib6_info.fib6_nh`.
+    pub f6i_nh: u32,
+    /// `fib6_table.tb6_id`, u32.
+    pub tb6_id: u32,
+    /// `nl_info.nl_net`, pointer.
+    pub nl_net: u32,
+    /// `nl_info.nlh`, pointer.
+    pub nl_header: u32,
+    /// `nlmsghdr.nlmsg_flags`, u16.
+    pub nlmsg_flags: u32,
 }

@@ -7,7 +7,7 @@
 
 use core::mem::MaybeUninit;
 
-use observer_abi::{KernelLayout, MAX_PORTS};
+use observer_abi::{KernelLayout, MAX_PORTS, MAX_TABLES};
 
 /// Where the running kernel keeps what is read. Uninitialised for the compiler, so that it cannot
 /// fold the reads; zeros in the object.
@@ -17,6 +17,14 @@ pub static LAYOUT: MaybeUninit<KernelLayout> = MaybeUninit::zeroed();
 /// The BGP ports, 0 where unused.
 #[unsafe(no_mangle)]
 pub static PORTS: MaybeUninit<[u16; MAX_PORTS]> = MaybeUninit::zeroed();
+
+/// A bit for each routing protocol whose routes are wanted.
+#[unsafe(no_mangle)]
+pub static PROTOCOLS: MaybeUninit<[u32; 8]> = MaybeUninit::zeroed();
+
+/// The routing tables whose routes are wanted; the first is 0 where all are.
+#[unsafe(no_mangle)]
+pub static TABLES: MaybeUninit<[u32; MAX_TABLES]> = MaybeUninit::zeroed();
 
 /// The value of one field of [`LAYOUT`].
 macro_rules! layout {

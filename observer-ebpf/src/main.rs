@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! The kernel programs of bgp-observer: one BTF tracepoint per file. They filter and copy; what a
+//! The kernel programs of bgp-observer: one probe per file. They filter and copy; what a
 //! fact means is decided in the agent.
 //!
 //! No offset of a kernel struct is compiled in: every read goes through [`layout`], which the agent
@@ -36,6 +36,12 @@ mod process;
 mod reset_received;
 mod reset_sent;
 mod retransmit;
+mod route;
+mod route6;
+mod route6_removed;
+mod route6_written;
+mod route_removed;
+mod route_written;
 mod socket;
 mod speaker_exit;
 mod speaker_oom;

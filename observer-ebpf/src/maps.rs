@@ -5,9 +5,11 @@ use core::arch::asm;
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use observer_abi::{COUNTERS as COUNTERS_LEN, PeerKey};
+
+use crate::route::FullRecord;
 
 /// Evidence: facts about known peers, the speaker's own dials and listeners, and its end.
 #[map]
@@ -17,6 +19,18 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// overwrites nothing but itself.
 #[map]
 pub static STRANGERS: RingBuf = RingBuf::with_byte_size(64 << 10, 0);
+
+/// Facts about routes, apart from those of sessions: a burst of a million overwrites none of these.
+#[map]
+pub static ROUTES: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// Thread → the IPv4 route it is about to have written. As many as can write at once.
+#[map]
+pub static WRITING: HashMap<u64, FullRecord> = HashMap::with_max_entries(256, 0);
+
+/// What an entry of [`WRITING`] begins as: too large for a program's stack.
+#[map]
+pub static BLANK: Array<FullRecord> = Array::with_max_entries(1, 0);
 
 /// Exact counts, indexed by the `COUNTER_*` values of the ABI.
 #[map]

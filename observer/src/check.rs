@@ -79,6 +79,7 @@ pub fn kernel_options(config: &Config) -> KernelOptions {
     KernelOptions {
         ports: config.ports(),
         btf_path: config.btf.clone(),
+        ..KernelOptions::default()
     }
 }
 

@@ -9,10 +9,14 @@
     reason = "each test looks for one fact among all"
 )]
 
+#[path = "kernel/attached.rs"]
+mod attached;
 #[path = "kernel/echo.rs"]
 mod echo;
 #[path = "kernel/lab.rs"]
 mod lab;
+#[path = "kernel/routes.rs"]
+mod routes;
 #[path = "kernel/sockets.rs"]
 mod sockets;
 #[path = "kernel/speakers.rs"]

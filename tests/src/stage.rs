@@ -9,6 +9,7 @@ use crate::{
     lab::{Lab, Plan},
     scenario::Scenario,
     story::{self, CONVERGES, Outcome},
+    wait,
 };
 
 /// A cause may stay pending for 250 ms (DESIGN §3); the rest is for telling it on a busy machine.
@@ -39,7 +40,7 @@ pub fn hold(scenario: Scenario, lab: &Lab, agent: &Agent) -> Result<Outcome> {
     let outcome = outcome.with_context(tell)?;
     let mut differences = outcome.differences.clone();
     for (session, after) in &outcome.final_after {
-        if *after > FINAL {
+        if *after > FINAL * wait::slowness() {
             differences.push(format!(
                 "{session}: its cause was final only after {after:?}"
             ));

@@ -17,6 +17,7 @@ pub fn until<T, E: Display>(
     mut probe: impl FnMut() -> Result<T, E>,
 ) -> Result<T> {
     let begun = Instant::now();
+    let limit = limit * slowness();
     loop {
         match probe() {
             Ok(found) => return Ok(found),
@@ -29,6 +30,12 @@ pub fn until<T, E: Display>(
             Err(_) => thread::sleep(pause),
         }
     }
+}
+
+/// How many times slower than usual the machine is: guests without hardware virtualization are.
+pub fn slowness() -> u32 {
+    let told = std::env::var("BGP_OBSERVER_TEST_SLOWNESS").ok();
+    told.and_then(|told| told.parse().ok()).unwrap_or(1)
 }
 
 /// [`until`] every 50 ms.

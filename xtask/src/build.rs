@@ -12,7 +12,8 @@ use crate::{
     shell::{cargo, root, run as run_command},
 };
 
-const MUSL: &str = "x86_64-unknown-linux-musl";
+/// The target that links everything in.
+pub const MUSL: &str = "x86_64-unknown-linux-musl";
 /// The agent's program.
 pub const AGENT: &str = "bgp-observer";
 

@@ -15,15 +15,20 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell::{self, output, run};
 
 /// Unpacked into `<cache>/debs/<package>/` with those libraries the system lacks.
-const UNPACKED: [&str; 7] = [
+const UNPACKED: [&str; 9] = [
     "bird",
     "bird2",
+    "busybox-static",
     "frr",
     "gobgpd",
     "nftables",
     "prometheus",
     "prometheus-alertmanager",
+    "qemu-system-x86",
 ];
+
+/// What QEMU's program starts no machine without, beside libraries: accelerators and firmware.
+const QEMU_PARTS: [&str; 3] = ["qemu-system-common", "qemu-system-data", "seabios"];
 
 /// Those of `packages` that are not installed.
 pub fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
@@ -112,24 +117,32 @@ fn unpack(package: &str, folder: &Path) -> Result<Vec<String>> {
     if partial.exists() {
         fs::remove_dir_all(&partial).context("cannot clear an interrupted download")?;
     }
-    let archives = partial.join(".archives");
+    let mut wanted = vec![package.to_owned()];
+    wanted.extend(missing_parts(package)?);
+    let versions = unpack_into(&wanted, &partial)?;
+    fs::write(partial.join(".versions"), versions.join("\n") + "\n")
+        .context("cannot note the versions")?;
+    if folder.exists() {
+        fs::remove_dir_all(folder).context("cannot replace an unpacked package")?;
+    }
+    fs::rename(&partial, folder).context("cannot move the unpacked package into its place")?;
+    Ok(versions)
+}
+
+/// Downloads `packages`, unpacks them into one folder and gives name and version of each.
+pub fn unpack_into(packages: &[String], folder: &Path) -> Result<Vec<String>> {
+    let archives = folder.join(".archives");
     fs::create_dir_all(&archives)
         .with_context(|| format!("cannot create {}", archives.display()))?;
-    let mut wanted = vec![package.to_owned()];
-    wanted.extend(missing_libraries(package)?);
     output(
         apt_get()
             .arg("download")
-            .args(&wanted)
+            .args(packages)
             .current_dir(&archives),
     )?;
-
     let mut versions = Vec::new();
     for archive in archives_in(&archives)? {
-        run(Command::new("dpkg-deb")
-            .arg("-x")
-            .arg(&archive)
-            .arg(&partial))?;
+        run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(folder))?;
         let field = output(
             Command::new("dpkg-deb")
                 .args(["-W", "--showformat=${Package} ${Version}"])
@@ -138,12 +151,6 @@ fn unpack(package: &str, folder: &Path) -> Result<Vec<String>> {
         versions.push(field.trim().to_owned());
     }
     fs::remove_dir_all(&archives).context("cannot remove the downloaded archives")?;
-    fs::write(partial.join(".versions"), versions.join("\n") + "\n")
-        .context("cannot note the versions")?;
-    if folder.exists() {
-        fs::remove_dir_all(folder).context("cannot replace an unpacked package")?;
-    }
-    fs::rename(&partial, folder).context("cannot move the unpacked package into its place")?;
     Ok(versions)
 }
 
@@ -156,16 +163,19 @@ fn archives_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// The shared libraries an installation of `package` would add to this system. What else it
-/// depends on (log rotation, web fonts, users) its programs run without.
-fn missing_libraries(package: &str) -> Result<Vec<String>> {
+/// The shared libraries and parts an installation of `package` would add to this system. What
+/// else it depends on (log rotation, web fonts, users) its programs run without.
+fn missing_parts(package: &str) -> Result<Vec<String>> {
     let mut plan = apt_get();
     plan.args(["install", "--simulate", "--no-install-recommends", package]);
     let plan = output(&mut plan)?;
     Ok(plan
         .lines()
         .filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next())
-        .filter(|name| name.starts_with("lib") && !name.starts_with("libjs-"))
+        .filter(|name| {
+            let library = name.starts_with("lib") && !name.starts_with("libjs-");
+            library || QEMU_PARTS.contains(name)
+        })
         .map(str::to_owned)
         .collect())
 }
@@ -175,7 +185,8 @@ fn has_candidate(package: &str) -> bool {
         .is_ok_and(|policy| policy.contains("Candidate: ") && !policy.contains("Candidate: (none)"))
 }
 
-fn update() -> Result<()> {
+/// Reads the package lists anew.
+pub fn update() -> Result<()> {
     output(apt_get().arg("update")).map(drop)
 }
 

@@ -12,6 +12,7 @@ mod build;
 mod debian;
 mod deploy;
 mod empty_root;
+mod fuzz;
 mod image;
 mod lab;
 mod names;
@@ -21,6 +22,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -47,8 +49,12 @@ enum Command {
     Deploy(deploy::Args),
     /// Run a mesh of real BGP speakers on this machine and watch it with the agent (needs root).
     Lab(lab::Args),
+    /// Run the fuzz targets for a while.
+    Fuzz(fuzz::Args),
     /// Check formatting, lints, licences, house rules and alerts, and run the tests.
     Test(test::Args),
+    /// Run the kernel tests and a lab on stock Debian kernels in QEMU.
+    Vm(vm::Args),
     /// What CI runs: `test` with CI=true.
     Ci,
 }
@@ -60,7 +66,9 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Ci => test::ci(),
     };
     match done {

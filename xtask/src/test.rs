@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build, deploy, image, rules, setup,
+    build, deploy, fuzz, image, rules, setup,
     shell::{Stopwatch, cache, cargo, command, run as run_command},
-    toolchain,
+    toolchain, vm,
 };
 
 #[derive(clap::Args)]
@@ -24,7 +24,7 @@ struct Step {
     run: fn(long: bool) -> Result<()>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 12] = [
     Step {
         name: "set-up",
         run: |_| setup::ensure(),
@@ -64,6 +64,14 @@ const STEPS: [Step; 10] = [
     Step {
         name: "tests",
         run: tests,
+    },
+    Step {
+        name: "kernels",
+        run: kernels,
+    },
+    Step {
+        name: "fuzzing",
+        run: fuzz::step,
     },
 ];
 
@@ -168,6 +176,15 @@ fn programs() -> Result<()> {
         "observer-ebpf",
         "--bins",
     ]))
+}
+
+/// A guest without hardware virtualization takes minutes.
+fn kernels(long: bool) -> Result<()> {
+    if long {
+        return vm::all();
+    }
+    println!("only with --long, or by `cargo xtask vm`");
+    Ok(())
 }
 
 /// It builds the agent once more, optimized and static: minutes.

@@ -155,11 +155,31 @@ impl Btf {
     /// Where `path` (members joined by dots) lies within the struct `structure`. Members of
     /// anonymous structs and unions are found as if they were the outer one's own, as in C.
     pub fn member(&self, structure: &str, path: &str) -> Result<Member, BtfError> {
-        let mut of = self
-            .find(STRUCT, structure)?
-            .ok_or_else(|| BtfError::NoType(format!("struct {structure}")))?;
-        let mut offset = 0;
-        let mut size = of.size_or_id;
+        let (offset, id) = self.place(structure, path)?;
+        let size = self.size(id, 0)?;
+        Ok(Member { offset, size })
+    }
+
+    /// The offset of a member whose size does not matter, or that has none, such as the array at a
+    /// struct's end.
+    pub fn offset(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
+        Ok(self.place(structure, path)?.0)
+    }
+
+    /// The size of the struct `structure`.
+    pub fn size_of(&self, structure: &str) -> Result<u32, BtfError> {
+        Ok(self.structure(structure)?.size_or_id)
+    }
+
+    fn structure(&self, name: &str) -> Result<Described, BtfError> {
+        self.find(STRUCT, name)?
+            .ok_or_else(|| BtfError::NoType(format!("struct {name}")))
+    }
+
+    /// Offset and type of a member.
+    fn place(&self, structure: &str, path: &str) -> Result<(u32, u32), BtfError> {
+        let mut of = self.structure(structure)?;
+        let (mut offset, mut last) = (0, 0);
         for name in path.split('.') {
             let full = || format!("{structure}.{path}");
             let of_struct = self.resolve(of)?;
@@ -170,10 +190,10 @@ impl Btf {
                 return Err(BtfError::BitField(full()));
             }
             offset += bits / 8;
-            size = self.size(id, 0)?;
+            last = id;
             of = self.by_id(id)?;
         }
-        Ok(Member { offset, size })
+        Ok((offset, last))
     }
 
     /// Whether the kernel has a function `name` in its BTF.

@@ -8,6 +8,7 @@ pub mod decode;
 pub mod identity;
 pub mod layout;
 pub mod probes;
+pub mod route;
 
 use std::{
     io,
@@ -22,8 +23,8 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use observer_abi::{
-    COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS,
-    COUNTERS, MAX_PORTS,
+    COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_ROUTES_LOST, COUNTER_STRANGER_EVENTS_LOST,
+    COUNTER_STRANGERS, COUNTERS, MAX_PORTS, MAX_TABLES,
 };
 use observer_core::{
     event::{Event, Fact, LossStage, NetnsId, SocketId},
@@ -36,7 +37,8 @@ pub use self::probes::ProbeStatus;
 use self::{
     identity::Identities,
     layout::Found,
-    probes::{PROBES, explain},
+    probes::{PROBES, ROUTE_PROBES, attach_to_routes, explain},
+    route::Told,
 };
 use super::{
     btf::{Btf, BtfError},
@@ -59,6 +61,12 @@ const MISSES_EVERY: Duration = Duration::from_secs(1);
 pub struct KernelOptions {
     /// The ports BGP is spoken on, at most [`MAX_PORTS`].
     pub ports: Vec<u16>,
+    /// Whether to tell of routes.
+    pub routes: bool,
+    /// The protocols whose routes are told of; all where empty.
+    pub protocols: Vec<u8>,
+    /// The routing tables whose routes are told of, at most [`MAX_TABLES`]; all where empty.
+    pub tables: Vec<u32>,
     /// The kernel's BTF, where it is not at `/sys/kernel/btf/vmlinux`.
     pub btf_path: Option<PathBuf>,
 }
@@ -78,6 +86,9 @@ pub struct KernelSource {
     programs: Ebpf,
     events: Ring,
     strangers: Ring,
+    routes: Ring,
+    tells_routes: bool,
+    to_look_up: Vec<(NetnsId, bool, Timestamp)>,
     counters: PerCpuArray<MapData, u64>,
     netns: HashMap<MapData, u32, u32>,
     known: HashMap<MapData, [u8; 24], u8>,
@@ -97,7 +108,8 @@ impl KernelSource {
     pub fn start(options: &KernelOptions) -> (Option<Self>, Vec<ProbeStatus>) {
         let none = |reason: &str| {
             let off = |probe: &probes::Probe| probe.off(reason.to_owned());
-            (None, PROBES.iter().map(off).collect())
+            let of_routes = ROUTE_PROBES.iter().filter(|_| options.routes);
+            (None, PROBES.iter().chain(of_routes).map(off).collect())
         };
         let prepared = match Prepared::new(options) {
             Ok(prepared) => prepared,
@@ -108,20 +120,26 @@ impl KernelSource {
             btf,
             found,
         } = prepared;
-        let statuses: Vec<_> = PROBES
+        let mut statuses: Vec<_> = PROBES
             .iter()
             .map(|probe| probe.attach(&mut programs, &btf, &found))
             .collect();
+        let mut tells_routes = options.routes;
+        if options.routes {
+            let of_routes = attach_to_routes(&mut programs, &btf, &found);
+            tells_routes = of_routes.iter().all(|status| status.attached);
+            statuses.extend(of_routes);
+        }
         if statuses.iter().all(|status| !status.attached) {
             return (None, statuses);
         }
-        match Self::over(programs, &found) {
+        match Self::over(programs, &found, tells_routes) {
             Ok(source) => (Some(source), statuses),
             Err(error) => none(&explain(&error)),
         }
     }
 
-    fn over(mut programs: Ebpf, found: &Found) -> Result<Self, MapError> {
+    fn over(mut programs: Ebpf, found: &Found, tells_routes: bool) -> Result<Self, MapError> {
         let mut take = |name: &str| -> Result<Map, MapError> {
             programs
                 .take_map(name)
@@ -132,6 +150,9 @@ impl KernelSource {
         Ok(Self {
             events: Ring::over(take("EVENTS")?)?,
             strangers: Ring::over(take("STRANGERS")?)?,
+            routes: Ring::over(take("ROUTES")?)?,
+            tells_routes,
+            to_look_up: Vec::new(),
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
             netns: HashMap::try_from(take("NETNS")?)?,
             known: HashMap::try_from(take("KNOWN_PEERS")?)?,
@@ -146,6 +167,17 @@ impl KernelSource {
             // The programs have run since they were attached.
             more: true,
         })
+    }
+
+    /// Whether it tells of every change of routes.
+    pub const fn tells_routes(&self) -> bool {
+        self.tells_routes
+    }
+
+    /// Routes that changed in a way the last [`drain`](Self::drain) could not tell whole: of which
+    /// namespace, whether of IPv6, and since when.
+    pub fn to_look_up(&mut self) -> Vec<(NetnsId, bool, Timestamp)> {
+        std::mem::take(&mut self.to_look_up)
     }
 
     /// Whether the kernel still lets this process at the programs' maps.
@@ -206,10 +238,12 @@ impl KernelSource {
             return Ok(());
         }
         let (events, strangers) = (self.events.wake_up()?, self.strangers.wake_up()?);
+        let routes = self.routes.wake_up()?;
         // Readiness is cleared before the rings are read, so that what comes meanwhile wakes again.
         tokio::select! {
             guard = events.readable() => guard?.clear_ready(),
             guard = strangers.readable() => guard?.clear_ready(),
+            guard = routes.readable() => guard?.clear_ready(),
         }
         Ok(())
     }
@@ -227,6 +261,12 @@ impl KernelSource {
                 None => undecoded += 1,
             });
         }
+        let to_look_up = &mut self.to_look_up;
+        *more |= self.routes.drain(|bytes| match route::decode(bytes) {
+            Some(Told::Change(event)) => out.push(event),
+            Some(Told::LookUp(netns, ipv6, since)) => to_look_up.push((netns, ipv6, since)),
+            None => undecoded += 1,
+        });
         if let Some(fresh) = out.get_mut(first..) {
             fresh.sort_by_key(|event| event.occurred.earliest);
         }
@@ -305,6 +345,7 @@ impl Prepared {
             return Err("the agent was built without kernel programs (AYA_BUILD_SKIP)".to_owned());
         }
         let ports = ports(&options.ports)?;
+        let tables = tables(&options.tables)?;
         let path = options.btf_path.clone().unwrap_or_else(|| VMLINUX.into());
         let found = Btf::read(&path)
             .map(|btf| layout::read(&btf))
@@ -316,6 +357,8 @@ impl Prepared {
             .btf(Some(&btf))
             .override_global("LAYOUT", found.layout.as_bytes(), true)
             .override_global("PORTS", ports.as_bytes(), true)
+            .override_global("PROTOCOLS", protocols(&options.protocols).as_bytes(), true)
+            .override_global("TABLES", tables.as_bytes(), true)
             .load(OBJECT)
             .map_err(|error| explain(&error))?;
         Ok(Self {
@@ -353,6 +396,31 @@ fn ports(wanted: &[u16]) -> Result<[u16; MAX_PORTS], String> {
     Ok(ports)
 }
 
+/// A bit for each; all where none is named.
+fn protocols(wanted: &[u8]) -> [u32; 8] {
+    let mut bits = [if wanted.is_empty() { u32::MAX } else { 0 }; 8];
+    for protocol in wanted {
+        if let Some(word) = bits.get_mut(usize::from(protocol >> 5)) {
+            *word |= 1 << (protocol & 31);
+        }
+    }
+    bits
+}
+
+fn tables(wanted: &[u32]) -> Result<[u32; MAX_TABLES], String> {
+    let mut tables = [0; MAX_TABLES];
+    if wanted.len() > MAX_TABLES || wanted.contains(&0) {
+        return Err(format!(
+            "{} routing tables are configured, or one of them is 0; at most {MAX_TABLES} can be picked",
+            wanted.len()
+        ));
+    }
+    for (slot, table) in tables.iter_mut().zip(wanted) {
+        *slot = *table;
+    }
+    Ok(tables)
+}
+
 /// Before 5.11 maps count against RLIMIT_MEMLOCK, which is often 64 KiB. Where it cannot be lifted,
 /// making the maps fails and says so.
 fn lift_memory_limit() {
@@ -376,6 +444,8 @@ const COUNTED: [(u32, CountedFact); COUNTERS as usize] = [
         connections,
     }),
     (COUNTER_MAP_FULL, |count| lost(LossStage::Map, count)),
+    // As any loss of the ring's: the core has sockets and routes dumped.
+    (COUNTER_ROUTES_LOST, |count| lost(LossStage::Ring, count)),
 ];
 
 const fn lost(stage: LossStage, count: u64) -> Fact {
@@ -459,6 +529,7 @@ mod tests {
             reason(&KernelOptions {
                 ports: ports.to_vec(),
                 btf_path: Some(path.into()),
+                ..KernelOptions::default()
             })
         };
         assert!(with(&[], "/x").contains("no BGP port"));

@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use observer::{echoes::Echoes, source::netns::Netns};
 use observer_core::event::{Event, Fact, NetnsId};
 
-use crate::lab::{Namespace, PATIENCE, cable, can_run};
+use crate::lab::{Namespace, cable, can_run, patience};
 
 const NODE: NetnsId = NetnsId(1);
 
@@ -33,7 +33,7 @@ impl Bench {
         self.echoes
             .send((NODE, &self.netns), target, self.token, &mut events)
             .expect("raw sockets");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while events.is_empty() {
             assert!(Instant::now() < deadline, "no answer from {target}");
             let wait = deadline.saturating_duration_since(Instant::now());
@@ -108,7 +108,7 @@ async fn version_6_is_no_different() {
     peer.ip(&["addr", "add", "fd00:244::2/128", "dev", "lo"]);
     let mut bench = Bench::new(&node);
     // Addresses of both sides are tentative for a second or two (RFC 4862 section 5.4).
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !matches!(bench.ask("fd00::2").await, Fact::EchoReplied { .. }) {
         assert!(Instant::now() < deadline, "fd00::2 never answers");
     }

@@ -19,7 +19,20 @@ use observer::source::{
 use observer_core::event::{Event, Fact, NetnsId};
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub fn patience() -> Duration {
+    Duration::from_secs(5) * slowness()
+}
+
+/// Whether this kernel is known to let its functions be traced (fentry, fexit).
+pub fn traces() -> bool {
+    std::env::var_os("BGP_OBSERVER_TEST_TRACES").is_some()
+}
+
+/// How many times slower than usual the machine is: guests without hardware virtualization are.
+pub fn slowness() -> u32 {
+    let told = std::env::var("BGP_OBSERVER_TEST_SLOWNESS").ok();
+    told.and_then(|told| told.parse().ok()).unwrap_or(1)
+}
 
 /// How often a condition is looked at until then.
 const POLL: Duration = Duration::from_millis(1);
@@ -45,7 +58,7 @@ pub fn alone() -> RwLockWriteGuard<'static, ()> {
 
 /// Tries until `found` gives something.
 pub fn wait_until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         if let Some(found) = found() {
             return found;
@@ -141,6 +154,8 @@ fn ip(arguments: &[&str]) {
 pub struct Observed {
     pub source: KernelSource,
     pub events: Vec<Event>,
+    /// How many programs run.
+    pub attached: usize,
     _shared: Option<RwLockReadGuard<'static, ()>>,
 }
 
@@ -158,12 +173,18 @@ impl Observed {
     pub fn start_unshared() -> Self {
         let (source, statuses) = KernelSource::start(&KernelOptions {
             ports: vec![179],
-            btf_path: None,
+            routes: true,
+            ..KernelOptions::default()
         });
         for status in &statuses {
-            assert!(status.attached, "{status:?}");
+            // Routes have another source where the kernel refuses these; `attached` looks at them.
+            assert!(
+                status.attached || status.name.starts_with("route"),
+                "{status:?}"
+            );
         }
         Self {
+            attached: statuses.iter().filter(|status| status.attached).count(),
             source: source.expect("all probes attached"),
             events: Vec::new(),
             _shared: None,
@@ -188,7 +209,7 @@ impl Observed {
     /// Drains until `wanted` gives something for the events so far.
     pub fn wait<T>(&mut self, what: &str, wanted: impl Fn(&[Event]) -> Option<T>) -> T {
         let Self { source, events, .. } = self;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             while source.drain(events) {}
             if let Some(found) = wanted(events) {

@@ -3,7 +3,7 @@
 
 use observer_abi::KernelLayout;
 
-use crate::source::btf::{Argument, Btf};
+use crate::source::btf::{Argument, Btf, BtfError};
 
 /// A set of things that probes need together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,6 +16,10 @@ pub enum Need {
     ExitCode,
     /// To tell who sent a signal.
     SignalCode,
+    /// To tell what routes IPv4 gains and loses, and their hops.
+    Route,
+    /// The same of IPv6.
+    Route6,
 }
 
 /// The layout, and what of it could not be found.
@@ -99,10 +103,100 @@ const WANTED: &[Wanted] = &[
     }),
 ];
 
+/// What the probes of routes read.
+const OF_ROUTES: &[Wanted] = &[
+    Wanted(Need::Route, "net", "ns.inum", 4, |l| &mut l.net_ns_inum),
+    Wanted(Need::Route, "fib_config", "fc_protocol", 1, |l| {
+        &mut l.fc_protocol
+    }),
+    Wanted(Need::Route, "fib_config", "fc_type", 1, |l| &mut l.fc_type),
+    Wanted(Need::Route, "fib_config", "fc_dst_len", 1, |l| {
+        &mut l.fc_dst_len
+    }),
+    Wanted(Need::Route, "fib_config", "fc_table", 4, |l| {
+        &mut l.fc_table
+    }),
+    Wanted(Need::Route, "fib_config", "fc_dst", 4, |l| &mut l.fc_dst),
+    Wanted(Need::Route, "fib_config", "fc_priority", 4, |l| {
+        &mut l.fc_priority
+    }),
+    Wanted(Need::Route, "fib_config", "fc_nlflags", 4, |l| {
+        &mut l.fc_nlflags
+    }),
+    Wanted(Need::Route, "fib_config", "fc_nlinfo.nl_net", 8, |l| {
+        &mut l.fc_nl_net
+    }),
+    Wanted(Need::Route, "fib_info", "fib_flags", 4, |l| {
+        &mut l.fib_flags
+    }),
+    Wanted(Need::Route, "fib_info", "fib_protocol", 1, |l| {
+        &mut l.fib_protocol
+    }),
+    Wanted(Need::Route, "fib_info", "fib_priority", 4, |l| {
+        &mut l.fib_priority
+    }),
+    Wanted(Need::Route, "fib_info", "fib_nhs", 4, |l| &mut l.fib_nhs),
+    Wanted(Need::Route, "fib_info", "nh", 8, |l| &mut l.fib_object),
+    Wanted(Need::Route, "fib_alias", "fa_info", 8, |l| &mut l.fa_info),
+    Wanted(Need::Route, "fib_alias", "fa_type", 1, |l| &mut l.fa_type),
+    Wanted(Need::Route, "fib_alias", "fa_slen", 1, |l| &mut l.fa_slen),
+    Wanted(Need::Route, "fib_alias", "tb_id", 4, |l| &mut l.fa_table),
+    Wanted(Need::Route, "fib_nh_common", "nhc_oif", 4, |l| {
+        &mut l.nhc_oif
+    }),
+    Wanted(Need::Route, "fib_nh_common", "nhc_gw_family", 1, |l| {
+        &mut l.nhc_gw_family
+    }),
+    Wanted(Need::Route, "fib_nh_common", "nhc_flags", 1, |l| {
+        &mut l.nhc_flags
+    }),
+    Wanted(Need::Route, "fib_nh_common", "nhc_gw", 16, |l| {
+        &mut l.nhc_gw
+    }),
+    Wanted(Need::Route, "fib_nh_common", "nhc_weight", 4, |l| {
+        &mut l.nhc_weight
+    }),
+    Wanted(Need::Route, "nexthop", "id", 4, |l| &mut l.nexthop_id),
+    Wanted(Need::Route, "nexthop", "is_group", 1, |l| {
+        &mut l.nexthop_is_group
+    }),
+    Wanted(Need::Route, "nexthop", "nh_info", 8, |l| {
+        &mut l.nexthop_info
+    }),
+    Wanted(Need::Route6, "fib6_info", "fib6_table", 8, |l| {
+        &mut l.f6i_table
+    }),
+    Wanted(Need::Route6, "fib6_info", "fib6_nsiblings", 4, |l| {
+        &mut l.f6i_nsiblings
+    }),
+    Wanted(Need::Route6, "fib6_info", "fib6_dst.addr", 16, |l| {
+        &mut l.f6i_dst
+    }),
+    Wanted(Need::Route6, "fib6_info", "fib6_dst.plen", 4, |l| {
+        &mut l.f6i_plen
+    }),
+    Wanted(Need::Route6, "fib6_info", "fib6_metric", 4, |l| {
+        &mut l.f6i_metric
+    }),
+    Wanted(Need::Route6, "fib6_info", "fib6_protocol", 1, |l| {
+        &mut l.f6i_protocol
+    }),
+    Wanted(Need::Route6, "fib6_info", "fib6_type", 1, |l| {
+        &mut l.f6i_type
+    }),
+    Wanted(Need::Route6, "fib6_info", "nh", 8, |l| &mut l.f6i_object),
+    Wanted(Need::Route6, "fib6_table", "tb6_id", 4, |l| &mut l.tb6_id),
+    Wanted(Need::Route6, "nl_info", "nl_net", 8, |l| &mut l.nl_net),
+    Wanted(Need::Route6, "nl_info", "nlh", 8, |l| &mut l.nl_header),
+    Wanted(Need::Route6, "nlmsghdr", "nlmsg_flags", 2, |l| {
+        &mut l.nlmsg_flags
+    }),
+];
+
 /// Reads the layout of the kernel that `btf` describes.
 pub fn read(btf: &Btf) -> Found {
     let mut found = Found::default();
-    for Wanted(need, structure, path, size, slot) in WANTED {
+    for Wanted(need, structure, path, size, slot) in WANTED.iter().chain(OF_ROUTES) {
         match btf.member(structure, path) {
             Ok(member) if member.size == *size => *slot(&mut found.layout) = member.offset,
             Ok(member) => found.missing.push((
@@ -117,6 +211,7 @@ pub fn read(btf: &Btf) -> Found {
     }
     read_protocol(btf, &mut found);
     read_ipv6(btf, &mut found);
+    read_hops(btf, &mut found);
     found.layout.has_socket_cookie = u32::from(
         btf.has_function("bpf_get_socket_ptr_cookie")
             .unwrap_or(false),
@@ -152,6 +247,34 @@ fn read_ipv6(btf: &Btf, found: &mut Found) {
         found.layout.skc_v6_rcv_saddr = local.offset;
         found.layout.skc_v6_daddr = remote.offset;
     }
+}
+
+/// Where hops begin, how large one is, and what has been renamed.
+fn read_hops(btf: &Btf, found: &mut Found) {
+    let mut place = |need, asked: Result<u32, BtfError>, slot: Slot| match asked {
+        Ok(value) => *slot(&mut found.layout) = value,
+        Err(reason) => found.missing.push((need, reason.to_string())),
+    };
+    let offset = |structure, member| btf.offset(structure, member);
+    let either = |structure, new, old| offset(structure, new).or_else(|_| offset(structure, old));
+    place(Need::Route, offset("fib_info", "fib_nh"), |l| &mut l.fib_nh);
+    place(Need::Route, btf.size_of("fib_nh"), |l| &mut l.fib_nh_size);
+    place(Need::Route, offset("nh_info", "fib_nhc"), |l| {
+        &mut l.nh_info_common
+    });
+    place(
+        Need::Route,
+        either("fib_config", "fc_dscp", "fc_tos"),
+        |l| &mut l.fc_tos,
+    );
+    place(Need::Route, either("fib_alias", "fa_dscp", "fa_tos"), |l| {
+        &mut l.fa_tos
+    });
+    place(Need::Route6, offset("fib6_info", "fib6_nh"), |l| {
+        &mut l.f6i_nh
+    });
+    // Where a kernel counts in another way, a namespace's end is not told from its devices' end.
+    found.layout.net_ns_count = either("net", "ns.count", "count").unwrap_or(0);
 }
 
 #[cfg(test)]

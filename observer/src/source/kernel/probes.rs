@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Btf, BtfError as AyaBtfError, Ebpf,
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, FEntry, FExit, ProgramError},
 };
 
 use super::layout::{Found, Need};
@@ -19,7 +19,7 @@ use crate::privileges::missing_for_probes;
 pub struct ProbeStatus {
     /// Its name, as the `probe` label.
     pub name: &'static str,
-    /// How it is attached: `tp_btf`, or `off`.
+    /// How it is attached: `tp_btf`, `fentry`, `fexit`, or `off`.
     pub kind: &'static str,
     /// Whether it is.
     pub attached: bool,
@@ -33,68 +33,140 @@ pub struct ProbeStatus {
 #[derive(Debug)]
 pub struct Probe {
     name: &'static str,
-    tracepoint: &'static str,
-    /// The kernel that brought the tracepoint, where that is later than the oldest one supported.
+    hook: Hook,
+    /// The kernel that brought the hook, where that is later than the oldest one supported.
     since: Option<&'static str>,
     needs: &'static [Need],
     lost_without: &'static str,
 }
 
-/// Every probe. Those of processes come first: a speaker that is already gone when the TCP probes
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug)]
+enum Hook {
+    Tracepoint(&'static str),
+    Entry(&'static str),
+    Exit(&'static str),
+}
+
+impl Hook {
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Tracepoint(_) => "tp_btf",
+            Self::Entry(_) => "fentry",
+            Self::Exit(_) => "fexit",
+        }
+    }
+
+    /// As a person names it.
+    fn words(self) -> String {
+        match self {
+            Self::Tracepoint(name) => format!("tracepoint {name}"),
+            Self::Entry(name) | Self::Exit(name) => format!("function {name} to trace"),
+        }
+    }
+}
+
+/// The probes of routes: all or none, because routes of which some changes are not told are wrong.
+pub const ROUTE_PROBES: [Probe; 5] = [
+    Probe::of_routes(
+        "route_removed",
+        Hook::Entry("fib_notify_alias_delete"),
+        &[Need::Route],
+    ),
+    Probe::of_routes(
+        "route_written",
+        Hook::Exit("fib_table_insert"),
+        &[Need::Route],
+    ),
+    Probe::of_routes(
+        "route_described",
+        Hook::Exit("fib_create_info"),
+        &[Need::Route],
+    ),
+    Probe::of_routes(
+        "route6_removed",
+        Hook::Exit("fib6_del"),
+        &[Need::Route, Need::Route6],
+    ),
+    Probe::of_routes(
+        "route6_written",
+        Hook::Exit("fib6_add"),
+        &[Need::Route, Need::Route6],
+    ),
+];
+
+/// Loads and attaches [`ROUTE_PROBES`]; all of them are off where one cannot run.
+pub fn attach_to_routes(programs: &mut Ebpf, btf: &Btf, found: &Found) -> Vec<ProbeStatus> {
+    let statuses: Vec<ProbeStatus> = ROUTE_PROBES
+        .iter()
+        .map(|probe| probe.attach(programs, btf, found))
+        .collect();
+    let Some(failed) = statuses.iter().find(|status| !status.attached) else {
+        return statuses;
+    };
+    let why = failed.reason.clone().unwrap_or_default();
+    for probe in &ROUTE_PROBES {
+        probe.unload(programs);
+    }
+    let off = |probe: &Probe| probe.off(why.clone());
+    ROUTE_PROBES.iter().map(off).collect()
+}
+
+/// Every other probe. Those of processes come first: a speaker that is already gone when the TCP probes
 /// come up would leave its sockets' end without a reason.
 pub const PROBES: [Probe; 8] = [
     Probe {
         name: "speaker_exit",
-        tracepoint: "sched_process_exit",
+        hook: Hook::Tracepoint("sched_process_exit"),
         since: None,
         needs: &[Need::Task, Need::ExitCode],
         lost_without: "a local BGP speaker that ends looks like one that closed its sessions",
     },
     Probe {
         name: "speaker_signal",
-        tracepoint: "signal_generate",
+        hook: Hook::Tracepoint("signal_generate"),
         since: None,
         needs: &[Need::Task, Need::SignalCode],
         lost_without: "who killed the local BGP speaker",
     },
     Probe {
         name: "speaker_oom",
-        tracepoint: "mark_victim",
+        hook: Hook::Tracepoint("mark_victim"),
         since: None,
         needs: &[Need::Task],
         lost_without: "a local BGP speaker killed for lack of memory looks like one killed by hand",
     },
     Probe {
         name: "tcp_state",
-        tracepoint: "inet_sock_set_state",
+        hook: Hook::Tracepoint("inet_sock_set_state"),
         since: None,
         needs: &[Need::Socket],
         lost_without: "sessions are only seen by polling: short flaps are missed, times are rough",
     },
     Probe {
         name: "tcp_error",
-        tracepoint: "inet_sk_error_report",
+        hook: Hook::Tracepoint("inet_sk_error_report"),
         since: Some("5.14"),
         needs: &[Need::Socket],
         lost_without: "why a connection failed: refused, timed out, no route",
     },
     Probe {
         name: "reset_received",
-        tracepoint: "tcp_receive_reset",
+        hook: Hook::Tracepoint("tcp_receive_reset"),
         since: None,
         needs: &[Need::Socket],
         lost_without: "whether the peer reset the connection",
     },
     Probe {
         name: "reset_sent",
-        tracepoint: "tcp_send_reset",
+        hook: Hook::Tracepoint("tcp_send_reset"),
         since: None,
         needs: &[Need::Socket],
         lost_without: "whether this node reset the connection",
     },
     Probe {
         name: "retransmit",
-        tracepoint: "tcp_retransmit_skb",
+        hook: Hook::Tracepoint("tcp_retransmit_skb"),
         since: None,
         needs: &[Need::Socket],
         lost_without: "retransmissions as they happen; totals still come from sock_diag",
@@ -102,6 +174,16 @@ pub const PROBES: [Probe; 8] = [
 ];
 
 impl Probe {
+    const fn of_routes(name: &'static str, hook: Hook, needs: &'static [Need]) -> Self {
+        Self {
+            name,
+            hook,
+            since: None,
+            needs,
+            lost_without: "exact times and writers of route changes; rtnetlink tells the rest",
+        }
+    }
+
     /// Loads and attaches the probe. Each is on its own: one that fails leaves the others running.
     pub fn attach(&self, programs: &mut Ebpf, btf: &Btf, found: &Found) -> ProbeStatus {
         let attached = match found.missing(self.needs) {
@@ -111,7 +193,7 @@ impl Probe {
         match attached {
             Ok(()) => ProbeStatus {
                 name: self.name,
-                kind: "tp_btf",
+                kind: self.hook.kind(),
                 attached: true,
                 reason: None,
                 lost_without: self.lost_without,
@@ -132,18 +214,33 @@ impl Probe {
     }
 
     fn load(&self, programs: &mut Ebpf, btf: &Btf) -> Result<(), String> {
-        let program: &mut BtfTracePoint = programs
+        let program = programs
             .program_mut(self.name)
-            .ok_or("the embedded object lacks this program: the agent was built wrongly")?
-            .try_into()
-            .map_err(|_| "the embedded program is no BTF tracepoint".to_owned())?;
-        program
-            .load(self.tracepoint, btf)
-            .map_err(|error| self.explain(&error))?;
-        program
-            .attach()
-            .map(drop)
-            .map_err(|error| self.explain(&error))
+            .ok_or("the embedded object lacks this program: the agent was built wrongly")?;
+        let done = match self.hook {
+            Hook::Tracepoint(name) => <&mut BtfTracePoint>::try_from(program)
+                .and_then(|it| it.load(name, btf).and_then(|()| it.attach()).map(drop)),
+            Hook::Entry(name) => <&mut FEntry>::try_from(program)
+                .and_then(|it| it.load(name, btf).and_then(|()| it.attach()).map(drop)),
+            Hook::Exit(name) => <&mut FExit>::try_from(program)
+                .and_then(|it| it.load(name, btf).and_then(|()| it.attach()).map(drop)),
+        };
+        done.map_err(|error| self.explain(&error))
+    }
+
+    /// Detaches it and lets go of its program.
+    fn unload(&self, programs: &mut Ebpf) {
+        let Some(program) = programs.program_mut(self.name) else {
+            return;
+        };
+        // An error says that it was not loaded.
+        let _ = match self.hook {
+            Hook::Tracepoint(_) => {
+                <&mut BtfTracePoint>::try_from(program).and_then(BtfTracePoint::unload)
+            }
+            Hook::Entry(_) => <&mut FEntry>::try_from(program).and_then(FEntry::unload),
+            Hook::Exit(_) => <&mut FExit>::try_from(program).and_then(FExit::unload),
+        };
     }
 
     fn explain(&self, error: &ProgramError) -> String {
@@ -151,7 +248,7 @@ impl Probe {
             let since = self.since.map_or_else(String::new, |version| {
                 format!(" (Linux has it since {version})")
             });
-            return format!("this kernel has no tracepoint {}{since}", self.tracepoint);
+            return format!("this kernel has no {}{since}", self.hook.words());
         }
         if let ProgramError::LoadError {
             io_error,
@@ -184,7 +281,7 @@ pub fn misses(programs: &Ebpf) -> u64 {
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         recursion_misses(&info)
     };
-    PROBES.iter().filter_map(of).sum()
+    PROBES.iter().chain(&ROUTE_PROBES).filter_map(of).sum()
 }
 
 fn recursion_misses(info: &str) -> Option<u64> {

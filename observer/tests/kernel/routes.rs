@@ -1,0 +1,296 @@
+//! Routes as the probes tell them: who wrote them, what went silently, and from which namespace.
+//! Where the kernel refuses to trace its functions there is nothing to test.
+
+use std::io::Write;
+
+use observer_core::event::{
+    Event, Fact, NetnsId,
+    forwarding::{Forwarding, RouteChange, RouteOp, RouteOrigin, RouteSource},
+};
+
+use crate::lab::{Namespace, Observed, can_run, traces};
+
+/// A namespace with `d0`, which has 10.9.0.1/24 and fd09::1/64, and a source that tells of it.
+struct Bed {
+    namespace: Namespace,
+    observed: Observed,
+}
+
+impl Bed {
+    fn new() -> Option<Self> {
+        if !can_run() {
+            return None;
+        }
+        let namespace = Namespace::new();
+        let observed = Observed::start();
+        if !observed.source.tells_routes() {
+            assert!(!traces(), "this kernel is known to let functions be traced");
+            let why = "this kernel does not let functions be traced";
+            let _ = writeln!(std::io::stderr(), "skipped: {why}");
+            return None;
+        }
+        for device in ["d0", "d1"] {
+            namespace.ip(&[
+                "link",
+                "add",
+                device,
+                "type",
+                "veth",
+                "peer",
+                &format!("p{device}"),
+            ]);
+            namespace.ip(&["link", "set", &format!("p{device}"), "up"]);
+            namespace.ip(&["link", "set", device, "up"]);
+        }
+        namespace.ip(&["addr", "add", "10.9.0.1/24", "dev", "d0"]);
+        namespace.ip(&["addr", "add", "10.8.0.1/24", "dev", "d1"]);
+        namespace.ip(&["addr", "add", "fd09::1/64", "dev", "d0", "nodad"]);
+        let mut bed = Self {
+            namespace,
+            observed,
+        };
+        bed.observed.observe(&bed.namespace, NetnsId(1));
+        Some(bed)
+    }
+
+    fn route(&self, arguments: &[&str]) {
+        self.namespace.ip(&[&["route"], arguments].concat());
+    }
+
+    /// Waits until a change of `prefix` fulfils `wanted`.
+    fn wait(&mut self, prefix: &str, wanted: impl Fn(&RouteChange) -> bool) -> RouteChange {
+        self.observed.wait(prefix, |events| {
+            changes(events)
+                .find(|change| change.route.prefix.to_string() == prefix && wanted(change))
+                .cloned()
+        })
+    }
+
+    fn removed(&mut self, prefix: &str) -> RouteChange {
+        self.wait(prefix, |change| change.op == RouteOp::Removed)
+    }
+
+    /// What went, with all its gateways, was told as gone silently.
+    fn went_silently(&mut self, prefix: &str, gateways: &[&str]) {
+        let change = self.removed(prefix);
+        assert_eq!(change.origin, RouteOrigin::Silent, "{change:?}");
+        assert_eq!(told_gateways(&change), gateways, "{change:?}");
+    }
+}
+
+fn changes(events: &[Event]) -> impl Iterator<Item = &RouteChange> {
+    events.iter().filter_map(|event| match &event.fact {
+        Fact::Forwarding {
+            forwarding: Forwarding::Changed { source, changes },
+            ..
+        } => {
+            assert_eq!(*source, RouteSource::Probe);
+            assert_eq!(event.occurred.earliest, event.occurred.latest);
+            changes.first()
+        }
+        _ => None,
+    })
+}
+
+fn told_gateways(change: &RouteChange) -> Vec<String> {
+    let hops = change.route.next_hops.iter();
+    hops.filter_map(|hop| Some(hop.gateway?.to_string()))
+        .collect()
+}
+
+fn comm(change: &RouteChange) -> &str {
+    change
+        .writer
+        .as_ref()
+        .map_or("", |writer| writer.comm.as_str())
+}
+
+#[test]
+fn a_route_is_told_with_its_hops_and_its_writer() {
+    let Some(mut bed) = Bed::new() else { return };
+    bed.route(&[
+        "add",
+        "10.1.0.0/26",
+        "via",
+        "10.9.0.2",
+        "proto",
+        "bird",
+        "metric",
+        "7",
+    ]);
+    let added = bed.wait("10.1.0.0/26", |change| change.op == RouteOp::Added);
+    assert_eq!(told_gateways(&added), ["10.9.0.2"]);
+    assert_eq!(
+        (comm(&added), added.route.protocol.0, added.route.metric),
+        ("ip", 12, 7)
+    );
+    assert!(added.route.next_hops.iter().all(|hop| hop.interface != 0));
+
+    bed.route(&[
+        "replace",
+        "10.1.0.0/26",
+        "via",
+        "10.9.0.3",
+        "proto",
+        "bird",
+        "metric",
+        "7",
+    ]);
+    let replaced = bed.wait("10.1.0.0/26", |change| change.op == RouteOp::Replaced);
+    assert_eq!(told_gateways(&replaced), ["10.9.0.3"]);
+
+    bed.route(&["del", "10.1.0.0/26", "metric", "7"]);
+    let removed = bed.removed("10.1.0.0/26");
+    assert_eq!(removed.origin, RouteOrigin::Explicit);
+    assert_eq!(told_gateways(&removed), ["10.9.0.3"]);
+    assert_eq!(comm(&removed), "ip");
+
+    bed.route(&[
+        "add",
+        "10.1.1.0/26",
+        "nexthop",
+        "via",
+        "10.9.0.2",
+        "nexthop",
+        "via",
+        "10.8.0.2",
+        "weight",
+        "3",
+    ]);
+    let several = bed.wait("10.1.1.0/26", |_| true);
+    assert_eq!(told_gateways(&several), ["10.9.0.2", "10.8.0.2"]);
+    let weights: Vec<u16> = several
+        .route
+        .next_hops
+        .iter()
+        .map(|hop| hop.weight)
+        .collect();
+    assert_eq!(weights, [1, 3]);
+}
+
+#[test]
+fn an_ipv6_route_is_told_with_its_hop_and_its_writer() {
+    let Some(mut bed) = Bed::new() else { return };
+    bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);
+    let added = bed.wait("fd01::/64", |change| change.op == RouteOp::Added);
+    assert_eq!(
+        (told_gateways(&added), comm(&added)),
+        (vec!["fd09::2".to_owned()], "ip")
+    );
+    bed.route(&["replace", "fd01::/64", "via", "fd09::3", "proto", "bird"]);
+    let replaced = bed.wait("fd01::/64", |change| change.op == RouteOp::Replaced);
+    assert_eq!(told_gateways(&replaced), ["fd09::3"]);
+    bed.route(&["del", "fd01::/64"]);
+    let removed = bed.removed("fd01::/64");
+    assert_eq!(removed.origin, RouteOrigin::Explicit);
+    assert_eq!(told_gateways(&removed), ["fd09::3"]);
+}
+
+#[test]
+fn a_refused_write_is_not_told() {
+    let Some(mut bed) = Bed::new() else { return };
+    bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2"]);
+    bed.namespace.run(|| {
+        let again = std::process::Command::new("ip")
+            .args(["route", "add", "10.1.0.0/26", "via", "10.9.0.3"])
+            .stderr(std::process::Stdio::null())
+            .status();
+        assert!(!again.expect("ip").success(), "File exists");
+    });
+    bed.route(&["add", "10.2.0.0/26", "via", "10.9.0.2"]);
+    bed.wait("10.2.0.0/26", |_| true);
+    let written = changes(&bed.observed.events)
+        .filter(|change| change.route.prefix.to_string() == "10.1.0.0/26")
+        .count();
+    assert_eq!(written, 1);
+}
+
+#[test]
+fn what_goes_with_its_link_goes_silently() {
+    for way in [&["link", "set", "d0", "down"][..], &["link", "del", "d0"]] {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2", "proto", "bird"]);
+        bed.route(&["add", "10.1.0.64/26", "via", "10.9.0.3", "proto", "bird"]);
+        bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);
+        bed.namespace.ip(way);
+        bed.went_silently("10.1.0.0/26", &["10.9.0.2"]);
+        bed.went_silently("10.1.0.64/26", &["10.9.0.3"]);
+        bed.went_silently("fd01::/64", &["fd09::2"]);
+    }
+}
+
+#[test]
+fn a_deleted_link_takes_a_route_with_a_living_leg_along() {
+    let Some(mut bed) = Bed::new() else { return };
+    bed.route(&[
+        "add",
+        "10.1.0.0/26",
+        "nexthop",
+        "via",
+        "10.9.0.2",
+        "nexthop",
+        "via",
+        "10.8.0.2",
+    ]);
+    bed.namespace.ip(&["link", "del", "d0"]);
+    bed.went_silently("10.1.0.0/26", &["10.9.0.2", "10.8.0.2"]);
+}
+
+#[test]
+fn what_goes_with_the_last_address_goes_silently() {
+    let Some(mut bed) = Bed::new() else { return };
+    bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2", "proto", "bird"]);
+    bed.namespace
+        .ip(&["addr", "del", "10.9.0.1/24", "dev", "d0"]);
+    bed.went_silently("10.1.0.0/26", &["10.9.0.2"]);
+}
+
+#[test]
+fn what_goes_with_its_nexthop_object_goes_silently() {
+    let Some(mut bed) = Bed::new() else { return };
+    bed.namespace
+        .ip(&["nexthop", "add", "id", "7", "via", "10.9.0.2", "dev", "d0"]);
+    bed.namespace
+        .ip(&["nexthop", "add", "id", "8", "via", "fd09::2", "dev", "d0"]);
+    bed.route(&["add", "10.1.0.0/26", "nhid", "7", "proto", "bird"]);
+    bed.route(&["add", "fd01::/64", "nhid", "8", "proto", "bird"]);
+    for (prefix, object, gateway) in [("10.1.0.0/26", 7, "10.9.0.2"), ("fd01::/64", 8, "fd09::2")] {
+        let added = bed.wait(prefix, |change| change.op == RouteOp::Added);
+        assert_eq!(added.route.object, Some(object));
+        assert_eq!(told_gateways(&added), [gateway]);
+    }
+    bed.namespace.ip(&["nexthop", "del", "id", "7"]);
+    bed.namespace.ip(&["nexthop", "del", "id", "8"]);
+    bed.went_silently("10.1.0.0/26", &["10.9.0.2"]);
+    bed.went_silently("fd01::/64", &["fd09::2"]);
+}
+
+#[test]
+fn what_goes_with_its_namespace_is_told_as_that_by_a_kernel_thread() {
+    let Some(mut bed) = Bed::new() else { return };
+    bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2", "proto", "bird"]);
+    bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);
+    bed.wait("fd01::/64", |change| change.op == RouteOp::Added);
+    bed.namespace.ip(&["link", "set", "lo", "down"]);
+    let other = std::mem::replace(&mut bed.namespace, Namespace::new());
+    drop(other);
+    for (prefix, gateway) in [("10.1.0.0/26", "10.9.0.2"), ("fd01::/64", "fd09::2")] {
+        let removed = bed.removed(prefix);
+        assert_eq!(removed.origin, RouteOrigin::Teardown, "{removed:?}");
+        assert_eq!(told_gateways(&removed), [gateway]);
+        assert!(comm(&removed).starts_with("kworker"), "{removed:?}");
+    }
+}
+
+#[test]
+fn other_namespaces_are_not_told_of() {
+    let Some(mut bed) = Bed::new() else { return };
+    let other = Namespace::new();
+    other.ip(&["route", "add", "blackhole", "10.7.0.0/26"]);
+    bed.route(&["add", "blackhole", "10.1.0.0/26", "proto", "bird"]);
+    let added = bed.wait("10.1.0.0/26", |_| true);
+    assert!(added.route.next_hops.is_empty() && added.route.kind.drops());
+    let strange = changes(&bed.observed.events)
+        .any(|change| change.route.prefix.to_string() == "10.7.0.0/26");
+    assert!(!strange);
+}
