@@ -5,6 +5,7 @@ use std::{fmt::Write as _, io::IsTerminal, path::Path, thread, time::Duration};
 use anyhow::Result;
 use observer_core::{
     bgp_view::{BgpView, ConversationView},
+    cause::Cause,
     peer::PeerView,
 };
 use serde::Deserialize;
@@ -21,6 +22,9 @@ const WATCH: Duration = Duration::from_secs(1);
 
 /// Less than this fraction of the hold time left is told: the next two KEEPALIVEs are overdue.
 const LOW_MARGIN: f64 = 1.0 / 3.0;
+
+/// Characters of a cause in the narrow table.
+const BRIEF: usize = 57;
 
 #[derive(Deserialize)]
 struct Peers {
@@ -113,7 +117,7 @@ pub fn table(peers: &[PeerView], wide: bool, now: jiff::Timestamp) -> String {
     if nodes || wide {
         columns.push(("NODE", |peer, _| peer.node.clone()));
     }
-    columns.extend::<[Column; 9]>([
+    columns.extend::<[Column; 8]>([
         ("PEER ADDRESS", |peer, _| peer.peer.clone()),
         ("PEER TYPE", |peer, _| {
             dash(peer.peer_type.map(|of_type| of_type.name().to_owned()))
@@ -128,9 +132,9 @@ pub fn table(peers: &[PeerView], wide: bool, now: jiff::Timestamp) -> String {
         ("PREFIXES", |peer, _| prefixes(&peer.bgp)),
         ("KEEPALIVE", |peer, _| keepalive(peer)),
         ("FLAPS", |peer, _| peer.flaps.to_string()),
-        ("CAUSE", |peer, _| cause(peer)),
     ]);
     if wide {
+        columns.push(("CAUSE", |peer, _| cause(peer)));
         columns.extend::<[Column; 14]>([
             ("RTT", |peer, _| dash(peer.rtt_seconds.map(span))),
             ("PEER NODE", |peer, _| dash(peer.peer_node.clone())),
@@ -160,6 +164,8 @@ pub fn table(peers: &[PeerView], wide: bool, now: jiff::Timestamp) -> String {
             }),
             ("CONNECTIONS", |peer, _| connections(peer)),
         ]);
+    } else {
+        columns.push(("CAUSE", |peer, _| brief_cause(peer)));
     }
     let mut table = super::table::under(columns.iter().map(|(title, _)| *title));
     if !wide {
@@ -207,6 +213,21 @@ fn cause(peer: &PeerView) -> String {
     } else {
         dash(peer.last_cause_text.clone())
     }
+}
+
+/// The cause as far as it fits into a few lines; `-o wide` and `flaps` tell all of it.
+fn brief_cause(peer: &PeerView) -> String {
+    if let (false, Some(Cause::LocalSpeakerGone { speaker, .. })) =
+        (peer.cause_pending, &peer.last_cause)
+    {
+        return format!("local {} ended", speaker.comm);
+    }
+    let whole = cause(peer);
+    let mut brief: String = whole.chars().take(BRIEF).collect();
+    if brief.len() < whole.len() {
+        brief.push('…');
+    }
+    brief
 }
 
 /// All families together; what was only seen in part, or by inference, is marked.

@@ -90,7 +90,7 @@ fn a_usual_table_fits_into_120_characters() {
     peer.flaps = 12;
     let cause = "peer sent Cease/Administrative Shutdown 'rolling update of the rack'";
     peer.last_cause_text = Some(cause.to_owned());
-    peer.last_cause = Some(observer_core::cause::Cause::Unknown);
+    peer.last_cause = Some(Cause::Unknown);
     let later = noon() + jiff::SignedDuration::from_hours(48);
     for peers in [vec![peer.clone()], vec![down("a", "10.10.100.103"), peer]] {
         for line in table(&peers, false, later).lines() {
@@ -106,4 +106,30 @@ fn the_answer_is_no_when_one_is_down_and_unknown_to_the_blind() {
     assert_eq!(answer(&peers[..1], false), Answer::Done);
     assert_eq!(answer(&[], false), Answer::Done);
     assert_eq!(answer(&peers[..1], true), Answer::Unknown);
+}
+
+#[test]
+fn a_long_cause_is_cut_in_the_narrow_table_only() {
+    let mut peer = read("a", "10.0.0.2");
+    let text = format!(
+        "peer sent Cease/Administrative Shutdown '{}'",
+        "x".repeat(200)
+    );
+    peer.last_cause = Some(Cause::Unknown);
+    peer.last_cause_text = Some(text.clone());
+    let narrow = table(std::slice::from_ref(&peer), false, noon());
+    assert!(
+        narrow.contains('…') && narrow.lines().count() < 10,
+        "{narrow}"
+    );
+    assert_eq!(cell(&peer, "CAUSE", true), text);
+    peer.last_cause = Some(Cause::LocalSpeakerGone {
+        speaker: observer_core::event::Process {
+            pid: 7,
+            comm: "bird".to_owned(),
+        },
+        end: observer_core::cause::SpeakerEnd::OutOfMemory,
+        notification: None,
+    });
+    assert_eq!(cell(&peer, "CAUSE", false), "local bird ended");
 }
