@@ -24,6 +24,8 @@ mod sessions;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_many;
 mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,0 +1,128 @@
+//! What holds however much happens at once: bounded probing, each incident closed exactly once, and a
+//! replay that tells the same.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::testing::{BLOCK, Story};
+use crate::{
+    change::{Change, ChangeRecord},
+    config::{CoreConfig, ReachConfig, ReachMode},
+    event::{Socket, TcpState},
+    notice::{RouteLoss, RouteStep},
+    replay::replay,
+    testing::{PEER, socket},
+};
+
+fn to(host: u64) -> Socket {
+    let local = format!("10.0.0.1:{}", 20_000 + host);
+    let (high, low) = (host / 250, host % 250 + 1);
+    socket(host, &local, &format!("10.1.{high}.{low}:179"))
+}
+
+#[test]
+fn many_peers_lost_at_once_cost_bounded_echoes_and_none_is_forgotten() {
+    let mut story = Story::with(ReachConfig {
+        mode: ReachMode::Tunnel,
+        ..ReachConfig::default()
+    });
+    for host in 0..200 {
+        story.scene.establish(to(host));
+    }
+    story.pass(5_000);
+    let before = story.echoes.len();
+    for host in 0..200 {
+        story
+            .scene
+            .state(to(host), TcpState::Established, TcpState::CloseWait);
+    }
+    story.pass(3_000);
+    let sessions: usize = story
+        .all()
+        .iter()
+        .map(|incident| incident.sessions.len())
+        .sum();
+    assert_eq!(sessions, 200, "each loss is in one record");
+    let mut by_second: BTreeMap<u64, usize> = BTreeMap::new();
+    for (at, _) in story.echoes.iter().skip(before) {
+        *by_second.entry(at / 1_000).or_default() += 1;
+    }
+    assert!(by_second.values().all(|sent| *sent <= 400), "{by_second:?}");
+}
+
+fn of(changes: &[ChangeRecord]) -> (Vec<String>, Vec<String>) {
+    let mut opened = Vec::new();
+    let mut closed = Vec::new();
+    for record in changes {
+        if let Change::IncidentOpened { incident } = &record.change {
+            opened.push(incident.id.clone());
+        } else if let Change::IncidentClosed { incident } = &record.change {
+            closed.push(incident.id.clone());
+        }
+    }
+    (opened, closed)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn incidents_open_and_close_once_and_replay_alike(
+        steps in prop::collection::vec((0_u8..8, 0_u64..4_000), 1..40)
+    ) {
+        let mut story = Story::new(ReachMode::Off);
+        let mut sockets = Vec::new();
+        let mut next = 1;
+        for (step, pause) in steps {
+            match step {
+                0 | 1 => {
+                    let one = to(next);
+                    next += 1;
+                    story.scene.establish(one);
+                    sockets.push(one);
+                }
+                2 | 3 => {
+                    if let Some(one) = sockets.pop() {
+                        story.scene.state(one, TcpState::Established, TcpState::Close);
+                    }
+                }
+                4 => {
+                    if let Some(one) = sockets.first() {
+                        story.scene.tell(crate::event::Fact::ResetReceived { socket: *one });
+                    }
+                }
+                _ => story.scene.pass(pause),
+            }
+        }
+        // Until everything that can end has ended; who is down stays down.
+        story.pass(400_000);
+        let (opened, closed) = of(&story.scene.changes);
+        for id in &opened {
+            prop_assert_eq!(opened.iter().filter(|other| *other == id).count(), 1);
+            let closings = closed.iter().filter(|other| *other == id).count();
+            prop_assert!(closings <= 1);
+            let known = story.all().into_iter().find(|incident| incident.id == *id);
+            prop_assert!(known.is_some(), "lost: {}", id);
+            let over = known.is_some_and(|known| known.closed_at.is_some());
+            prop_assert_eq!(over, closings == 1);
+        }
+        prop_assert!(closed.iter().all(|id| opened.contains(id)));
+        let again = replay(CoreConfig::default(), story.scene.told.clone());
+        prop_assert_eq!(again, story.scene.changes);
+    }
+}
+
+#[test]
+fn half_an_hour_of_healthy_churn_is_no_incident() {
+    let (mut story, _talk) = Story::graceful(ReachMode::Tunnel);
+    for round in 0_u64..1_800 {
+        let how = RouteLoss::Deleted;
+        let planned = round.is_multiple_of(2);
+        story.route(BLOCK, PEER, RouteStep::Gone { how, planned });
+        story.scene.now += 1 + round % 3;
+        story.back();
+        story.pass(997);
+    }
+    assert_eq!(story.all(), []);
+}
