@@ -42,6 +42,9 @@ const DUMPS_APART: Duration = Duration::from_millis(20);
 const DUMPS_REST: u32 = 3;
 /// All is compared again this often, whatever was told.
 const AUDIT: Duration = Duration::from_mins(5);
+/// How often an idle source looks, so that a change that ends the quiet lies within this: netlink has
+/// no times, and what is known of one is only that it was not there at the look before.
+const LOOK: Duration = Duration::from_millis(100);
 /// A dump that the kernel calls incomplete is tried again so often in a row.
 const TRIES: u32 = 5;
 
@@ -258,7 +261,7 @@ impl Work {
         } else {
             self.audit
         };
-        let millis = until.since(boottime_now()).as_millis() + 1;
+        let millis = until.since(boottime_now()).min(LOOK).as_millis() + 1;
         EpollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX))
             .unwrap_or(EpollTimeout::MAX)
     }

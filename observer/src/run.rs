@@ -4,7 +4,7 @@
 //! as there is one thread; then what can be refused (listeners, files); then subscribe, then dump,
 //! then go on with events.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use observer_core::{Observer, event::Fact};
@@ -293,10 +293,10 @@ fn first_facts(
     mut remembered: Remembered,
     inventory: Option<Vec<observer_core::event::InventoryPeer>>,
 ) -> (SavedNodes, Vec<Fact>) {
-    let mut facts: Vec<Fact> = inventory
-        .map(|peers| Fact::Inventory { peers })
-        .into_iter()
-        .collect();
+    let mut facts = vec![Fact::Versions {
+        versions: versions(),
+    }];
+    facts.extend(inventory.map(|peers| Fact::Inventory { peers }));
     for node in namespaces.nodes() {
         if let Some(peers) = saved.remove(node) {
             facts.push(Fact::PeersRestored {
@@ -313,6 +313,16 @@ fn first_facts(
         }
     }
     (saved, facts)
+}
+
+/// What incidents name as at work here.
+fn versions() -> BTreeMap<String, String> {
+    let agent = env!("CARGO_PKG_VERSION").to_owned();
+    let mut versions = BTreeMap::from([("bgp-observer".to_owned(), agent)]);
+    if let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") {
+        versions.insert("kernel".to_owned(), release.trim().to_owned());
+    }
+    versions
 }
 
 struct Signals {

@@ -225,7 +225,11 @@ fn is_flap(told: &Told, session: &Session) -> bool {
 
 /// One change as a line, its time relative to the first step.
 fn tell(out: &mut dyn Write, begun: i128, told: &Told) -> Result<()> {
-    let at = i128::from(told.record.at.nanos()) - begun;
+    let mut at = i128::from(told.record.at.nanos()) - begun;
+    if let Change::Routes(routes) = &told.record.change {
+        // Told when a burst is over, or a gap too long to be a replacement.
+        at -= told.record.time.as_nanosecond() - routes.first.as_nanosecond();
+    }
     let node = &told.record.node;
     writeln!(
         out,

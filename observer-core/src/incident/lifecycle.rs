@@ -6,7 +6,7 @@ use super::{
     CLOSED, Incidents, Nodes,
     group::{id, keys},
     milestones::{Within, add},
-    open::{Open, SETTLE, UPDATES_APART},
+    open::{Open, SETTLE, UPDATES_APART, is_local},
     probe::Probe,
     record::{Absence, Incident, MilestoneKind},
 };
@@ -17,6 +17,8 @@ use crate::{
 
 /// A suspicion that nothing came of is dropped after this.
 const SUSPICION: Duration = Duration::from_secs(3);
+/// Other incidents named at most.
+const RELATED: usize = 32;
 
 impl Incidents {
     /// Something about an incident changed: when it has to be looked at next.
@@ -40,7 +42,7 @@ impl Incidents {
     }
 
     /// It is time to look at an incident.
-    pub(super) fn incident_due(&mut self, turn: &mut Turn<'_>, number: u64) {
+    pub(super) fn incident_due(&mut self, turn: &mut Turn<'_>, nodes: &Nodes, number: u64) {
         let now = turn.at;
         let Some(open) = self.open.get_mut(&number) else {
             return;
@@ -49,10 +51,16 @@ impl Incidents {
         if !open.told {
             let lasted = open.routes.lost_by(now, turn.config.gap()) > 0;
             let silent = open.probes.iter().any(Probe::is_silent);
-            if lasted || silent {
+            let next = turn.again(Duration::from_millis(250));
+            if let Some(held) = open.held.filter(|held| now < *held) {
+                turn.deadlines.set(Due::Incident(number), held.min(next));
+                return;
+            }
+            if lasted || silent || open.held.is_some() {
                 if open.record.cause.is_empty() {
                     open.record.cause = silence_words(open);
                 }
+                self.gather(turn, nodes, number);
                 self.publish(turn, number);
             } else if open.members.is_empty()
                 && open.routes.gone.is_empty()
@@ -61,10 +69,7 @@ impl Incidents {
                 self.drop_suspicion(turn, number);
                 return;
             } else {
-                turn.deadlines.set(
-                    Due::Incident(number),
-                    turn.again(Duration::from_millis(250)),
-                );
+                turn.deadlines.set(Due::Incident(number), next);
                 return;
             }
         }
@@ -124,19 +129,18 @@ impl Incidents {
             return;
         };
         let (netns, node, at) = (open.netns, open.record.node.clone(), open.record.opened_at);
-        let taken = |id: &str| {
-            let open = self.open.values().map(|open| &open.record);
-            open.chain(&self.closed).any(|record| record.id == id)
-        };
-        let id = id(&node, at, taken);
+        let id = id(&node, at, |id| self.ids.contains(id));
+        self.ids.insert(id.clone());
+        let others = self
+            .open
+            .iter_mut()
+            .filter(|(other, open)| **other != number && open.netns == netns && open.told);
         let mut related = Vec::new();
-        for (other, open) in &mut self.open {
-            if *other != number && open.netns == netns && open.told && related.len() < 32 {
-                related.push(open.record.id.clone());
-                if open.record.related.len() < 32 {
-                    open.record.related.push(id.clone());
-                    open.news = true;
-                }
+        for (_, open) in others.take(RELATED) {
+            related.push(open.record.id.clone());
+            if open.record.related.len() < RELATED {
+                open.record.related.push(id.clone());
+                open.news = true;
             }
         }
         let Some(open) = self.open.get_mut(&number) else {
@@ -164,8 +168,11 @@ impl Incidents {
         turn.deadlines.clear(Due::Incident(number));
         turn.deadlines.clear(Due::Echo(number));
         self.by_peer.retain(|_, of| *of != number);
+        self.by_identity.retain(|_, of| *of != number);
         self.reach.forget(number);
-        self.open.remove(&number)
+        let taken = self.open.remove(&number);
+        self.count_probes();
+        taken
     }
 
     /// Everything has been well since `since`, or stays as it is.
@@ -190,8 +197,10 @@ impl Incidents {
 
     fn finish(&mut self, turn: &mut Turn<'_>, record: Incident) {
         turn.totals.incident_closed(&record);
-        if self.closed.len() >= CLOSED {
-            self.closed.pop_front();
+        if self.closed.len() >= CLOSED
+            && let Some(oldest) = self.closed.pop_front()
+        {
+            self.ids.remove(&oldest.id);
         }
         self.closed.push_back(record.clone());
         let node = record.node.clone();
@@ -249,8 +258,7 @@ impl Incidents {
         };
         let now = turn.wall.wall(turn.at);
         for mut record in incidents {
-            let known = self.open.values().any(|open| open.record.id == record.id);
-            if known || record.closed_at.is_some() || record.id.is_empty() {
+            if self.ids.contains(&record.id) || record.closed_at.is_some() || record.id.is_empty() {
                 continue;
             }
             let from = absent_since
@@ -290,6 +298,12 @@ impl Incidents {
             open.take_back(peer, up);
             self.by_peer.insert((netns, peer), number);
         }
+        let subject = &open.record.subject;
+        if !is_local(subject) {
+            let identity = (netns, subject.identity.clone());
+            self.by_identity.insert(identity, number);
+        }
+        self.ids.insert(open.record.id.clone());
         self.open.insert(number, open);
         self.look_again(turn, number);
     }

@@ -113,6 +113,11 @@ impl Incidents {
                 open.record.opened_at = turn.wall.wall(open.begun);
             }
             open.peers.extend(gone.peers.iter().copied());
+            if !is_local(&open.record.subject) {
+                for peer in &gone.peers {
+                    self.by_peer.entry((open.netns, *peer)).or_insert(number);
+                }
+            }
             open.routes.lose(prefix, gone);
             open.calm_since = None;
             open.news = true;

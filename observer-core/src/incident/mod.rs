@@ -6,8 +6,8 @@
 //! thousand sessions, both address families of one node, a route reflector and all it reflected.
 //! It is over when sessions, routes and targets have been well for a while, or stay gone and stable.
 //!
-//! `open` is one incident, `group` whom it concerns, `sessions` and `losses` what comes in, `probing`
-//! what goes out, `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
+//! `open` is one incident, `group` whom it concerns, `together` what fell for one reason, `sessions` and
+//! `losses` what comes in, `probing` what goes out, `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
 
 mod group;
 mod impact;
@@ -26,9 +26,10 @@ mod testing;
 mod tests;
 #[cfg(test)]
 mod tests_many;
+mod together;
 mod verdict;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use record::Incident;
 use record::Verdict;
@@ -54,8 +55,12 @@ pub(crate) type Nodes = BTreeMap<NetnsId, Node>;
 #[derive(Debug, Default)]
 pub(crate) struct Incidents {
     open: BTreeMap<u64, Open>,
-    /// Which open incident a peer's session belongs to.
+    /// Which open incident a peer's session or routes belong to.
     by_peer: BTreeMap<(NetnsId, PeerAddress), u64>,
+    /// Which open incident a subject's identity belongs to.
+    by_identity: BTreeMap<(NetnsId, String), u64>,
+    /// Ids that are taken.
+    ids: BTreeSet<String>,
     /// Routes that are gone and belong to no incident yet.
     pending: BTreeMap<NetnsId, PendingGone>,
     /// Local speakers that ended lately: when and in what words.
@@ -89,6 +94,7 @@ impl Incidents {
             self.take_change(turn, nodes, record);
         }
         for number in std::mem::take(&mut self.ripe) {
+            self.gather(turn, nodes, number);
             self.publish(turn, number);
             self.look_again(turn, number);
         }

@@ -9,10 +9,7 @@ use super::{
     impact,
     milestones::{self, Within},
     probe::Probe,
-    record::{
-        EvidenceState, Incident, LostPrefixes, MilestoneKind, Proof, SessionLoss, Span, Subject,
-        SubjectKind, Verdict,
-    },
+    record::{Incident, MilestoneKind, Proof, SessionLoss, Span, Subject, SubjectKind, Verdict},
     routes::Routes,
     verdict::{self, Known},
 };
@@ -82,6 +79,10 @@ pub(super) struct Open {
     pub presumed_lost: u64,
     pub routes_seen: bool,
     pub decommissioned: bool,
+    /// Most of this node's sessions fell at once.
+    pub mass: bool,
+    /// Its cause is final, and it is told then: others may fall for the same reason.
+    pub held: Option<Timestamp>,
     /// Since when everything has been well.
     pub calm_since: Option<Timestamp>,
     /// Taken over from an earlier run of the agent: what it had proven before.
@@ -100,7 +101,7 @@ impl Open {
         let opened_at = turn.wall.wall(begun);
         Self {
             netns,
-            record: blank(node, subject, opened_at),
+            record: Incident::blank(node, subject, opened_at),
             begun,
             told: false,
             told_at: begun,
@@ -117,6 +118,8 @@ impl Open {
             presumed_lost: 0,
             routes_seen: false,
             decommissioned: false,
+            mass: false,
+            held: None,
             calm_since: None,
             before: None,
         }
@@ -142,6 +145,8 @@ impl Open {
             presumed_lost: 0,
             routes_seen: true,
             decommissioned: false,
+            mass: false,
+            held: None,
             calm_since: None,
             before: Some((record.verdict, record.proof)),
             record,
@@ -540,39 +545,6 @@ fn missing(known: &Known, probes: &[Probe]) -> Vec<String> {
         ));
     }
     missing
-}
-
-fn blank(node: &str, subject: Subject, opened_at: jiff::Timestamp) -> Incident {
-    Incident {
-        id: String::new(),
-        node: node.to_owned(),
-        subject,
-        group_keys: Vec::new(),
-        opened_at,
-        closed_at: None,
-        updated_at: opened_at,
-        verdict: Verdict::NoImpact,
-        proof: Proof::Inferred,
-        cause: String::new(),
-        cause_label: None,
-        sessions: Vec::new(),
-        milestones: Vec::new(),
-        milestones_dropped: 0,
-        prefixes: LostPrefixes::default(),
-        targets: Vec::new(),
-        route_gap_seconds: None,
-        unreachable_seconds: None,
-        evidence: EvidenceState::default(),
-        route_owner: None,
-        versions: BTreeMap::new(),
-        impact: Vec::new(),
-        rests_on: String::new(),
-        would_change: String::new(),
-        next_check: String::new(),
-        related: Vec::new(),
-        absences: Vec::new(),
-        note: None,
-    }
 }
 
 /// Whether the subject is this node.

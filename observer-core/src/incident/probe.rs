@@ -108,6 +108,16 @@ impl Probe {
         self.judge(None);
     }
 
+    /// It never went out: that says nothing of the target.
+    pub fn withdraw(&mut self, token: u64) {
+        let out = self.flights.len();
+        self.flights.retain(|flight| flight.token != token);
+        if self.flights.len() < out {
+            self.sent = self.sent.saturating_sub(1);
+        }
+        self.judge(None);
+    }
+
     /// Echoes sent before `deadline` are lost.
     pub fn expire(&mut self, deadline: Timestamp) {
         self.judge(Some(deadline));

@@ -50,6 +50,8 @@ pub(super) struct Reach {
     /// Echoes sent in the current second.
     second: Timestamp,
     sent: u32,
+    /// Targets of all incidents.
+    targets: usize,
 }
 
 impl Reach {
@@ -67,10 +69,10 @@ impl Reach {
         Some(self.token)
     }
 
-    /// What belonged to one incident belongs to another.
-    pub fn rename(&mut self, from: u64, to: u64) {
+    /// What belonged to several incidents belongs to one.
+    pub fn rename(&mut self, from: &BTreeSet<u64>, to: u64) {
         for echo in self.out.values_mut() {
-            if matches!(echo, Echo::Incident(number) if *number == from) {
+            if matches!(echo, Echo::Incident(number) if from.contains(number)) {
                 *echo = Echo::Incident(to);
             }
         }
@@ -132,6 +134,7 @@ impl Incidents {
                     .map(|(_, at)| at);
                 open.probes
                     .push(Probe::new(target, address, open.begun, seen));
+                self.reach.targets += 1;
             }
         }
         if !open.probes.is_empty() && open.next_echo.is_none() {
@@ -139,10 +142,15 @@ impl Incidents {
         }
     }
 
+    /// Incidents that had targets are gone or one.
+    pub(super) fn count_probes(&mut self) {
+        self.reach.targets = self.open.values().map(|open| open.probes.len()).sum();
+    }
+
     /// It is time for an incident's echoes.
     pub(super) fn echo_due(&mut self, turn: &mut Turn<'_>, number: u64) {
         let reach = &turn.config.reach;
-        let all: usize = self.open.values().map(|open| open.probes.len()).sum();
+        let all = self.reach.targets;
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
@@ -186,7 +194,12 @@ impl Incidents {
         const ENETUNREACH: i32 = 101;
         const EHOSTDOWN: i32 = 112;
         const EHOSTUNREACH: i32 = 113;
+        // A blackhole route's.
         const EINVAL: i32 = 22;
+        // What a moment later may go out: the edge's own ceiling, and full buffers.
+        const ENOBUFS: i32 = 105;
+        const ENOMEM: i32 = 12;
+        const EAGAIN: i32 = 11;
         let unreachable = [ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, EINVAL].contains(&errno);
         if unreachable {
             self.settle_echo(turn, token, false);
@@ -195,6 +208,14 @@ impl Incidents {
         let Some(Echo::Incident(number)) = self.reach.out.remove(&token) else {
             return;
         };
+        if [ENOBUFS, ENOMEM, EAGAIN].contains(&errno) {
+            if let Some(open) = self.open.get_mut(&number) {
+                open.probes
+                    .iter_mut()
+                    .for_each(|probe| probe.withdraw(token));
+            }
+            return;
+        }
         if let Some(open) = self.open.get_mut(&number) {
             let what = format!("echoes cannot be sent: {}", crate::cause::Errno(errno));
             let mute = open.probes.iter().all(|probe| probe.mute);
@@ -233,7 +254,11 @@ impl Incidents {
             Some(Echo::Baseline(netns, peer, target, sent)) if answered => {
                 self.reach.remember(netns, peer, target, sent);
             }
-            Some(Echo::Baseline(..)) | None => {}
+            // Refused is no answer: the next look at the baseline finds it silent.
+            Some(echo @ Echo::Baseline(..)) => {
+                self.reach.out.insert(token, echo);
+            }
+            None => {}
         }
     }
 
@@ -327,7 +352,7 @@ impl Incidents {
     /// Carries out what is due of incidents.
     pub fn run_due(&mut self, turn: &mut Turn<'_>, nodes: &Nodes, due: Due) {
         if let Due::Incident(number) = due {
-            self.incident_due(turn, number);
+            self.incident_due(turn, nodes, number);
         } else if let Due::Echo(number) = due {
             self.echo_due(turn, number);
         } else if let Due::Gone(netns) = due

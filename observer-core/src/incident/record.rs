@@ -86,6 +86,42 @@ pub struct Incident {
     pub note: Option<String>,
 }
 
+impl Incident {
+    /// One of which nothing is known yet.
+    pub(super) fn blank(node: &str, subject: Subject, opened_at: jiff::Timestamp) -> Self {
+        Self {
+            id: String::new(),
+            node: node.to_owned(),
+            subject,
+            group_keys: Vec::new(),
+            opened_at,
+            closed_at: None,
+            updated_at: opened_at,
+            verdict: Verdict::NoImpact,
+            proof: Proof::Inferred,
+            cause: String::new(),
+            cause_label: None,
+            sessions: Vec::new(),
+            milestones: Vec::new(),
+            milestones_dropped: 0,
+            prefixes: LostPrefixes::default(),
+            targets: Vec::new(),
+            route_gap_seconds: None,
+            unreachable_seconds: None,
+            evidence: EvidenceState::default(),
+            route_owner: None,
+            versions: BTreeMap::new(),
+            impact: Vec::new(),
+            rests_on: String::new(),
+            would_change: String::new(),
+            next_check: String::new(),
+            related: Vec::new(),
+            absences: Vec::new(),
+            note: None,
+        }
+    }
+}
+
 /// What an incident happened to.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Subject {

@@ -7,13 +7,13 @@ use super::{
     group::{self, local_subject, peer_subject},
     milestones::Within,
     open::{Open, is_local},
-    record::{MilestoneKind, SubjectKind},
+    record::MilestoneKind,
+    together::name_mass,
 };
 use crate::{
     address::PeerAddress,
     cause::Cause,
     change::RestartEnd,
-    deadline::Due,
     event::{LossStage, NetnsId},
     node::Node,
     notice::Falling,
@@ -21,12 +21,6 @@ use crate::{
     turn::Turn,
 };
 
-/// Sessions that fell within this of one another may have one reason.
-const TOGETHER: Duration = Duration::from_secs(1);
-/// So many at once, and at least half of all, are no accident of each.
-const MANY: usize = 3;
-/// A session that this side ended, this soon after the local speaker's other sessions, belongs to them.
-const LOCAL_WITHIN: Duration = Duration::from_secs(5);
 /// A speaker's end is remembered this long for sessions whose cause comes later.
 const ENDED_REMEMBERED: Duration = Duration::from_secs(10);
 
@@ -66,18 +60,15 @@ impl Incidents {
             return *number;
         }
         let subject = peer_subject(node, peer);
-        let same = self.open.iter().find(|(_, open)| {
-            open.netns == node.netns
-                && !is_local(&open.record.subject)
-                && (open.record.subject.identity == subject.identity || open.peers.contains(&peer))
-        });
-        let number = if let Some((number, _)) = same {
+        let identity = (node.netns, subject.identity.clone());
+        let number = if let Some(number) = self.by_identity.get(&identity) {
             *number
         } else {
             let number = self.number();
             let mut open = Open::new(turn, node.netns, &node.name, subject, turn.earliest);
             open.peers.insert(peer);
             self.open.insert(number, open);
+            self.by_identity.insert(identity, number);
             number
         };
         self.by_peer.insert((node.netns, peer), number);
@@ -89,7 +80,11 @@ impl Incidents {
         let Some(peer) = PeerAddress::parse(&flap.peer) else {
             return;
         };
-        let known = self.by_peer.get(&(node.netns, peer)).copied();
+        let fell = |number: &u64| {
+            let open = self.open.get(number);
+            open.is_some_and(|open| open.members.contains_key(&peer))
+        };
+        let known = self.by_peer.get(&(node.netns, peer)).copied().filter(fell);
         let number = known.unwrap_or_else(|| {
             // Nobody saw it fall: it was up when the agent last ran.
             let number = self.of_peer(turn, node, peer);
@@ -106,7 +101,7 @@ impl Incidents {
         let kept = open.members.get(&peer).is_some_and(|member| member.stale);
         if let Some(member) = open.members.get_mut(&peer) {
             member.counted = true;
-            let here = is_local(&open.record.subject);
+            let here = is_local(&open.record.subject) && !open.mass;
             open.kept |= here && restarts_quietly(node, peer, &flap.cause);
             // What this node's own speaker programmed stays when it ends.
             if !kept && !here {
@@ -135,90 +130,7 @@ impl Incidents {
             .map_or("none", String::as_str)
             .to_owned();
         open.note(turn, MilestoneKind::Cause, within, what, &evidence);
-        // What else this event comes to belongs into what is told.
-        self.ripe.push(number);
-    }
-
-    /// Which incident this flap belongs to, now that its cause is known.
-    fn group(&mut self, turn: &mut Turn<'_>, node: &Node, number: u64, cause: &Cause) -> u64 {
-        let untold = self.open.get(&number).is_some_and(|open| !open.told);
-        if !untold {
-            return number;
-        }
-        let gone = matches!(cause, Cause::LocalSpeakerGone { .. });
-        let ours = gone
-            || matches!(
-                cause,
-                Cause::FinSent | Cause::ResetSent | Cause::NotificationSent(_)
-            );
-        let local = self.open.iter().find(|(_, open)| {
-            open.netns == node.netns
-                && is_local(&open.record.subject)
-                && (gone || turn.at.since(open.begun) <= LOCAL_WITHIN)
-        });
-        if let Some((local, _)) = local
-            && ours
-        {
-            let local = *local;
-            self.merge(turn, number, local);
-            return local;
-        }
-        let together = self.fell_together(node, number);
-        if gone || (together.len() >= MANY && together.len() * 2 >= node.peers.len()) {
-            if let Some(open) = self.open.get_mut(&number) {
-                open.record.subject = local_subject(node);
-                if let Some((at, words)) = self.ended.get(&node.netns).filter(|_| gone) {
-                    let within = Within::exactly(*at);
-                    open.note(
-                        turn,
-                        MilestoneKind::SpeakerEnded,
-                        within,
-                        words.clone(),
-                        "its exit",
-                    );
-                }
-            }
-            for other in together.into_iter().filter(|other| *other != number) {
-                self.merge(turn, other, number);
-            }
-        }
-        number
-    }
-
-    /// Untold incidents of this node whose sessions fell at the same time as that of `number`.
-    fn fell_together(&self, node: &Node, number: u64) -> Vec<u64> {
-        let Some(begun) = self.open.get(&number).map(|open| open.begun) else {
-            return Vec::new();
-        };
-        let near = |open: &Open| {
-            open.begun.since(begun) <= TOGETHER && begun.since(open.begun) <= TOGETHER
-        };
-        self.open
-            .iter()
-            .filter(|(_, open)| {
-                open.netns == node.netns && !open.told && !open.members.is_empty() && near(open)
-            })
-            .map(|(number, _)| *number)
-            .collect()
-    }
-
-    /// What `from`, which nobody was told of, knows, belongs to `to`.
-    fn merge(&mut self, turn: &mut Turn<'_>, from: u64, to: u64) {
-        if from == to || !self.open.contains_key(&to) {
-            return;
-        }
-        let Some(merged) = self.open.remove(&from) else {
-            return;
-        };
-        turn.deadlines.clear(Due::Incident(from));
-        turn.deadlines.clear(Due::Echo(from));
-        for number in self.by_peer.values_mut().filter(|number| **number == from) {
-            *number = to;
-        }
-        self.reach.rename(from, to);
-        if let Some(open) = self.open.get_mut(&to) {
-            open.absorb(turn, merged);
-        }
+        self.hold(turn, node, number);
     }
 
     /// More is known of a flap's cause.
@@ -508,14 +420,5 @@ fn name_cause(open: &mut Open, flap: &Flap) {
         record.cause_label = Some(flap.cause.label().to_owned());
         record.cause.clone_from(&flap.cause_text);
     }
-    let mass = matches!(record.subject.kind, SubjectKind::Local)
-        && !matches!(flap.cause, Cause::LocalSpeakerGone { .. })
-        && open.members.len() >= MANY;
-    if mass && !record.cause.contains("at once") {
-        record.cause = format!(
-            "{} sessions fell at once, so look at this node; the first: {}",
-            open.members.len(),
-            flap.cause_text
-        );
-    }
+    name_mass(open);
 }

@@ -28,8 +28,8 @@ pub(super) fn prefix(text: &str) -> Prefix {
 pub(super) struct Story {
     pub scene: Scene,
     pub reachable: bool,
-    /// Echoes answered with "no route".
-    pub refused: bool,
+    /// What echoes that are not answered fail with; nothing when they are lost on their way.
+    pub refused: Option<i32>,
     pub echoes: Vec<(u64, IpAddr)>,
 }
 
@@ -51,7 +51,7 @@ impl Story {
         Self {
             scene,
             reachable: true,
-            refused: false,
+            refused: None,
             echoes: Vec::new(),
         }
     }
@@ -111,12 +111,12 @@ impl Story {
                     target,
                     rtt_nanos: 100_000,
                 });
-            } else if self.refused {
+            } else if let Some(errno) = self.refused {
                 self.scene.tell(Fact::EchoFailed {
                     netns,
                     token,
                     target,
-                    errno: 113,
+                    errno,
                 });
             }
         }

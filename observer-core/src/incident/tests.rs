@@ -145,7 +145,7 @@ fn a_peer_that_never_returns_loses_its_routes_when_the_restart_time_is_over() {
     talk.peer_closes(&mut story.scene);
     story.pass(121_000);
     story.reachable = false;
-    story.refused = true;
+    story.refused = Some(113);
     story.gone(RouteLoss::Deleted);
     story.pass(60_000);
     let open = story.all().pop().unwrap();
@@ -237,7 +237,7 @@ fn routes_that_become_unreachable_without_a_session_s_end_are_a_loss() {
     ] {
         let (mut story, _talk) = Story::graceful(ReachMode::Tunnel);
         story.reachable = false;
-        story.refused = true;
+        story.refused = Some(113);
         story.gone(how);
         story.pass(15_000);
         story.reachable = true;

@@ -10,14 +10,18 @@ use crate::{
     change::{Change, ChangeRecord},
     config::{CoreConfig, ReachConfig, ReachMode},
     event::{Socket, TcpState},
+    incident::record::SubjectKind,
     notice::{RouteLoss, RouteStep},
     replay::replay,
     testing::{PEER, socket},
 };
 
+/// A large full mesh.
+const PEERS: u64 = 1_000;
+
 fn to(host: u64) -> Socket {
     let local = format!("10.0.0.1:{}", 20_000 + host);
-    let (high, low) = (host / 250, host % 250 + 1);
+    let (high, low) = (host % PEERS / 250, host % 250 + 1);
     socket(host, &local, &format!("10.1.{high}.{low}:179"))
 }
 
@@ -27,23 +31,50 @@ fn many_peers_lost_at_once_cost_bounded_echoes_and_none_is_forgotten() {
         mode: ReachMode::Tunnel,
         ..ReachConfig::default()
     });
-    for host in 0..200 {
+    for host in 0..PEERS {
         story.scene.establish(to(host));
     }
     story.pass(5_000);
     let before = story.echoes.len();
-    for host in 0..200 {
+    let falling = story.scene.changes.len();
+    // A microsecond-exact kernel tells them one after the other, within 100 ms.
+    for host in 0..PEERS {
         story
             .scene
             .state(to(host), TcpState::Established, TcpState::CloseWait);
+        if host % 10 == 9 {
+            story.pass(1);
+        }
     }
     story.pass(3_000);
-    let sessions: usize = story
-        .all()
+    let all = story.all();
+    assert_eq!(all.len(), 1, "one event is one incident");
+    let incident = &all[0];
+    assert_eq!(incident.subject.kind, SubjectKind::Local);
+    assert!(
+        incident.cause.starts_with("1000 sessions fell at once"),
+        "{}",
+        incident.cause
+    );
+    assert!(
+        incident.sessions.len() <= 64 && incident.milestones.len() <= 96,
+        "the record is bounded"
+    );
+    let told = &story.scene.changes[falling..];
+    let opened = told
         .iter()
-        .map(|incident| incident.sessions.len())
-        .sum();
-    assert_eq!(sessions, 200, "each loss is in one record");
+        .filter(|record| matches!(record.change, Change::IncidentOpened { .. }));
+    assert_eq!(opened.count(), 1);
+    // All of them: it is over only once every one is back.
+    for host in 1..PEERS {
+        story.scene.establish(to(PEERS + host));
+    }
+    story.pass(20_000);
+    assert!(story.all()[0].closed_at.is_none(), "one is still down");
+    story.scene.establish(to(PEERS));
+    story.pass(20_000);
+    let over = story.all();
+    assert!(over.len() == 1 && over[0].closed_at.is_some());
     let mut by_second: BTreeMap<u64, usize> = BTreeMap::new();
     for (at, _) in story.echoes.iter().skip(before) {
         *by_second.entry(at / 1_000).or_default() += 1;
@@ -125,4 +156,40 @@ fn half_an_hour_of_healthy_churn_is_no_incident() {
         story.pass(997);
     }
     assert_eq!(story.all(), []);
+}
+
+#[test]
+fn only_what_the_network_refuses_is_loss_not_what_this_node_held_back() {
+    const EPERM: i32 = 1;
+    const EMSGSIZE: i32 = 90;
+    const ENETUNREACH: i32 = 101;
+    const ENOBUFS: i32 = 105;
+    const EHOSTUNREACH: i32 = 113;
+    for (errno, evidence) in [
+        (EPERM, false),
+        (EMSGSIZE, false),
+        (ENOBUFS, false),
+        (ENETUNREACH, true),
+        (EHOSTUNREACH, true),
+    ] {
+        let (mut story, mut talk) = Story::graceful(ReachMode::Tunnel);
+        (story.reachable, story.refused) = (false, Some(errno));
+        talk.peer_closes(&mut story.scene);
+        story.pass(3_000);
+        story.reachable = true;
+        story.pass(3_000);
+        let incident = story.all().pop().unwrap();
+        let lost = incident
+            .unreachable_seconds
+            .is_some_and(|span| span.min > 0.0);
+        assert_eq!(lost, evidence, "{errno}: {:#?}", incident.targets);
+        if errno == ENOBUFS {
+            let target = &incident.targets[0];
+            assert!(
+                target.answered >= 3,
+                "held back is not given up: {target:?}"
+            );
+            assert_eq!(target.sent, target.answered, "what never left is not sent");
+        }
+    }
 }
