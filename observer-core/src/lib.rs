@@ -75,13 +75,13 @@ mod tests_fib;
 #[cfg(test)]
 mod tests_fib_join;
 #[cfg(test)]
-mod tests_fib_size;
-#[cfg(test)]
 mod tests_known;
 #[cfg(test)]
 mod tests_properties;
 #[cfg(test)]
 mod tests_sessions;
+#[cfg(test)]
+mod tests_size;
 #[cfg(test)]
 mod tests_wire;
 #[cfg(test)]

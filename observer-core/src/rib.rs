@@ -2,9 +2,9 @@
 //! them are stale (RFC 4724 §4.2); Adj-RIB-Out: which this node has announced to it. Their attributes
 //! are not kept.
 //!
-//! Measured with a million routes, an IPv4 route costs 25 octets when they come in random order and
-//! 33 in ascending order (half-filled B-tree nodes), an IPv6 route 43 and 53. Routes beyond a bound
-//! are refused and counted as lost, and the view says fewer than there are.
+//! Measured with a million routes (`tests_size.rs`), an IPv4 route costs 24 octets when they come in
+//! random order and 34 in ascending order (half-filled B-tree nodes), an IPv6 route 42 and 53. Routes
+//! beyond a bound are refused and counted as lost, and the view says fewer than there are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -298,6 +298,14 @@ impl Rib {
             .iter()
             .map(|(family, table)| (*family, u64::try_from(of(table)).unwrap_or(u64::MAX)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+impl Rib {
+    /// One announced entry, as [`Rib::update`] takes it in.
+    pub fn learn(&mut self, family: Family, entry: &NlriEntry) {
+        self.tables.entry(family).or_default().add(entry);
     }
 }
 

@@ -5,8 +5,8 @@
 //! interfaces). A trie would find the longest match in fewer steps, but costs several times the
 //! memory; with an ordered map a lookup is one step for each possible length.
 //!
-//! Measured with a million routes (`cargo test -p observer-core --release measures -- --ignored`): see
-//! `tests.rs`.
+//! Measured with a million routes (`tests_size.rs`), an IPv4 route costs 52 octets when they come in
+//! random order and 66 in ascending order (half-filled B-tree nodes), an IPv6 route 69 and 87.
 
 use std::{
     collections::BTreeMap,
