@@ -4,11 +4,12 @@ use observer_core::incident::record::Verdict;
 
 use super::{Act, Cast, Expected, Script, at};
 
+/// Which routes BIRD exchanges when the session is back, and how quickly, is its business.
+const KEPT: &[Verdict] = &[Verdict::Graceful, Verdict::MicroGap, Verdict::NoImpact];
+
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["rst_received"], &[]);
     flaps.extend(cast.victim_sees(&["rst_sent"], &[]));
-    // Which routes BIRD exchanges when the session is back, and how quickly, is its business.
-    const KEPT: &[Verdict] = &[Verdict::Graceful, Verdict::MicroGap, Verdict::NoImpact];
     Script {
         title: "the connections of n2 are reset",
         steps: vec![at(0, Act::Reset)],
