@@ -22,6 +22,7 @@ pub mod namespaces;
 pub mod privileges;
 pub mod reach;
 pub mod recorder;
+pub mod recording;
 pub mod reorder;
 pub mod replay;
 pub mod routes;

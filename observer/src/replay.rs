@@ -18,7 +18,7 @@ use crate::{
     bundle,
     capture::{self, FileKind},
     cli::{Answer, BadUsage, Format, ReplayArgs},
-    show, terminal,
+    recording, show, terminal,
 };
 
 /// Longest line read, octets: that of a node's saved peers, each with its flaps, is the longest.
@@ -71,7 +71,7 @@ fn replay_capture(args: &ReplayArgs) -> Result<Answer> {
         Format::Table => terminal::print(&reading.story.render(&reading.summary))?,
     }
     if let Some(to) = &args.record {
-        let events = capture::record(&args.file, &ports, to)?;
+        let events = recording::record(&args.file, &ports, to)?;
         terminal::complain(&format!("{events} events written to {}", to.display()));
     }
     if reading.summary.totals.cut_short {

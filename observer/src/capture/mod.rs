@@ -7,9 +7,9 @@ mod connections;
 mod events;
 mod file;
 mod packet;
-mod recording;
 mod story;
 mod summary;
+mod told;
 
 use std::{fs::File, io::Read, path::Path};
 
@@ -21,11 +21,11 @@ use observer_core::{
 use connections::Connections;
 pub use file::{CaptureError, FileEnd, FileKind, Packet, read_packets};
 pub use packet::{Dissected, TcpPacket, dissect};
-pub use recording::{events, record};
 pub use story::Story;
 pub use summary::{
     ConnectionSummary, Counts, DirectionSummary, NotificationSummary, OpenSummary, Summary, Totals,
 };
+pub use told::events;
 
 /// BGP's port.
 pub const BGP_PORT: u16 = 179;

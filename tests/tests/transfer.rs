@@ -1,0 +1,226 @@
+//! A table of many routes goes from one BIRD to another, and what the agent counted is what both say.
+#![expect(clippy::print_stdout, reason = "measurements, for --nocapture")]
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use observer_tests::{
+    agent::{Agent, Options},
+    gate,
+    lab::{Lab, Node, Plan},
+    metrics::Scrape,
+    story::CONVERGES,
+    wait,
+};
+
+const N1: &str = "10.0.0.1";
+const N2: &str = "10.0.0.2";
+/// Routes that share their attributes, and with them an UPDATE.
+const TOGETHER: u32 = 10;
+
+/// Makes n1's BIRD announce `count` routes more, when told to.
+fn configure(lab: &Lab, count: u32) -> Result<()> {
+    let node = lab.node(1)?;
+    let mut table = String::from("\nprotocol static table_of_many {\n  disabled;\n");
+    for number in 0..count {
+        let address = Ipv4Addr::from_bits(0x2000_0000 + (number << 8));
+        let med = number / TOGETHER;
+        let _ = writeln!(
+            table,
+            "  route {address}/24 blackhole {{ bgp_med = {med}; }};"
+        );
+    }
+    table.push_str("}\n");
+    lab.configure(node, &table)?;
+    // The lab's filters let through the pods' net only.
+    let path = node.speaker.config_path(lab.estate().folder(), &node.name);
+    let text = fs::read_to_string(&path)?;
+    let exported = "filter calico_export_to_bgp_peers {\n";
+    ensure!(text.contains(exported), "no filter in {}", path.display());
+    let through = format!("{exported}  if ( proto = \"table_of_many\" ) then {{ accept; }}\n");
+    fs::write(&path, text.replace(exported, &through))?;
+    Ok(())
+}
+
+/// What a BIRD says of its only session.
+#[derive(Debug)]
+struct Said {
+    /// Routes that it has from its peer.
+    imported: u64,
+    /// Announced and withdrawn prefixes received so far.
+    updates: u64,
+    withdraws: u64,
+    /// The same that it sent.
+    updates_sent: u64,
+    withdraws_sent: u64,
+}
+
+fn say(lab: &Lab, node: &Node, peer: &str) -> Result<Said> {
+    let protocol = format!("Mesh_{}", peer.replace('.', "_"));
+    let lines = lab.birdc(node, &format!("show protocols all {protocol}"))?;
+    let number = |name: &str, column: usize| -> Result<u64> {
+        let said = lines
+            .iter()
+            .find_map(|line| line.trim_start().strip_prefix(name));
+        let word = said.and_then(|said| said.split_whitespace().nth(column));
+        let word = word.with_context(|| format!("no `{name}` in {lines:#?}"))?;
+        word.parse()
+            .with_context(|| format!("`{name}` says {word}"))
+    };
+    // Columns: received, rejected, filtered, ignored, accepted.
+    Ok(Said {
+        imported: number("Routes:", 0)?,
+        updates: number("Import updates:", 0)?,
+        withdraws: number("Import withdraws:", 0)?,
+        updates_sent: number("Export updates:", 4)?,
+        withdraws_sent: number("Export withdraws:", 4)?,
+    })
+}
+
+/// A counter of the session of `node` with `peer`.
+fn counted(scrape: &Scrape, name: &str, node: &str, peer: &str, more: &[(&str, &str)]) -> f64 {
+    let labels = [&[("node", node), ("peer", peer)], more].concat();
+    scrape.sum(&format!("bgp_observer_{name}"), &labels)
+}
+
+fn updates(scrape: &Scrape, node: &str, peer: &str, direction: &str) -> f64 {
+    let labels = [("direction", direction), ("type", "update")];
+    counted(scrape, "messages_total", node, peer, &labels)
+}
+
+/// How many prefixes n1 has announced to n2.
+fn advertised(agent: &Agent) -> Result<f64> {
+    let peers = agent.peers()?;
+    let view = peers.iter().find(|view| view.node == "n1");
+    let families = &view.context("n1 has no peer")?.bgp.advertised;
+    Ok(float(families.values().sum()))
+}
+
+/// What the agent says that it missed.
+fn missed(scrape: &Scrape) -> f64 {
+    scrape.sum("bgp_observer_events_lost_total", &[])
+        + scrape.sum("bgp_observer_tap_gaps_total", &[])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+/// Waits until n2's BIRD has `wanted` routes of n1, and both ends of the agent counted all that the
+/// BIRDs say; gives when the BIRD and when the agent was there.
+fn settle(lab: &Lab, agent: &Agent, wanted: u64, limit: Duration) -> Result<(Duration, Duration)> {
+    let (n1, n2) = (lab.node(1)?, lab.node(2)?);
+    let begun = Instant::now();
+    let pause = Duration::from_millis(100);
+    let there = wait::until("n2's BIRD has the routes", limit, pause, || {
+        let said = say(lab, n2, N1)?;
+        ensure!(said.imported == wanted, "{said:?}, and {wanted} wanted");
+        Ok::<_, anyhow::Error>(begun.elapsed())
+    })?;
+    let seen = wait::until("the agent counted them", limit, pause, || {
+        let (origin, other) = (say(lab, n1, N2)?, say(lab, n2, N1)?);
+        let scrape = agent.scrape()?;
+        let prefixes = counted(&scrape, "prefixes", "n2", N1, &[]);
+        let announced = counted(&scrape, "announcements_total", "n2", N1, &[]);
+        let withdrawn = counted(&scrape, "withdrawals_total", "n2", N1, &[]);
+        let advertised = advertised(agent)?;
+        let (sent, received) = (
+            updates(&scrape, "n1", N2, "sent"),
+            updates(&scrape, "n2", N1, "received"),
+        );
+        let whole = [
+            (prefixes, other.imported),
+            (advertised, other.imported),
+            (announced, other.updates),
+            (announced, origin.updates_sent),
+            (withdrawn, other.withdraws),
+            (withdrawn, origin.withdraws_sent),
+        ];
+        let equal = |one: f64, two: f64| (one - two).abs() < 0.5;
+        let whole = equal(sent, received)
+            && whole
+                .iter()
+                .all(|(counted, said)| equal(*counted, float(*said)));
+        // What the agent missed it must own up to; it can be short only then.
+        let excused = missed(&scrape) > 0.0 && announced <= float(other.updates);
+        ensure!(
+            whole || excused,
+            "{prefixes} prefixes, {advertised} at their origin, {announced} announced, {withdrawn} withdrawn, {sent} UPDATEs \
+             sent, {received} received; the BIRDs: {origin:?}, {other:?}"
+        );
+        Ok::<_, anyhow::Error>(begun.elapsed())
+    })?;
+    Ok((there, seen))
+}
+
+/// One BIRD announces that many to another and withdraws them.
+fn transfer(count: u32, limit: Duration) -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let lab = Lab::build(Plan {
+        nodes: 2,
+        ..Plan::default()
+    })?;
+    configure(&lab, count)?;
+    let options = Options {
+        inventory: true,
+        ..Options::default()
+    };
+    let agent = Agent::start(&lab, &options)?;
+    lab.start_all()?;
+    lab.await_established(CONVERGES.max(limit))?;
+    agent.await_all_up(lab.sessions(), CONVERGES)?;
+    // The nodes' own blocks.
+    settle(&lab, &agent, 1, limit)?;
+    let small = agent.resident_bytes()?;
+
+    lab.birdc(lab.node(1)?, "enable table_of_many")?;
+    let (bird, seen) = settle(&lab, &agent, u64::from(count) + 1, limit)?;
+    let messages = updates(&agent.scrape()?, "n2", N1, "received");
+    ensure!(
+        missed(&agent.scrape()?) > 0.0 || messages >= f64::from(count / TOGETHER),
+        "{messages} UPDATEs for {count} routes"
+    );
+    let large = agent.resident_bytes()?;
+
+    lab.birdc(lab.node(1)?, "disable table_of_many")?;
+    let (gone, unseen) = settle(&lab, &agent, 1, limit)?;
+    let scrape = agent.scrape()?;
+    println!(
+        "{count} routes in {messages} UPDATEs at each end: BIRD had them after {bird:?}, the agent \
+         {seen:?} ({:.0} UPDATEs/s at both ends together); withdrawn after {gone:?}, {unseen:?}; \
+         {} events lost, {} gaps; {} MiB resident before, {} with them",
+        2.0 * messages / seen.as_secs_f64(),
+        scrape.sum("bgp_observer_events_lost_total", &[]),
+        scrape.sum("bgp_observer_tap_gaps_total", &[]),
+        small >> 20,
+        large >> 20,
+    );
+    for name in [
+        "decode_errors_total",
+        "malformed_updates_total",
+        "session_flaps_total",
+    ] {
+        let wrong = scrape.sum(&format!("bgp_observer_{name}"), &[]);
+        ensure!(wrong == 0.0, "{name}: {wrong}");
+    }
+    Ok(())
+}
+
+#[test]
+fn fifty_thousand_routes_are_counted_as_both_birds_count_them() -> Result<()> {
+    transfer(50_000, Duration::from_mins(1))
+}
+
+#[test]
+#[ignore = "long: half a million routes"]
+fn half_a_million_routes_are_counted_as_both_birds_count_them() -> Result<()> {
+    transfer(500_000, Duration::from_mins(4))
+}
