@@ -1,6 +1,10 @@
 #![no_main]
 
-#[allow(dead_code, unused_imports, reason = "a target uses two functions of it")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "a target uses two functions of it"
+)]
 #[path = "../../observer/src/capture/mod.rs"]
 mod capture;
 

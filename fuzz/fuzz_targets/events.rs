@@ -1,26 +1,10 @@
 #![no_main]
 
-use observer_core::{
-    config::CoreConfig,
-    record::{Entry, Header},
-    replay::replay,
-};
+// With its ordinary test (`observer/tests/corpus.rs`).
+#[path = "../src/recording.rs"]
+mod recording;
 
-// A recording: lines that can be read are applied, and the same lines must give the same changes.
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let mut lines = bytes.split(|octet| *octet == b'\n');
-    let header = lines
-        .next()
-        .and_then(|line| serde_json::from_slice::<Header>(line).ok());
-    let config = header.map_or_else(CoreConfig::default, |header| header.config);
-    let entries: Vec<Entry> = lines
-        .filter_map(|line| serde_json::from_slice(line).ok())
-        .collect();
-    assert_eq!(
-        replay(config.clone(), entries.clone()),
-        replay(config, entries)
-    );
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| recording::read(bytes));
 
 // Octets change inside a line as everywhere; and whole lines move, come again or go away.
 libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {

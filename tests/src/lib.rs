@@ -18,6 +18,7 @@ pub mod http;
 pub mod lab;
 pub mod metrics;
 pub mod netns;
+pub mod pinger;
 pub mod process;
 pub mod programs;
 pub mod prometheus;

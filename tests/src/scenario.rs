@@ -4,6 +4,7 @@ mod admin_reset;
 mod firewall;
 mod kill;
 mod linkdown;
+mod record;
 mod refuse;
 mod reset;
 mod restart;
@@ -20,6 +21,7 @@ use observer_core::{
     peer::{Flap, PeerView},
 };
 
+pub use self::record::ExpectedIncident;
 use crate::{
     agent::Told,
     firewall as wall,
@@ -117,6 +119,8 @@ pub struct Expected {
     pub failures: Vec<(Session, &'static str)>,
     /// Sessions whose routes are stale from their fall to End-of-RIB.
     pub restarts: Vec<Session>,
+    /// What the incidents must say.
+    pub incidents: Vec<ExpectedIncident>,
     /// How long the agent is watched when nothing is to follow.
     pub calm: Duration,
 }

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 use observer_core::{
     change::Change,
+    incident::Incident,
     peer::{Flap, PeerView},
 };
 
@@ -29,6 +30,8 @@ use crate::{
 pub const CONVERGES: Duration = Duration::from_mins(1);
 /// How long after the last step everything must be as expected.
 const FOLLOWS: Duration = Duration::from_secs(75);
+/// How long an incident may take to be over, once its sessions are up.
+const TOLD_BY: Duration = Duration::from_secs(30);
 /// How long changes are listened for between two looks at the agent.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -43,6 +46,8 @@ pub struct Outcome {
     pub after: Vec<PeerView>,
     /// The flaps recorded meanwhile.
     pub flaps: Vec<Flap>,
+    /// The incidents since.
+    pub incidents: Vec<Incident>,
     /// The changes since the first step.
     pub told: Vec<Told>,
     /// By session, from the kernel's stamp of its end to the first scrape that showed it down.
@@ -58,6 +63,7 @@ pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -
         script: scenario.script(lab)?,
         before: agent.peers()?,
         flaps_before: agent.flaps()?,
+        incidents_before: agent.incidents()?.len(),
         events: agent.follow(lab)?,
         lab,
         agent,
@@ -85,7 +91,8 @@ pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -
         tell(out, begun, &change)?;
         told.push(change);
     }
-    let differences = expected.differences(&stage.before, &after, &flaps, &told);
+    let mut differences = expected.differences(&stage.before, &after, &flaps, &told);
+    let incidents = stage.incidents(&mut differences)?;
     let mut visible_after = BTreeMap::new();
     let mut final_after = BTreeMap::new();
     for session in watched {
@@ -107,6 +114,7 @@ pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -
         before,
         after,
         flaps,
+        incidents,
         told,
         visible_after,
         final_after,
@@ -121,6 +129,7 @@ struct Stage<'a> {
     events: Events,
     before: Vec<PeerView>,
     flaps_before: Vec<Flap>,
+    incidents_before: usize,
 }
 
 impl Stage<'_> {
@@ -175,6 +184,23 @@ impl Stage<'_> {
             listen(told, out, PAUSE)?;
         }
         Ok(begun)
+    }
+
+    /// Incidents since before the first step, once they are as expected or time is up.
+    fn incidents(&self, differences: &mut Vec<String>) -> Result<Vec<Incident>> {
+        let last = Instant::now();
+        loop {
+            let incidents = self.agent.incidents()?.split_off(self.incidents_before);
+            let expected = self.script.expected.incidents.iter();
+            let missing: Vec<String> = expected
+                .flat_map(|expected| expected.differences(&incidents))
+                .collect();
+            if missing.is_empty() || last.elapsed() > TOLD_BY {
+                differences.extend(missing);
+                return Ok(incidents);
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     /// Flaps recorded since before the first step.

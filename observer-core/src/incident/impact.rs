@@ -1,7 +1,7 @@
 //! Which traffic an incident affected, direction by direction, and why that is said.
 
 use super::record::{Affected, ImpactRow, Subject, SubjectKind};
-use super::verdict::Known;
+use super::verdict::{Known, routes_of};
 
 /// The table for an incident of `subject`.
 pub(super) fn table(known: &Known, subject: &Subject) -> Vec<ImpactRow> {
@@ -44,15 +44,15 @@ fn outward(known: &Known) -> (Affected, String) {
     }
     if known.lost > 0 {
         let reason = format!(
-            "{} routes were gone; no target was seen alive to prove it",
-            known.lost
+            "{} gone; no target was seen alive to prove it",
+            routes_of(known.lost)
         );
         return (Affected::Inferred, reason);
     }
     if !known.routes_seen && known.presumed_lost > 0 {
         let reason = format!(
-            "{} routes came by the sessions and nothing keeps them",
-            known.presumed_lost
+            "{} came by the sessions, and nothing keeps them",
+            routes_of(known.presumed_lost)
         );
         return (Affected::Inferred, reason);
     }

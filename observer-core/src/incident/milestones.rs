@@ -46,7 +46,9 @@ pub(super) fn add(
 /// Puts one in its place.
 pub(super) fn insert(record: &mut Incident, milestone: Milestone) {
     let list = &mut record.milestones;
-    let at = list.partition_point(|other| other.latest <= milestone.latest);
+    // What has the same stamp is told in the order of cause and effect.
+    let order = |milestone: &Milestone| (milestone.latest, milestone.kind);
+    let at = list.partition_point(|other| order(other) <= order(&milestone));
     list.insert(at, milestone);
     if list.len() > FIRST + LAST {
         list.remove(FIRST);

@@ -11,7 +11,7 @@ use super::{
     probe::Probe,
     record::{Incident, MilestoneKind, Proof, SessionLoss, Span, Subject, SubjectKind, Verdict},
     routes::Routes,
-    verdict::{self, Known},
+    verdict::{self, Known, routes_of},
 };
 use crate::{
     address::PeerAddress, bgp::Prefix, change::RestartEnd, event::NetnsId, time::Timestamp,
@@ -408,7 +408,7 @@ impl Open {
             (
                 MilestoneKind::LastRouteGone,
                 routes.last_gone,
-                format!("last of {total} routes gone"),
+                format!("last route gone, {} in all", routes_of(total)),
             ),
             (
                 MilestoneKind::FirstRouteBack,
@@ -489,7 +489,12 @@ impl Open {
                 earliest: missed,
                 latest: heard,
             };
-            let what = format!("{names} answer again");
+            let verb = if silenced.len() == 1 {
+                "answers"
+            } else {
+                "answer"
+            };
+            let what = format!("{names} {verb} again");
             milestones::renew(
                 &mut self.record,
                 turn,

@@ -55,7 +55,10 @@ impl Gone {
             (None, RouteLoss::Silent) => {
                 "the kernel, with its link, address or next hop".to_owned()
             }
-            (None, _) => format!("not seen; its owner is {}", owner_name(self.owner)),
+            (None, _) => format!(
+                "a process nobody saw (their owner is {})",
+                owner_name(self.owner)
+            ),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     open::{Open, is_local},
     record::MilestoneKind,
     together::name_mass,
+    verdict::routes_of,
 };
 use crate::{
     address::PeerAddress,
@@ -220,7 +221,7 @@ impl Incidents {
                 open.presumed_lost = open.presumed_lost.saturating_sub(member.announced);
             }
         }
-        let what = format!("{stale} routes of {peer} are stale, kept for {secs} s");
+        let what = format!("{} of {peer} stale, kept for {secs} s", routes_of(stale));
         open.note(
             turn,
             MilestoneKind::RestartBegan,
@@ -256,10 +257,16 @@ impl Incidents {
         let what = match how {
             RestartEnd::EndOfRib => format!("End-of-RIB of {peer}"),
             RestartEnd::Expired => {
-                format!("restart time of {peer} ran out, {dropped} routes dropped")
+                format!(
+                    "restart time of {peer} ran out, {} dropped",
+                    routes_of(dropped)
+                )
             }
             RestartEnd::NotPreserved => {
-                format!("{peer} is back without its forwarding state, {dropped} routes dropped")
+                format!(
+                    "{peer} is back without its forwarding state, {} dropped",
+                    routes_of(dropped)
+                )
             }
             RestartEnd::SecondRestart => {
                 format!("{peer} fell again while its routes were stale, {dropped} dropped")

@@ -73,13 +73,13 @@ pub(super) fn rests_on(known: &Known) -> String {
     let routes = match (known.lost, known.micro) {
         (0, 0) if known.routes_seen => "the kernel's routes, none of which was lost".to_owned(),
         (0, 0) if known.presumed_lost > 0 => format!(
-            "the {} routes that the sessions had brought and nothing keeps; the kernel's routes were \
-             not observed",
-            known.presumed_lost
+            "the {} that the sessions had brought and nothing keeps; the kernel's routes were not \
+             observed",
+            routes_of(known.presumed_lost)
         ),
         (0, 0) => "the sessions alone; the kernel's routes were not observed".to_owned(),
-        (0, micro) => format!("{micro} routes that were back within the gap threshold"),
-        (lost, _) => format!("{lost} routes gone for longer than the gap threshold"),
+        (0, micro) => format!("{} back within the gap threshold", routes_of(micro)),
+        (lost, _) => format!("{} gone for longer than the gap threshold", routes_of(lost)),
     };
     let packets = match (known.unreachable, known.alive) {
         (true, _) => "targets that answered before or after, and not in between",
@@ -87,6 +87,14 @@ pub(super) fn rests_on(known: &Known) -> String {
         (false, false) => "no packet: no target was seen alive",
     };
     format!("{routes}; {packets}")
+}
+
+/// So many routes.
+pub(super) fn routes_of(count: u64) -> String {
+    match count {
+        1 => "1 route".to_owned(),
+        _ => format!("{count} routes"),
+    }
 }
 
 /// What would have made it another one.

@@ -98,7 +98,7 @@ fn lines(incidents: &[Incident]) -> String {
             incident.prefixes.lost.to_string(),
             incident
                 .unreachable_seconds
-                .map_or_else(|| "-".to_owned(), between),
+                .map_or_else(|| "-".to_owned(), length),
             plain(&incident.cause),
         ]);
     }
@@ -270,8 +270,8 @@ fn verdict(incident: &Incident) -> String {
         Verdict::Decommissioned => "the node was taken out on purpose",
     };
     let proof = match incident.proof {
-        Proof::Proven => "proven: packets were sent and answered or not",
-        Proof::Inferred => "inferred: no packet proves it",
+        Proof::Proven => "proven by packets",
+        Proof::Inferred => "inferred, no packet proves it",
     };
     format!("{}: {meaning}; {proof}", incident.verdict.name())
 }
@@ -317,12 +317,7 @@ fn unreachable(incident: &Incident) -> String {
         return "not measured".to_owned();
     };
     let targets: Vec<String> = incident.targets.iter().filter_map(target).collect();
-    let whole = if whole.max == Some(0.0) {
-        "never".to_owned()
-    } else {
-        between(whole)
-    };
-    format!("{whole}; {}", targets.join("; "))
+    format!("{}; {}", length(whole), targets.join("; "))
 }
 
 fn target(target: &TargetReport) -> Option<String> {
@@ -362,6 +357,15 @@ fn evidence(incident: &Incident) -> String {
     }));
     parts.extend(state.missing.iter().map(|missing| plain(missing)));
     parts.join("; ")
+}
+
+/// How long something could not be reached.
+fn length(whole: Span) -> String {
+    if whole.max == Some(0.0) {
+        "never".to_owned()
+    } else {
+        between(whole)
+    }
 }
 
 /// `7.0 s`, `6.8 s to 7.2 s`, `at least 6.8 s and going on`.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Cast, Expected, Script, Step, When, at};
+use super::{Act, Cast, Expected, Script, Step, When, at, record::LOSS};
 
 /// Which comes first is the speaker's business: its hold timer, or TCP's patience.
 const SILENCE: &[&str] = &["hold_timer_expired", "tcp_error"];
@@ -22,6 +22,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         ],
         expected: Expected {
             flaps,
+            incidents: cast.others_record(LOSS, "", Some(1)),
             recovers: true,
             // The old connections' retransmission timers have backed off to about as much.
             calm: Duration::from_secs(15),

@@ -1,8 +1,9 @@
 //! A crash: SIGKILL, so the kernel closes what the speaker held; back after 3 s.
 
 use nix::sys::signal::Signal;
+use observer_core::incident::record::Verdict;
 
-use super::{Act, Cast, Expected, Script, at, closed};
+use super::{Act, Cast, Expected, Script, at, closed, record::LOSS};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(closed(cast.victim), &[]);
@@ -10,11 +11,19 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         &["local_speaker_gone"],
         &[cast.victim.speaker.comm(), "SIGKILL from"],
     ));
+    // Without graceful restart it is a loss like any other.
+    let mut incidents = if cast.graceful {
+        cast.others_record(&[Verdict::Graceful], "FIN received", Some(0))
+    } else {
+        cast.others_record(LOSS, "FIN received", Some(1))
+    };
+    incidents.push(cast.victim_records_itself("SIGKILL"));
     Script {
         title: "the speaker of n2 is killed and comes back",
         steps: vec![at(0, Act::End(Signal::SIGKILL)), at(3, Act::Start)],
         expected: Expected {
             flaps,
+            incidents,
             recovers: true,
             restarts: cast.keep_stale(),
             ..Expected::default()

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::{Act, Cast, Expected, Script, at};
 
-pub(super) fn script(_cast: &Cast<'_>) -> Script {
+pub(super) fn script(cast: &Cast<'_>) -> Script {
     Script {
         title: "the uplink of n2 is down for 4 s",
         steps: vec![at(0, Act::LinkDown), at(4, Act::LinkUp)],
         expected: Expected {
             calm: Duration::from_secs(3),
+            incidents: cast.victim_records_each("no session fell"),
             recovers: true,
             ..Expected::default()
         },

@@ -1,6 +1,11 @@
 //! RST: n2's kernel aborts its established BGP connections.
 
+use observer_core::incident::record::Verdict;
+
 use super::{Act, Cast, Expected, Script, at};
+
+/// Which routes BIRD exchanges when the session is back, and how quickly, is its business.
+const KEPT: &[Verdict] = &[Verdict::Graceful, Verdict::MicroGap, Verdict::NoImpact];
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["rst_received"], &[]);
@@ -10,6 +15,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         steps: vec![at(0, Act::Reset)],
         expected: Expected {
             flaps,
+            incidents: cast.others_record(KEPT, "RST received", None),
             recovers: true,
             ..Expected::default()
         },

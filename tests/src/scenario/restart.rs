@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::{Act, Cast, Expected, Script, at};
+use super::{Act, Cast, Expected, Script, at, record::LOSS};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["notification_received"], &["peer sent Cease"]);
@@ -10,11 +10,14 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         &["local_speaker_gone"],
         &[cast.victim.speaker.comm(), "SIGTERM from"],
     ));
+    let mut incidents = cast.others_record(LOSS, "peer sent Cease", Some(1));
+    incidents.push(cast.victim_records_itself("SIGTERM"));
     Script {
         title: "the speaker of n2 is restarted",
         steps: vec![at(0, Act::End(Signal::SIGTERM)), at(3, Act::Start)],
         expected: Expected {
             flaps,
+            incidents,
             recovers: true,
             ..Expected::default()
         },

@@ -1,0 +1,115 @@
+//! What the incident of each witness must say.
+
+use observer_core::incident::{Incident, record::Verdict};
+
+use super::{Cast, Session, session};
+
+/// Packets were lost, whether or not a probe was there to prove it.
+pub(super) const LOSS: &[Verdict] = &[Verdict::RoutesLost, Verdict::ReachabilityLost];
+
+/// One incident of one witness.
+#[derive(Clone, Debug)]
+pub struct ExpectedIncident {
+    /// Who saw it, and to whom it happened.
+    pub session: Session,
+    /// Verdicts that are right; any when there is none.
+    pub verdicts: &'static [Verdict],
+    /// Words that the cause must say.
+    pub words: &'static str,
+    /// Prefixes that must have been lost, where that does not depend on who is quicker.
+    pub lost: Option<u64>,
+    /// It must be over.
+    pub over: bool,
+}
+
+impl ExpectedIncident {
+    /// What is not as expected of `incidents`, in words.
+    pub fn differences(&self, incidents: &[Incident]) -> Vec<String> {
+        let Self { session, words, .. } = self;
+        let of = |incident: &&Incident| {
+            incident.node == session.node && incident.subject.identity == session.peer
+        };
+        let mine: Vec<&Incident> = incidents.iter().filter(of).collect();
+        let [incident] = mine[..] else {
+            return vec![format!(
+                "{session}: one incident expected, there are {}",
+                mine.len()
+            )];
+        };
+        let mut differences = Vec::new();
+        let verdict = incident.verdict;
+        if !self.verdicts.is_empty() && !self.verdicts.contains(&verdict) {
+            let names: Vec<&str> = self.verdicts.iter().map(|one| one.name()).collect();
+            differences.push(format!(
+                "{session}: the verdict should be {}, is {}: {}",
+                names.join(" or "),
+                verdict.name(),
+                incident.rests_on
+            ));
+        }
+        if !incident.cause.contains(words) {
+            differences.push(format!(
+                "{session}: the incident's cause should name `{words}`, says `{}`",
+                incident.cause
+            ));
+        }
+        if self.lost.is_some_and(|lost| incident.prefixes.lost != lost) {
+            differences.push(format!(
+                "{session}: {:?} lost prefixes expected: {:?}",
+                self.lost, incident.prefixes
+            ));
+        }
+        if self.over && incident.closed_at.is_none() {
+            differences.push(format!("{session}: its incident should be over"));
+        }
+        differences
+    }
+}
+
+impl Cast<'_> {
+    /// Every other node that runs BIRD as the victim does, whose routes are watched, records what
+    /// happened to the victim.
+    pub(super) fn others_record(
+        &self,
+        verdicts: &'static [Verdict],
+        words: &'static str,
+        lost: Option<u64>,
+    ) -> Vec<ExpectedIncident> {
+        let bird = |node: &&&super::Node| node.speaker.is_bird() && self.victim.speaker.is_bird();
+        let nodes = self.others.iter().filter(bird);
+        nodes
+            .map(|node| ExpectedIncident {
+                session: session(node, self.victim),
+                verdicts,
+                words,
+                lost,
+                over: true,
+            })
+            .collect()
+    }
+
+    /// The victim records one incident of its own, however many sessions it cost.
+    pub(super) fn victim_records_itself(&self, words: &'static str) -> ExpectedIncident {
+        ExpectedIncident {
+            session: session(self.victim, self.victim),
+            verdicts: &[],
+            words,
+            lost: None,
+            over: true,
+        }
+    }
+
+    /// The victim records a loss towards every other node.
+    pub(super) fn victim_records_each(&self, words: &'static str) -> Vec<ExpectedIncident> {
+        self.others
+            .iter()
+            .map(|node| ExpectedIncident {
+                session: session(self.victim, node),
+                verdicts: LOSS,
+                words,
+                lost: Some(1),
+                over: true,
+            })
+            .collect()
+    }
+}
