@@ -100,7 +100,7 @@ fn rtnetlink(node: &str, netns: Result<Netns, NetnsError>, _config: &Config) -> 
 fn echo(node: &str, netns: Result<Netns, NetnsError>, _: &Config) -> SourceStatus {
     let looked: Result<()> = netns
         .map_err(Into::into)
-        .and_then(|netns| Ok(netns.run_in(echo::try_open)??));
+        .and_then(|netns| echo::can_send(&netns));
     SourceStatus::echo(node, looked.err().map(|error| format!("{error:#}")))
 }
 

@@ -87,6 +87,17 @@ fn firewall_is_silence_then_the_hold_timer() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
+    // Whether an old connection still has its NOTIFICATION to send when it is let through is a race
+    // between its timers and its peer's reset. What the agent must say holds in every round.
+    for _ in 0..3 {
+        if late_notifications_passed_in_a_firewall_round()? {
+            return Ok(());
+        }
+    }
+    bail!("in three rounds no NOTIFICATION came late: the scenario does not do what it says")
+}
+
+fn late_notifications_passed_in_a_firewall_round() -> Result<bool> {
     let plan = Plan {
         manners: Manners {
             hold: Scenario::Firewall.hold(),
@@ -125,7 +136,7 @@ fn firewall_is_silence_then_the_hold_timer() -> Result<()> {
 
 /// The test's own premise: after the sessions were up again, NOTIFICATIONs of a hold timer (4/0) went
 /// over the bridge on connections other than theirs.
-fn late_notifications_passed(file: &Path, outcome: &Outcome) -> Result<()> {
+fn late_notifications_passed(file: &Path, outcome: &Outcome) -> Result<bool> {
     let risen = outcome.flaps.iter().filter_map(|flap| flap.up_at).max();
     let risen = risen.context("nothing came up again")?;
     let fields = ["frame.time_epoch", "bgp.notify.major_error"];
@@ -137,8 +148,7 @@ fn late_notifications_passed(file: &Path, outcome: &Outcome) -> Result<()> {
         ensure!(frame.value("bgp.notify.major_error")? == "4", "{frame:?}");
         late += u32::from(at > risen);
     }
-    ensure!(late > 0, "no NOTIFICATION came late: {told:?}");
-    Ok(())
+    Ok(late > 0)
 }
 
 #[test]

@@ -22,6 +22,8 @@ use nix::sys::{
 };
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
+use super::netns::Netns;
+
 /// Longest packet read: an error carries at most 576 (RFC 1812) or 1280 octets (RFC 4443) of what it
 /// is about, and our own are shorter.
 const ROOM: usize = 1500;
@@ -87,16 +89,16 @@ impl AsFd for EchoSocket {
     }
 }
 
-/// Whether echoes can be sent in the calling thread's namespace; nothing stays open.
+/// Whether echoes can be sent from a namespace; nothing stays open.
 ///
 /// # Errors
 /// Why not.
-pub fn try_open() -> io::Result<()> {
+pub fn can_send(netns: &Netns) -> anyhow::Result<()> {
     let mark = Mark {
         identifier: 0,
         cookie: 0,
     };
-    EchoSocket::open(false, mark).map(drop)
+    Ok(netns.run_in(|| EchoSocket::open(false, mark).map(drop))??)
 }
 
 impl EchoSocket {
