@@ -107,7 +107,7 @@ async fn version_6_is_no_different() {
     cable((&node, "fd00::1/64"), (&peer, "fd00::2/64"));
     peer.ip(&["addr", "add", "fd00:244::2/128", "dev", "lo"]);
     let mut bench = Bench::new(&node);
-    // Addresses of both sides are tentative for a second or two (RFC 4862 section 5.4).
+    // The link may be coming up still: the first ones may find no neighbour.
     let deadline = Instant::now() + patience();
     while !matches!(bench.ask("fd00::2").await, Fact::EchoReplied { .. }) {
         assert!(Instant::now() < deadline, "fd00::2 never answers");

@@ -140,7 +140,14 @@ pub fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
         &other.0.name,
     ]);
     for ((namespace, address), device) in [(one, left), (other, right)] {
-        namespace.ip(&["addr", "add", address, "dev", &device]);
+        // An IPv6 address is tentative for a second or two (RFC 4862 section 5.4), and what is sent
+        // to it meanwhile is lost without a word.
+        let dad: &[&str] = if address.contains(':') {
+            &["nodad"]
+        } else {
+            &[]
+        };
+        namespace.ip(&[&["addr", "add", address, "dev", &device], dad].concat());
         namespace.ip(&["link", "set", &device, "up"]);
     }
 }
