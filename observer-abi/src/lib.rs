@@ -113,7 +113,7 @@ pub struct ProcessRecord {
     pub status: i32,
     /// Signal: thread group id of the sender, 0 for the kernel itself.
     pub sender_pid: u32,
-    /// Signal: `si_code` (0 = `SI_USER`, 0x80 = `SI_KERNEL`); 0 otherwise.
+    /// Signal: 0 (`SI_USER`) where a process sent it, 0x80 (`SI_KERNEL`) where the kernel did; 0 otherwise.
     pub code: i32,
     /// Command name of the speaker, NUL-padded.
     pub comm: [u8; COMM_LEN],
@@ -276,8 +276,6 @@ pub struct KernelLayout {
     pub task_exit_code: u32,
     /// `task_struct.comm`, 16 bytes.
     pub task_comm: u32,
-    /// `kernel_siginfo.si_code`, i32.
-    pub si_code: u32,
     /// 1 where `bpf_get_socket_cookie` takes a traced socket (≥ 5.12), else 0.
     pub has_socket_cookie: u32,
     /// 1 where `oom/mark_victim` carries a task (≥ 6.9), 0 where it carries a pid.

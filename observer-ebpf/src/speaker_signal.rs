@@ -10,7 +10,6 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use observer_abi::KIND_SPEAKER_SIGNAL;
 
 use crate::{
-    layout::{layout, read},
     process::{Comm, Fate, Task, report, speaker_netns, tgid},
     socket::current_tgid,
 };
@@ -30,6 +29,9 @@ const ENDING: u64 = 1 << 2
     | 1 << 25
     | 1 << 31;
 
+/// Those of them that a thread gets for what it did itself: ILL, TRAP, BUS, FPE, SEGV, SYS.
+const FAULTS: u64 = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 31;
+
 /// `TRACE_SIGNAL_IGNORED`: the target ignores it.
 const RESULT_IGNORED: i32 = 1;
 /// `SEND_SIG_NOINFO`: no siginfo, sent by the running process.
@@ -38,8 +40,6 @@ const INFO_FROM_CURRENT: u64 = 0;
 const INFO_SPECIAL_MAX: u64 = 2;
 
 const SI_USER: i32 = 0;
-const SI_QUEUE: i32 = -1;
-const SI_TKILL: i32 = -6;
 const SI_KERNEL: i32 = 0x80;
 
 #[btf_tracepoint(function = "signal_generate")]
@@ -56,8 +56,8 @@ pub fn speaker_signal(ctx: BtfTracePointContext) -> i32 {
     if ctx.arg::<i32>(4) == RESULT_IGNORED {
         return 0;
     }
-    let code = si_code(&ctx);
-    let sender = if code == SI_USER || code == SI_QUEUE || code == SI_TKILL {
+    let code = si_code(&ctx, signal, pid);
+    let sender = if code == SI_USER {
         Some(current_tgid())
     } else {
         None
@@ -76,12 +76,16 @@ pub fn speaker_signal(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// The kind of sender. `si_code` would tell, but verifiers differ on whether the siginfo may be read:
+/// Linux 6.12 takes it for a number, because it can be one of the special values. That it is none of
+/// these tells nearly as much: it is then the siginfo of kill(2) and its kin, or of a fault that the
+/// target made itself.
 #[inline(always)]
-fn si_code(ctx: &BtfTracePointContext) -> i32 {
+fn si_code(ctx: &BtfTracePointContext, signal: i32, target: u32) -> i32 {
     match ctx.arg::<u64>(1) {
         INFO_FROM_CURRENT => SI_USER,
         1..=INFO_SPECIAL_MAX => SI_KERNEL,
-        // SAFETY: past the special values this is a `struct kernel_siginfo *`.
-        _ => unsafe { read(ctx.arg::<*const u8>(1), layout!(si_code)) },
+        _ if FAULTS & (1 << signal.cast_unsigned()) != 0 && target == current_tgid() => SI_KERNEL,
+        _ => SI_USER,
     }
 }

@@ -14,8 +14,6 @@ pub enum Need {
     Task,
     /// To tell how a task ended.
     ExitCode,
-    /// To tell who sent a signal.
-    SignalCode,
     /// To tell what routes IPv4 gains and loses, and their hops.
     Route,
     /// The same of IPv6.
@@ -97,9 +95,6 @@ const WANTED: &[Wanted] = &[
     Wanted(Need::Task, "task_struct", "comm", 16, |l| &mut l.task_comm),
     Wanted(Need::ExitCode, "task_struct", "exit_code", 4, |l| {
         &mut l.task_exit_code
-    }),
-    Wanted(Need::SignalCode, "kernel_siginfo", "si_code", 4, |l| {
-        &mut l.si_code
     }),
 ];
 

@@ -126,7 +126,7 @@ pub const PROBES: [Probe; 8] = [
         name: "speaker_signal",
         hook: Hook::Tracepoint("signal_generate"),
         since: None,
-        needs: &[Need::Task, Need::SignalCode],
+        needs: &[Need::Task],
         lost_without: "who killed the local BGP speaker",
     },
     Probe {
@@ -259,15 +259,22 @@ impl Probe {
                 return refusal;
             }
             let log = verifier_log.to_string();
-            let last = log
-                .lines()
-                .rev()
-                .find(|line| !line.is_empty() && !line.starts_with("processed"))
-                .unwrap_or("no reason given");
-            return format!("the kernel's verifier refused the program ({io_error}): {last}");
+            return format!(
+                "the kernel's verifier refused the program ({io_error}): {}",
+                last_words(&log)
+            );
         }
         explain(error)
     }
+}
+
+/// The line of a verifier's log that says what it refuses: the last but for the statistics.
+fn last_words(log: &str) -> &str {
+    let statistics = ["processed ", "verification time ", "stack depth "];
+    log.lines()
+        .rev()
+        .find(|line| !line.is_empty() && !statistics.iter().any(|it| line.starts_with(it)))
+        .unwrap_or("no reason given")
 }
 
 /// How often the kernel did not run a program although its tracepoint fired, since the programs were
@@ -335,6 +342,14 @@ fn forbidden(missing: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_verifier_refuses_is_told_and_not_its_statistics() {
+        let log = "0: (79) r1 = *(u64 *)(r1 +8)\nR1 invalid mem access 'scalar'\n\
+                   verification time 9 usec\nstack depth 24\nprocessed 7 insns\n";
+        assert_eq!(last_words(log), "R1 invalid mem access 'scalar'");
+        assert_eq!(last_words("processed 7 insns\n"), "no reason given");
+    }
 
     #[test]
     fn the_kernels_own_misses_are_read_from_fdinfo() {
