@@ -4,8 +4,14 @@ use observer_core::incident::record::Verdict;
 
 use super::{Act, Cast, Expected, Script, at};
 
-/// Which routes BIRD exchanges when the session is back, and how quickly, is its business.
-const KEPT: &[Verdict] = &[Verdict::Graceful, Verdict::MicroGap, Verdict::NoImpact];
+/// Which routes BIRD exchanges when the session is back, and how quickly, is its business: it drops the
+/// stale ones at once, and an echo may fall into the tens of milliseconds until the UPDATE.
+const KEPT: &[Verdict] = &[
+    Verdict::Graceful,
+    Verdict::MicroGap,
+    Verdict::NoImpact,
+    Verdict::ReachabilityLost,
+];
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["rst_received"], &[]);
