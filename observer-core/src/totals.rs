@@ -91,6 +91,8 @@ pub struct TapTotals {
     pub gaps: u64,
     /// IP fragments passed over.
     pub fragments: u64,
+    /// Whose checksum is wrong: damaged or forged, and dropped by the kernel.
+    pub corrupt: u64,
 }
 
 impl Default for WireTotals {

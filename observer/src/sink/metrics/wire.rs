@@ -211,12 +211,13 @@ pub fn decode_errors(totals: &Totals) -> impl Iterator<Item = (Labels, f64)> {
 }
 
 /// Each segment has one.
-const fn fates(tap: &TapTotals) -> [(&'static str, u64); 4] {
+const fn fates(tap: &TapTotals) -> [(&'static str, u64); 5] {
     [
         ("read", tap.segments),
         ("copy", tap.duplicates),
         ("transit", tap.transit),
         ("fragment", tap.fragments),
+        ("corrupt", tap.corrupt),
     ]
 }
 

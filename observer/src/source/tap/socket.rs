@@ -34,6 +34,9 @@ pub struct PacketInfo {
     pub vlan: Option<u16>,
     /// Bytes that did not fit.
     pub cut: usize,
+    /// It came from the wire, and nobody has verified its transport checksum: neither the device nor
+    /// GRO did, and it is no packet of this machine's that has none yet.
+    pub unverified: bool,
 }
 
 /// A packet socket bound to one interface, and its buffers' size in the batch.
@@ -265,6 +268,7 @@ impl Batch {
                 realtime_nanos: None,
                 vlan: None,
                 cut: length.saturating_sub(ROOM),
+                unverified: false,
             };
             read_control(&header.msg_hdr, &mut info);
             take(info, bytes);
@@ -273,7 +277,7 @@ impl Batch {
     }
 }
 
-/// Takes the timestamp and the VLAN tag from a message's control data.
+/// Takes the timestamp, the VLAN tag and what is known of the checksum from a message's control data.
 fn read_control(header: &libc::msghdr, info: &mut PacketInfo) {
     // SAFETY: the kernel filled the header in; CMSG_FIRSTHDR and CMSG_NXTHDR stay within its
     // control buffer, and each payload is read unaligned and only after its type and length were
@@ -302,6 +306,8 @@ fn read_control(header: &libc::msghdr, info: &mut PacketInfo) {
                 if auxiliary.tp_status & libc::TP_STATUS_VLAN_VALID != 0 {
                     info.vlan = Some(auxiliary.tp_vlan_tci & 0x0fff);
                 }
+                let settled = libc::TP_STATUS_CSUM_VALID | libc::TP_STATUS_CSUMNOTREADY;
+                info.unverified = !info.outgoing && auxiliary.tp_status & settled == 0;
             }
             message = libc::CMSG_NXTHDR(header, message);
         }
