@@ -166,6 +166,24 @@ impl PacketSocket {
     }
 }
 
+/// How much is taken at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Packets.
+    pub packets: usize,
+    /// Octets in them, exceeded by one batch at most.
+    pub octets: usize,
+}
+
+/// What was taken at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drained {
+    /// How many packets.
+    pub packets: usize,
+    /// There may be more: the limit was reached.
+    pub more: bool,
+}
+
 /// Buffers for one batch; one set serves every socket of a thread.
 pub struct Batch {
     packets: Vec<u8>,
@@ -186,8 +204,8 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Hands every packet that waits in `socket`, `limit` at most, to `take`, oldest first; says how
-    /// many there were.
+    /// Hands every packet that waits in `socket` to `take`, oldest first, and stops when `limit` is
+    /// reached.
     ///
     /// # Errors
     /// As recvmmsg(2); `ENETDOWN` once when the interface goes down, after which the socket goes on
@@ -195,18 +213,24 @@ impl Batch {
     pub fn drain(
         &mut self,
         socket: &PacketSocket,
-        limit: usize,
+        limit: Limit,
         mut take: impl FnMut(PacketInfo, &[u8]),
-    ) -> io::Result<usize> {
-        let mut taken = 0;
-        while taken < limit {
-            let count = self.receive(socket, &mut take)?;
-            taken += count;
+    ) -> io::Result<Drained> {
+        let (mut drained, mut octets) = (Drained::default(), 0);
+        loop {
+            let count = self.receive(socket, &mut |info, packet| {
+                octets += packet.len();
+                take(info, packet);
+            })?;
+            drained.packets += count;
             if count < BATCH {
-                break;
+                return Ok(drained);
+            }
+            if drained.packets >= limit.packets || octets >= limit.octets {
+                drained.more = true;
+                return Ok(drained);
             }
         }
-        Ok(taken)
     }
 
     fn receive(
