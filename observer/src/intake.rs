@@ -124,7 +124,7 @@ impl Intake {
                         state.polling = true;
                     }
                 }
-                readable = state.taps.readable() => {
+                readable = segments(&room, &state.taps) => {
                     if let Err(error) = readable {
                         warn!("taps cannot be waited for: {error}");
                     }
@@ -163,6 +163,14 @@ async fn with_room(queue: &mpsc::Sender<Batch>, news: &mut mpsc::Receiver<News>)
     // An error means that the core has stopped.
     drop(queue.reserve_many(QUEUE / 2).await.ok()?);
     news.recv().await
+}
+
+/// So can segments: a packet socket holds seconds of them, and the kernel counts what it drops.
+async fn segments(queue: &mpsc::Sender<Batch>, taps: &Taps) -> std::io::Result<()> {
+    if queue.reserve_many(QUEUE / 2).await.is_err() {
+        return std::future::pending().await;
+    }
+    taps.readable().await
 }
 
 async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
@@ -217,7 +225,11 @@ impl Reading {
                 }
             }
         }
-        self.taps.drain(&mut self.drained);
+        if self.outbox.is_half_empty() {
+            self.taps.drain(&mut self.drained);
+        } else {
+            self.taps.put_off();
+        }
         self.echoes.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
         if boottime_now() >= self.retap {

@@ -8,6 +8,7 @@ use observer_core::{
 };
 use tokio::sync::mpsc;
 
+use super::QUEUE;
 use crate::source::clock::boottime_now;
 
 /// Events in one batch at most.
@@ -40,6 +41,11 @@ impl Outbox {
             unsent: Unsent::default(),
             started: false,
         }
+    }
+
+    /// Whether at least half of the queue is free.
+    pub fn is_half_empty(&self) -> bool {
+        self.queue.capacity() >= QUEUE / 2
     }
 
     /// Whether the core was told that the first dumps are complete.
