@@ -12,6 +12,7 @@ mod at_node;
 mod burst;
 mod hops;
 mod join;
+mod links;
 mod messages;
 mod table;
 pub mod totals;
@@ -37,6 +38,7 @@ use self::{
     writers::Writers,
 };
 use crate::{
+    address::PeerAddress,
     change::Request,
     deadline::Due,
     event::{
@@ -99,6 +101,8 @@ pub(crate) struct Fib {
     links: BTreeMap<u32, Link>,
     addresses: BTreeSet<(u32, IpAddr, u8)>,
     neighbours: BTreeMap<(u32, IpAddr), NeighbourState>,
+    /// Known peers on a link that do not answer for their link-layer address.
+    unresolved: BTreeSet<PeerAddress>,
     rules: ByFamily<Vec<Rule>>,
     followed: Option<RouteSource>,
     dump: Option<Dump>,
@@ -126,6 +130,7 @@ impl Fib {
             links: BTreeMap::new(),
             addresses: BTreeSet::new(),
             neighbours: BTreeMap::new(),
+            unresolved: BTreeSet::new(),
             rules: ByFamily::default(),
             followed: None,
             dump: None,
@@ -180,20 +185,9 @@ impl Fib {
                     up: *up,
                     carrier: *carrier,
                 };
-                if self.links.len() >= MAX_SURROUNDINGS && !self.links.contains_key(interface) {
-                    return;
-                }
-                let before = self.links.insert(*interface, link);
-                if before.is_some_and(|before| before.up != *up) {
-                    self.suspect_interface(turn, *interface);
-                }
+                self.link_told(turn, world, *interface, link, span);
             }
-            Forwarding::LinkGone { interface } => {
-                self.links.remove(interface);
-                self.addresses.retain(|(of, _, _)| of != interface);
-                self.neighbours.retain(|(of, _), _| of != interface);
-                self.suspect_interface(turn, *interface);
-            }
+            Forwarding::LinkGone { interface } => self.link_gone(turn, world, *interface, span),
             Forwarding::Address {
                 interface,
                 address,
@@ -219,14 +213,7 @@ impl Fib {
                 interface,
                 address,
                 state,
-            } => {
-                let key = (*interface, *address);
-                if *state == NeighbourState::Gone {
-                    self.neighbours.remove(&key);
-                } else if self.neighbours.len() < MAX_SURROUNDINGS {
-                    self.neighbours.insert(key, *state);
-                }
-            }
+            } => self.neighbour_told(turn, world, (*interface, *address), *state, span),
             Forwarding::Rules { ipv6, rules } => self.rules.of(*ipv6).clone_from(rules),
         }
     }

@@ -49,7 +49,9 @@ impl Incidents {
         };
         let well = open.is_well(now);
         if !open.told {
-            let lasted = open.routes.lost_by(now, turn.config.gap()) > 0;
+            let threshold = turn.config.gap();
+            let lasted =
+                open.routes.lost_by(now, threshold) > 0 || open.link_lost_by(now, threshold);
             let silent = open.probes.iter().any(Probe::is_silent);
             let next = turn.again(Duration::from_millis(250));
             if let Some(held) = open.held.filter(|held| now < *held) {
@@ -64,6 +66,7 @@ impl Incidents {
                 self.publish(turn, number);
             } else if open.members.is_empty()
                 && open.routes.gone.is_empty()
+                && open.links.is_empty()
                 && now.since(open.begun) >= SUSPICION
             {
                 self.drop_suspicion(turn, number);
@@ -353,11 +356,15 @@ fn silence_words(open: &Open) -> String {
         .map(|probe| probe.target.to_string())
         .collect();
     if silent.is_empty() {
-        "routes gone, and no session fell".to_owned()
-    } else {
-        format!(
-            "{} stopped answering while the session was up and its routes were there",
-            silent.join(", ")
-        )
+        return "routes gone, and no session fell".to_owned();
     }
+    let mut words = format!(
+        "{} stopped answering while the session was up and its routes were there",
+        silent.join(", ")
+    );
+    for peer in open.unresolved.iter().take(1) {
+        let more = format!("; {peer} does not answer on its link (ARP, neighbour discovery)");
+        words.push_str(&more);
+    }
+    words
 }

@@ -6,12 +6,13 @@
 //! thousand sessions, both address families of one node, a route reflector and all it reflected.
 //! It is over when sessions, routes and targets have been well for a while, or stay gone and stable.
 //!
-//! `open` is one incident, `group` whom it concerns, `together` what fell for one reason, `sessions` and
-//! `losses` what comes in, `probing` what goes out, `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
+//! `open` is one incident, `group` whom it concerns, `together` and `silence` what fell for one reason, `sessions`,
+//! `links` and `losses` what comes in, `probing` what goes out, `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
 
 mod group;
 mod impact;
 mod lifecycle;
+mod links;
 mod losses;
 mod milestones;
 mod open;
@@ -20,12 +21,15 @@ mod probing;
 pub mod record;
 mod routes;
 mod sessions;
+mod silence;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_many;
+#[cfg(test)]
+mod tests_node;
 mod together;
 mod verdict;
 
@@ -88,6 +92,8 @@ impl Incidents {
             match notice {
                 Notice::Route(route) => self.take_route(turn, nodes, route),
                 Notice::Falling(falling) => self.fall(turn, nodes, falling),
+                Notice::Link(link) => self.take_link(turn, nodes, link),
+                Notice::Neighbour(neighbour) => self.take_neighbour(turn, nodes, neighbour),
             }
         }
         for record in changes {

@@ -11,7 +11,7 @@ use super::{
     probe::Probe,
     record::{Incident, MilestoneKind, Proof, SessionLoss, Span, Subject, SubjectKind, Verdict},
     routes::Routes,
-    verdict::{self, Known, routes_of},
+    verdict::{self, Cut, Known, routes_of},
 };
 use crate::{
     address::PeerAddress, bgp::Prefix, change::RestartEnd, event::NetnsId, time::Timestamp,
@@ -81,6 +81,14 @@ pub(super) struct Open {
     pub decommissioned: bool,
     /// Most of this node's sessions fell at once.
     pub mass: bool,
+    /// What explains it whatever its sessions say: this node is cut off.
+    pub cut: Option<(Cut, String)>,
+    /// Links of this node that are down, by interface: name, and since when.
+    pub links: BTreeMap<u32, (String, Timestamp)>,
+    /// One was down for longer than the gap threshold.
+    pub link_lost: bool,
+    /// Peers on a link that do not answer for their link-layer address.
+    pub unresolved: BTreeSet<PeerAddress>,
     /// Its cause is final, and it is told then: others may fall for the same reason.
     pub held: Option<Timestamp>,
     /// Since when everything has been well.
@@ -98,10 +106,14 @@ impl Open {
         subject: Subject,
         begun: Timestamp,
     ) -> Self {
-        let opened_at = turn.wall.wall(begun);
+        let record = Incident::blank(node, subject, turn.wall.wall(begun));
+        Self::of(netns, record, begun)
+    }
+
+    fn of(netns: NetnsId, record: Incident, begun: Timestamp) -> Self {
         Self {
             netns,
-            record: Incident::blank(node, subject, opened_at),
+            record,
             begun,
             told: false,
             told_at: begun,
@@ -119,6 +131,10 @@ impl Open {
             routes_seen: false,
             decommissioned: false,
             mass: false,
+            cut: None,
+            links: BTreeMap::new(),
+            link_lost: false,
+            unresolved: BTreeSet::new(),
             held: None,
             calm_since: None,
             before: None,
@@ -128,28 +144,10 @@ impl Open {
     /// As `record` says it was.
     pub fn restored(netns: NetnsId, record: Incident, at: Timestamp) -> Self {
         Self {
-            netns,
-            begun: at,
             told: true,
-            told_at: at,
-            news: true,
-            members: BTreeMap::new(),
-            peers: BTreeSet::new(),
-            routes: Routes::default(),
-            probes: Vec::new(),
-            next_echo: None,
-            unprogrammed: BTreeMap::new(),
-            waiting: None,
-            kept: false,
-            failed_restart: None,
-            presumed_lost: 0,
             routes_seen: true,
-            decommissioned: false,
-            mass: false,
-            held: None,
-            calm_since: None,
             before: Some((record.verdict, record.proof)),
-            record,
+            ..Self::of(netns, record, at)
         }
     }
 
@@ -275,6 +273,9 @@ impl Open {
         if missing && now < self.waits_until() {
             return false;
         }
+        if !self.links.is_empty() && now < self.waits_until() {
+            return false;
+        }
         let recovered = self.recovered_at();
         self.peers
             .iter()
@@ -312,12 +313,25 @@ impl Open {
     pub fn waits_until(&self) -> Timestamp {
         let ups = self.members.values().filter_map(|member| member.up);
         let last = self.routes.last_gone.map(|gone| gone.latest);
+        let links = self.links.values().map(|(_, since)| *since).max();
         let since = ups
             .chain(last)
+            .chain(links)
             .chain(self.waiting)
             .max()
             .unwrap_or(self.begun);
         since.after(STABLE)
+    }
+
+    /// Whether a link of this node was, or is by `now`, down for longer than `threshold`.
+    pub fn link_lost_by(&self, now: Timestamp, threshold: Duration) -> bool {
+        let mut links = self.links.values();
+        self.link_lost || links.any(|(_, since)| now.since(*since) > threshold)
+    }
+
+    /// This node's own speaker ended; its peers did not, nor is the node cut off from them.
+    pub const fn is_own_restart(&self) -> bool {
+        is_local(&self.record.subject) && !self.mass && self.cut.is_none()
     }
 
     /// What is known, for the verdict.
@@ -338,6 +352,9 @@ impl Open {
                 .unwrap_or(u64::MAX),
             routes_seen: self.routes_seen || self.routes.any(),
             presumed_lost: self.presumed_lost,
+            link_lost: self.link_lost_by(turn.at, threshold),
+            link_down: !self.links.is_empty(),
+            cut: self.cut.as_ref().map(|(cut, _)| *cut),
             unreachable: self.probes.iter().any(Probe::was_unreachable),
             alive: self
                 .probes

@@ -243,7 +243,7 @@ pub enum MilestoneKind {
     Cause,
     /// Graceful restart keeps routes as stale.
     RestartBegan,
-    /// A link went down or came up.
+    /// A link of this node went down or came up, or a neighbour stopped or began to answer on it.
     Link,
     /// The first route was gone.
     FirstRouteGone,

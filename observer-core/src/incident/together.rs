@@ -130,7 +130,7 @@ impl Incidents {
     }
 
     /// What `from`, of which nobody was told, knows, belongs to `to`.
-    fn merge(&mut self, turn: &mut Turn<'_>, from: &BTreeSet<u64>, to: u64) {
+    pub(super) fn merge(&mut self, turn: &mut Turn<'_>, from: &BTreeSet<u64>, to: u64) {
         if !self.open.contains_key(&to) {
             return;
         }

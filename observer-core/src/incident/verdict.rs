@@ -3,6 +3,15 @@
 use super::record::{Proof, SubjectKind, Verdict};
 use crate::change::RestartEnd;
 
+/// How this node is cut off from its peers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Cut {
+    /// A link that they are reached over is down.
+    Link,
+    /// Nothing is heard from them.
+    Silence,
+}
+
 /// What is known.
 #[derive(Clone, Copy, Debug)]
 #[expect(
@@ -28,6 +37,12 @@ pub(super) struct Known {
     pub routes_seen: bool,
     /// Where they are not: routes that the sessions had brought and nothing keeps.
     pub presumed_lost: u64,
+    /// A link of this node that peers are reached over was down for longer than the threshold.
+    pub link_lost: bool,
+    /// One is down now.
+    pub link_down: bool,
+    /// This node is cut off.
+    pub cut: Option<Cut>,
     /// A target that was alive could not be reached.
     pub unreachable: bool,
     /// A target was alive.
@@ -38,7 +53,8 @@ pub(super) struct Known {
 /// What it came to.
 pub(super) const fn judge(known: &Known) -> Verdict {
     if known.unreachable {
-        return if known.sessions == 0 && known.lost == 0 && known.micro == 0 {
+        let healthy = known.sessions == 0 && known.lost == 0 && known.micro == 0;
+        return if healthy && !known.link_lost {
             Verdict::Blackholed
         } else {
             Verdict::ReachabilityLost
@@ -47,7 +63,9 @@ pub(super) const fn judge(known: &Known) -> Verdict {
     if known.decommissioned {
         return Verdict::Decommissioned;
     }
-    if known.lost > 0 || (!known.routes_seen && known.presumed_lost > 0) {
+    // A link that is down carries nothing, whatever its routes look like; what answered had another way.
+    let cut = known.link_lost && !known.alive;
+    if known.lost > 0 || cut || (!known.routes_seen && known.presumed_lost > 0) {
         return Verdict::RoutesLost;
     }
     if known.micro > 0 {
@@ -70,6 +88,11 @@ pub(super) const fn proof(known: &Known) -> Proof {
 
 /// What the verdict rests on.
 pub(super) fn rests_on(known: &Known) -> String {
+    let link = if known.link_lost {
+        "a link of this node that was down; "
+    } else {
+        ""
+    };
     let routes = match (known.lost, known.micro) {
         (0, 0) if known.routes_seen => "the kernel's routes, none of which was lost".to_owned(),
         (0, 0) if known.presumed_lost > 0 => format!(
@@ -86,7 +109,7 @@ pub(super) fn rests_on(known: &Known) -> String {
         (false, true) => "targets that answered all the time",
         (false, false) => "no packet: no target was seen alive",
     };
-    format!("{routes}; {packets}")
+    format!("{link}{routes}; {packets}")
 }
 
 /// So many routes.
@@ -128,6 +151,17 @@ pub(super) const fn would_change(known: &Known, verdict: Verdict) -> &'static st
 /// The one thing to look at next.
 pub(super) fn next_check(known: &Known, cause: &str, identity: &str) -> String {
     let here = matches!(known.subject, SubjectKind::Local);
+    if known.link_down {
+        return format!(
+            "why is it: {cause}? `ip link`, `ethtool` and the kernel's log on this node, the port of its \
+             switch"
+        );
+    }
+    if known.cut == Some(Cut::Silence) && known.still_down {
+        return "does this node's own firewall let tcp/179 pass, and does anything reach it at all? \
+                Look at its nftables or iptables, its security group, its links"
+            .to_owned();
+    }
     if known.sessions > 0 && known.still_down {
         return if here {
             "is BIRD running on this node? `kubectl logs` of its calico-node, and its previous \
@@ -201,6 +235,9 @@ mod tests {
         still_gone: 0,
         routes_seen: true,
         presumed_lost: 0,
+        link_lost: false,
+        link_down: false,
+        cut: None,
         unreachable: false,
         alive: false,
         decommissioned: false,
@@ -267,6 +304,33 @@ mod tests {
                     ..CALM
                 },
                 Verdict::Blackholed,
+            ),
+            (
+                Known {
+                    sessions: 0,
+                    link_lost: true,
+                    ..CALM
+                },
+                Verdict::RoutesLost,
+            ),
+            (
+                Known {
+                    sessions: 0,
+                    link_lost: true,
+                    alive: true,
+                    ..CALM
+                },
+                Verdict::NoImpact,
+            ),
+            (
+                Known {
+                    sessions: 0,
+                    link_lost: true,
+                    unreachable: true,
+                    alive: true,
+                    ..CALM
+                },
+                Verdict::ReachabilityLost,
             ),
             (
                 Known {

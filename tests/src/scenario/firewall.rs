@@ -12,6 +12,8 @@ const SILENCE: &[&str] = &["hold_timer_expired", "tcp_error"];
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(SILENCE, &[]);
     flaps.extend(cast.victim_sees(SILENCE, &[]));
+    let mut incidents = cast.others_record(LOSS, "", Some(1));
+    incidents.push(cast.victim_loses("nothing is heard from any of"));
     let step = |when, act| Step { when, act };
     Script {
         title: "a firewall cuts n2 off",
@@ -22,7 +24,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         ],
         expected: Expected {
             flaps,
-            incidents: cast.others_record(LOSS, "", Some(1)),
+            incidents,
             recovers: true,
             // The old connections' retransmission timers have backed off to about as much.
             calm: Duration::from_secs(15),

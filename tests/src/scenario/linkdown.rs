@@ -10,7 +10,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         steps: vec![at(0, Act::LinkDown), at(4, Act::LinkUp)],
         expected: Expected {
             calm: Duration::from_secs(3),
-            incidents: cast.victim_records_each("no session fell"),
+            incidents: vec![cast.victim_loses("link eth0 down")],
             recovers: true,
             ..Expected::default()
         },

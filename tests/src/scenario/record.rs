@@ -99,17 +99,12 @@ impl Cast<'_> {
         }
     }
 
-    /// The victim records a loss towards every other node.
-    pub(super) fn victim_records_each(&self, words: &'static str) -> Vec<ExpectedIncident> {
-        self.others
-            .iter()
-            .map(|node| ExpectedIncident {
-                session: session(self.victim, node),
-                verdicts: LOSS,
-                words,
-                lost: Some(1),
-                over: true,
-            })
-            .collect()
+    /// The victim records one loss of its own, towards every other node.
+    pub(super) fn victim_loses(&self, words: &'static str) -> ExpectedIncident {
+        ExpectedIncident {
+            verdicts: LOSS,
+            lost: Some(u64::try_from(self.others.len()).unwrap_or(u64::MAX)),
+            ..self.victim_records_itself(words)
+        }
     }
 }
