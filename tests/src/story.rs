@@ -349,13 +349,23 @@ fn describe(change: &Change) -> String {
         Change::Programmed { peer, .. } => format!("{peer}: prefixes are programmed"),
         Change::IncidentOpened { incident } => format!("incident opens: {}", incident.cause),
         Change::IncidentUpdated { incident } => {
-            format!("incident, so far: {}", incident.verdict.name())
+            format!("incident, so far: {}", came_to(incident))
         }
         Change::IncidentClosed { incident } => {
-            format!("incident closes: {}", incident.verdict.name())
+            format!("incident closes: {}", came_to(incident))
         }
         Change::Lost { stage, count } => format!("{count} event(s) lost: {}", stage.name()),
     }
+}
+
+/// The verdict; of its own restart a node sees one direction only.
+fn came_to(incident: &Incident) -> String {
+    let from_here = if incident.is_own_restart() {
+        ", seen from here (what others could reach is in their records)"
+    } else {
+        ""
+    };
+    format!("{}{from_here}", incident.verdict.name())
 }
 
 /// A flap with its evidence, as lines.

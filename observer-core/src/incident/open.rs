@@ -6,12 +6,12 @@ use std::{
 };
 
 use super::{
-    impact,
+    impact::{self, UNSEEN},
     milestones::{self, Within},
     probe::Probe,
     record::{Incident, MilestoneKind, Proof, SessionLoss, Span, Subject, SubjectKind, Verdict},
     routes::Routes,
-    verdict::{self, Cut, Known, routes_of},
+    verdict::{self, Cut, Known, Packets, routes_of},
 };
 use crate::{
     address::PeerAddress, bgp::Prefix, change::RestartEnd, event::NetnsId, time::Timestamp,
@@ -337,6 +337,9 @@ impl Open {
     /// What is known, for the verdict.
     pub fn known(&self, turn: &Turn<'_>) -> Known {
         let threshold = turn.config.gap();
+        let lost =
+            self.routes.lost_by(turn.at, threshold) + self.unprogrammed.values().sum::<u64>();
+        let packets = Packets::of(&self.probes, threshold);
         Known {
             subject: self.record.subject.kind,
             sessions: self.record.sessions.len(),
@@ -346,7 +349,7 @@ impl Open {
                 .any(|member| member.up.is_none() && !member.forgotten),
             kept: self.kept,
             failed_restart: self.failed_restart,
-            lost: self.routes.lost_by(turn.at, threshold) + self.unprogrammed.values().sum::<u64>(),
+            lost,
             micro: self.routes.micro,
             still_gone: u64::try_from(self.routes.gone.len() + self.unprogrammed.len())
                 .unwrap_or(u64::MAX),
@@ -355,11 +358,8 @@ impl Open {
             link_lost: self.link_lost_by(turn.at, threshold),
             link_down: !self.links.is_empty(),
             cut: self.cut.as_ref().map(|(cut, _)| *cut),
-            unreachable: self.probes.iter().any(Probe::was_unreachable),
-            alive: self
-                .probes
-                .iter()
-                .any(|probe| probe.seen_alive && probe.sent > 0),
+            packets,
+            own_restart: self.record.is_own_restart() && self.is_own_restart(),
             decommissioned: self.decommissioned,
         }
     }
@@ -387,9 +387,14 @@ impl Open {
         };
         record.updated_at = turn.wall.wall(turn.at);
         record.rests_on = verdict::rests_on(&known);
-        verdict::would_change(&known, judged).clone_into(&mut record.would_change);
+        record.would_change = verdict::would_change(&known, judged);
         record.next_check = verdict::next_check(&known, &record.cause, &record.subject.identity);
-        record.impact = impact::table(&known, &record.subject);
+        if known.own_restart
+            && let Some(key) = record.group_keys.first()
+        {
+            record.next_check = verdict::ask_the_peers(&record.next_check, key);
+        }
+        record.impact = impact::table(&known, record);
         if self.routes.any() {
             record.prefixes = self.routes.shown();
             record.route_gap_seconds = self.routes.gap(turn.at);
@@ -551,6 +556,9 @@ fn missing(known: &Known, probes: &[Probe]) -> Vec<String> {
     let mut missing = Vec::new();
     if !known.routes_seen {
         missing.push("the kernel's routes were not observed".to_owned());
+    }
+    if known.own_restart {
+        missing.push(format!("{UNSEEN}: not observable from this node"));
     }
     if probes.is_empty() {
         missing.push("nothing was probed: reachability is inferred".to_owned());

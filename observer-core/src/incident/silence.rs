@@ -120,13 +120,14 @@ const fn is_silence(cause: &Cause) -> bool {
     }
 }
 
-/// Whether a session is up, and its peer is late with a KEEPALIVE or does not acknowledge.
+/// Whether a session is up or has just fallen, and its peer was late with a KEEPALIVE or did not
+/// acknowledge.
 fn is_overdue(node: &Node, peer: &Peer, now: Timestamp) -> bool {
-    let carrier = peer
-        .session
-        .carrier
-        .and_then(|id| node.connections.get(&id));
-    carrier.is_some_and(|connection| {
+    let session = &peer.session;
+    let pending = session.pending.as_ref().map(|pending| pending.carrier);
+    let carrier = session.carrier.or(pending);
+    let connection = carrier.and_then(|id| node.connections.get(&id));
+    connection.is_some_and(|connection| {
         let late = HoldTimer::of(connection).is_some_and(|timer| timer.margin(now) < OVERDUE);
         late || connection.socket.unanswered_retransmits >= UNANSWERED
     })

@@ -11,8 +11,8 @@ use crate::{
         forwarding::{Forwarding, NeighbourState},
     },
     notice::{RouteLoss, RouteStep},
-    testing::{NETNS, socket},
-    testing_wire::{Talk, end_of_rib, keepalive, update},
+    testing::{NETNS, bird, process, socket},
+    testing_wire::{Talk, end_of_rib, keepalive, notification, update},
 };
 
 /// Peers of these nodes.
@@ -285,6 +285,29 @@ fn a_firewall_of_this_node_that_cuts_all_peers_is_one_incident() {
 }
 
 #[test]
+fn timers_that_run_out_together_are_one_incident_too() {
+    let (mut story, mut talks) = Story::mesh(ReachMode::Off);
+    for talk in &mut talks {
+        talk.says(&mut story.scene, false, &keepalive());
+    }
+    story.pass(240_000);
+    for talk in &talks {
+        expire(&mut story, talk);
+    }
+    story.pass(5_000);
+    let all = story.all();
+    assert_eq!(all.len(), 1, "{all:#?}");
+    assert!(
+        all[0]
+            .cause
+            .starts_with("nothing is heard from any of 3 peers"),
+        "{}",
+        all[0].cause
+    );
+    assert_eq!(all[0].sessions.len(), 3);
+}
+
+#[test]
 fn one_silent_peer_among_others_that_are_heard_is_that_peer_s() {
     let (mut story, mut talks) = Story::mesh(ReachMode::Off);
     cut(&mut story, &mut talks, &[1, 2]);
@@ -294,4 +317,81 @@ fn one_silent_peer_among_others_that_are_heard_is_that_peer_s() {
     assert_eq!(all.len(), 1);
     assert_eq!(all[0].subject.kind, SubjectKind::Peer);
     assert!(all[0].next_check.contains("179"), "{}", all[0].next_check);
+}
+
+#[test]
+fn the_end_of_the_own_speaker_judges_one_direction_and_sends_to_the_peers_for_the_other() {
+    for (signal, notified) in [(9, false), (15, true)] {
+        let (mut story, mut talk) = Story::graceful(ReachMode::Tunnel);
+        if notified {
+            talk.says(&mut story.scene, true, &notification(6, 2, ""));
+        }
+        story.scene.tell(Fact::SpeakerSignalled {
+            netns: NETNS,
+            speaker: bird(),
+            signal,
+            sender: Some(process(7, "kubelet")),
+        });
+        let (from, to) = (TcpState::Established, TcpState::FinWait1);
+        story.scene.state_by(talk.socket, from, to, Some(bird()));
+        story.scene.tell(Fact::SpeakerExited {
+            netns: NETNS,
+            speaker: bird(),
+            status: notified.then_some(0),
+            signal: (!notified).then_some(9),
+        });
+        story.pass(3_000);
+        let mut talk = story.session(2);
+        talk.says(&mut story.scene, false, &end_of_rib());
+        let incident = story.closed();
+        assert!(incident.is_own_restart());
+        let key = incident.group_keys[0].as_str();
+        let there = &incident.impact[1];
+        assert!(there.traffic.contains("-> this node and its pods"));
+        assert!(
+            there.reason.contains("not observable from this node") && there.reason.contains(key),
+            "{there:?}"
+        );
+        let kept = !notified;
+        let (verdict, affected) = if kept {
+            (Verdict::Graceful, Affected::Unknown)
+        } else {
+            (Verdict::NoImpact, Affected::Inferred)
+        };
+        assert_eq!((incident.verdict, there.affected), (verdict, affected));
+        assert_eq!(incident.impact[0].affected, Affected::No, "echoes say so");
+        assert_eq!(incident.proof, Proof::Proven);
+        assert!(incident.next_check.contains(key), "{}", incident.next_check);
+        let missing = incident.evidence.missing.join(" ");
+        assert!(missing.contains("not observable"), "{missing}");
+        assert!(incident.rests_on.contains("not who could reach it"));
+    }
+}
+
+#[test]
+fn an_own_speaker_that_takes_its_routes_along_lost_them_in_its_own_direction() {
+    let (mut story, talk) = Story::graceful(ReachMode::Tunnel);
+    story.gone(RouteLoss::Deleted);
+    story.reachable = false;
+    story.refused = Some(101);
+    story.scene.now += 5;
+    let (from, to) = (TcpState::Established, TcpState::FinWait1);
+    story.scene.state_by(talk.socket, from, to, Some(bird()));
+    story.scene.tell(Fact::SpeakerExited {
+        netns: NETNS,
+        speaker: bird(),
+        status: None,
+        signal: Some(9),
+    });
+    story.pass(4_000);
+    let mut talk = story.session(2);
+    talk.says(&mut story.scene, false, &end_of_rib());
+    story.reachable = true;
+    story.back();
+    let incident = story.closed();
+    assert!(incident.is_own_restart());
+    assert_eq!(incident.verdict, Verdict::ReachabilityLost);
+    assert_eq!(incident.impact[0].affected, Affected::Yes);
+    assert_eq!(incident.prefixes.lost, 1);
+    assert!(incident.impact[1].reason.contains("not observable"));
 }
