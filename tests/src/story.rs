@@ -343,6 +343,10 @@ fn describe(change: &Change) -> String {
         } => {
             format!("{prefix} is fought over, deleted {rounds} times by {remover:?}")
         }
+        Change::ConcurrentRestarts { nodes, seconds } => format!(
+            "WARNING: the speakers of {} ended within {seconds:.1} s",
+            nodes.join(", ")
+        ),
         Change::NotProgrammed {
             peer, announced, ..
         } => format!("{peer}: none of {announced} prefixes is programmed"),

@@ -14,6 +14,7 @@ mod hops;
 mod join;
 mod links;
 mod messages;
+mod settled;
 mod table;
 pub mod totals;
 mod unprogrammed;
@@ -27,6 +28,7 @@ use std::{
 };
 
 pub(crate) use join::World;
+pub(crate) use settled::Programmed;
 pub(crate) use view::{Clocks, path};
 
 use self::{

@@ -113,6 +113,12 @@ impl Fib {
         )
     }
 
+    /// Whether a watched route of `prefix` in the main table leads somewhere.
+    pub(crate) fn leads_on(&self, prefix: Prefix) -> bool {
+        let table = TABLE_MAIN;
+        matches!(self.standing(Place { table, prefix }), Standing::Usable(..))
+    }
+
     /// Whether `prefix` ought to be there by now and is not.
     pub(super) fn is_missing(&self, now: Timestamp, prefix: Prefix) -> bool {
         let fresh = self

@@ -16,6 +16,7 @@ mod links;
 mod losses;
 mod milestones;
 mod open;
+mod overlap;
 mod probe;
 mod probing;
 pub mod record;
@@ -30,6 +31,8 @@ mod tests;
 mod tests_many;
 #[cfg(test)]
 mod tests_node;
+#[cfg(test)]
+mod tests_resumed;
 mod together;
 mod verdict;
 
@@ -152,6 +155,7 @@ impl Incidents {
             | Change::Routes(_)
             | Change::ForeignDelete { .. }
             | Change::RouteFight { .. }
+            | Change::ConcurrentRestarts { .. }
             | Change::IncidentOpened { .. }
             | Change::IncidentUpdated { .. }
             | Change::IncidentClosed { .. }

@@ -89,6 +89,10 @@ pub(super) struct Open {
     pub link_lost: bool,
     /// Peers on a link that do not answer for their link-layer address.
     pub unresolved: BTreeSet<PeerAddress>,
+    /// When a speaker ended, and that was it.
+    pub restarted: Option<Timestamp>,
+    /// Incidents of other nodes whose restart was not over then.
+    pub overlaps: BTreeSet<u64>,
     /// Its cause is final, and it is told then: others may fall for the same reason.
     pub held: Option<Timestamp>,
     /// Since when everything has been well.
@@ -135,6 +139,8 @@ impl Open {
             links: BTreeMap::new(),
             link_lost: false,
             unresolved: BTreeSet::new(),
+            restarted: None,
+            overlaps: BTreeSet::new(),
             held: None,
             calm_since: None,
             before: None,
@@ -142,10 +148,19 @@ impl Open {
     }
 
     /// As `record` says it was.
-    pub fn restored(netns: NetnsId, record: Incident, at: Timestamp) -> Self {
+    pub fn restored(turn: &Turn<'_>, netns: NetnsId, record: Incident) -> Self {
+        let at = turn.at;
+        let routes = if record.prefixes.lost > 0 {
+            Routes::restored(&record, turn)
+        } else {
+            Routes::default()
+        };
         Self {
             told: true,
             routes_seen: true,
+            // Whether they are back the kernel's routes tell, once they are known.
+            waiting: (record.prefixes.still_gone > 0).then_some(at),
+            routes,
             before: Some((record.verdict, record.proof)),
             ..Self::of(netns, record, at)
         }

@@ -132,6 +132,7 @@ impl Incidents {
             .map_or("none", String::as_str)
             .to_owned();
         open.note(turn, MilestoneKind::Cause, within, what, &evidence);
+        self.look_for_overlap(turn, node.netns, number, (&flap.cause, within));
         self.hold(turn, node, number);
     }
 
@@ -193,7 +194,11 @@ impl Incidents {
                     open.presumed_lost = open.presumed_lost.saturating_sub(member.announced);
                 }
             }
-            let what = format!("{} of {peer} stale, kept for {secs} s", routes_of(stale));
+            // What a session older than the agent had brought is not known.
+            let what = match stale {
+                0 => format!("routes of {peer} are kept for {secs} s"),
+                _ => format!("{} of {peer} stale, kept for {secs} s", routes_of(stale)),
+            };
             let evidence = "what both OPENs agreed on";
             open.note(turn, MilestoneKind::RestartBegan, within, what, evidence);
         });
@@ -359,11 +364,14 @@ fn restart_end_words(peer: &str, how: RestartEnd, dropped: u64) -> String {
 /// Whether peers keep this node's routes over the end of its speaker: it offered that, and sent no
 /// NOTIFICATION.
 fn restarts_quietly(node: &Node, peer: PeerAddress, cause: &Cause) -> bool {
-    let offered = node
-        .peers
-        .get(&peer)
-        .and_then(|peer| peer.exchange.opens.sent.as_ref())
-        .is_some_and(|open| open.restart.is_some());
+    let offered = node.peers.get(&peer).is_some_and(|peer| {
+        let open = peer.exchange.opens.sent.as_ref();
+        let remembered = peer.exchange.remembered.as_ref();
+        match open {
+            Some(open) => open.restart.is_some(),
+            None => remembered.is_some_and(|terms| terms.own_restart.is_some()),
+        }
+    });
     let quiet = matches!(
         cause,
         Cause::LocalSpeakerGone {
