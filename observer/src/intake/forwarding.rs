@@ -20,7 +20,7 @@ use crate::{
 const WAIT: Duration = Duration::from_millis(1);
 
 /// Routes wait until the core's queue is half empty: a full one would cost sessions' evidence, and
-/// routes can wait in the kernel.
+/// routes can wait in the kernel. So do those in the probes' ring.
 pub async fn with_room(
     queue: &mpsc::Sender<Batch>,
     news: &mut mpsc::Receiver<News>,
@@ -28,11 +28,6 @@ pub async fn with_room(
     // An error means that the core has stopped.
     drop(queue.reserve_many(QUEUE / 2).await.ok()?);
     news.recv().await
-}
-
-/// The same of those that the probes tell.
-pub fn must_wait(queue: &mpsc::Sender<Batch>) -> bool {
-    queue.capacity() < QUEUE / 2
 }
 
 impl Reading {
@@ -81,7 +76,7 @@ impl Reading {
 
     /// When routes that wait in their ring are to be looked at again.
     pub(super) fn routes_due(&self) -> Option<Timestamp> {
-        let wait = !self.probed.is_empty() && must_wait(&self.queue);
+        let wait = !self.probed.is_empty() && self.outbox.is_half_full();
         wait.then(|| boottime_now().after(WAIT))
     }
 }
