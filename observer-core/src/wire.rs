@@ -103,6 +103,7 @@ pub(crate) struct Tally {
     out_of_window: u64,
     unacknowledged: u64,
     gaps: u64,
+    unfinished: u64,
 }
 
 impl Default for Wire {
@@ -208,6 +209,10 @@ impl Wire {
             out_of_window: sum(|stream| stream.out_of_window),
             unacknowledged: sum(|stream| stream.unacknowledged),
             gaps: sum(|stream| stream.gaps),
+            unfinished: [sent, received]
+                .map(|way| self.conversation.counters(way).unfinished)
+                .iter()
+                .sum(),
         }
     }
 
@@ -335,6 +340,7 @@ impl Tally {
         totals.out_of_window += self.out_of_window.saturating_sub(before.out_of_window);
         totals.unacknowledged += self.unacknowledged.saturating_sub(before.unacknowledged);
         totals.gaps += self.gaps.saturating_sub(before.gaps);
+        totals.unfinished += self.unfinished.saturating_sub(before.unfinished);
     }
 }
 

@@ -46,6 +46,9 @@ pub struct DirectionCounters {
     pub resyncs: u64,
     /// Octets passed over then.
     pub skipped_bytes: u64,
+    /// Messages of which the rest had not come when the connection was over.
+    #[serde(default)]
+    pub unfinished: u64,
     /// What was inferred because OPENs were not seen.
     pub inference: Inference,
 }

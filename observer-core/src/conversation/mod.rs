@@ -271,6 +271,8 @@ impl Conversation {
         for direction in [Direction::AToB, Direction::BToA] {
             let at = self.half_mut(direction).waits_since.take().unwrap_or(at);
             self.read(at, direction, sink, Stream::finish);
+            let Reader { framer, counters } = &mut self.half_mut(direction).reader;
+            counters.unfinished += u64::from(framer.is_within_message());
         }
     }
 

@@ -118,6 +118,41 @@ fn ethernet_padding_is_not_payload() {
 }
 
 #[test]
+fn a_checksum_is_wrong_when_any_octet_is_another() {
+    let corrupt = |packet: &[u8]| {
+        let Dissected::Tcp(tcp) = dissect(pcap_parser::Linktype::RAW, packet, 0) else {
+            panic!("no TCP in {packet:?}");
+        };
+        tcp.is_corrupt()
+    };
+    for version in [4, 6] {
+        // Of odd and of even length.
+        for payload in [&keepalive()[..], b"", b"\xff\xff"] {
+            let packet = ip(version, 1, payload);
+            assert!(!corrupt(&packet), "IPv{version}, {payload:?}");
+            let addresses = if version == 4 { 12..20 } else { 8..40 };
+            let header = addresses.end;
+            // TCP's, but for ports, offset and flags, by which the packet would be another thing.
+            let octets = addresses
+                .chain(header + 4..header + 12)
+                .chain(header + 14..packet.len());
+            for at in octets {
+                let mut changed = packet.clone();
+                changed[at] ^= 0x10;
+                assert!(corrupt(&changed), "IPv{version}, octet {at}");
+            }
+            let mut padded = packet.clone();
+            padded.extend([0xaa; 7]);
+            assert!(!corrupt(&padded), "padding is no part of it");
+            if !payload.is_empty() {
+                let cut = &packet[..packet.len() - 1];
+                assert!(!corrupt(cut), "nothing can be said of half a segment");
+            }
+        }
+    }
+}
+
+#[test]
 fn ipv6_extension_headers_and_fragments() {
     let mut packet = Vec::new();
     PacketBuilder::ipv6([1; 16], [2; 16], 64)
