@@ -8,6 +8,7 @@ use observer_core::{
 };
 use tokio::sync::mpsc;
 
+use super::QUEUE;
 use crate::source::clock::boottime_now;
 
 /// Events in one batch at most.
@@ -45,6 +46,11 @@ impl Outbox {
     /// Whether the core was told that the first dumps are complete.
     pub fn started(&self) -> bool {
         self.started
+    }
+
+    /// Whether what can wait has to.
+    pub fn is_half_full(&self) -> bool {
+        self.queue.capacity() < QUEUE / 2
     }
 
     /// Sends `events`, the last of them with `started`.
