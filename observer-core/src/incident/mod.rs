@@ -14,6 +14,7 @@ mod impact;
 mod lifecycle;
 mod links;
 mod losses;
+mod marks;
 mod milestones;
 mod open;
 mod overlap;
