@@ -25,13 +25,14 @@ use self::page::{Labels, Page, float};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 29] = [
+const EVENT_KINDS: [&str; 30] = [
     "tick",
     "wall_clock",
     "node_observed",
     "node_gone",
     "peers_restored",
     "inventory",
+    "cluster",
     "peer_forget",
     "tcp_state",
     "tcp_error",
@@ -68,6 +69,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::NodeGone { .. } => "node_gone",
         Fact::PeersRestored { .. } => "peers_restored",
         Fact::Inventory { .. } => "inventory",
+        Fact::Cluster { .. } => "cluster",
         Fact::PeerForget { .. } => "peer_forget",
         Fact::TcpState { .. } => "tcp_state",
         Fact::TcpError { .. } => "tcp_error",
