@@ -5,18 +5,20 @@
 
 mod fib;
 mod incident;
+mod inventory;
 mod page;
 mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use observer_core::{
     cause::Cause,
-    event::{Fact, LossStage, forwarding::Forwarding},
+    event::{Fact, LossStage, cluster::ClusterKind, forwarding::Forwarding},
     peer::PeerView,
 };
 use prometheus::TextEncoder;
@@ -119,6 +121,8 @@ pub struct Scene<'a> {
     pub blind: bool,
     /// The agent's version.
     pub version: &'a str,
+    /// How old what is known of each kind of the cluster's objects is.
+    pub ages: &'a BTreeMap<ClusterKind, Duration>,
 }
 
 /// The text of a scrape.
@@ -304,6 +308,7 @@ fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
         ))
         .chain(wire::decode_errors(totals)),
     );
+    inventory::add(page, scene.node, scene.ages);
     page.gauge(
         "bgp_observer_build_info",
         "The agent's version, in labels.",
