@@ -87,7 +87,7 @@ fn peers_have_the_cluster_s_names_and_types_and_one_that_never_connected_is_miss
     api.down(false);
     wait::soon(
         "a node that left is not missed",
-        Duration::from_secs(60),
+        Duration::from_mins(1),
         || {
             let down = agent.peers()?.into_iter().filter(|peer| !peer.up).count();
             ensure!(down == 0, "{down} are missed");

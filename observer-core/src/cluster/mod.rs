@@ -293,15 +293,17 @@ impl Cluster {
 /// A BGPPeer with its selectors read.
 struct Configured<'a> {
     peer: &'a BgpPeer,
-    /// Of nodes that peer; the inner none is one that cannot be read, and selects nobody.
-    nodes: Option<Option<Selector>>,
-    /// Of nodes that are the peers; likewise.
-    peers: Option<Option<Selector>>,
+    /// Of nodes that peer.
+    nodes: Option<Selector>,
+    /// Of nodes that are the peers.
+    peers: Option<Selector>,
 }
 
 impl<'a> Configured<'a> {
     fn new(peer: &'a BgpPeer) -> Self {
-        let parse = |text: &Option<String>| text.as_deref().map(Selector::parse);
+        // One that cannot be read selects nobody.
+        let read = |text: &str| Selector::parse(text).unwrap_or(Selector::Nobody);
+        let parse = |text: &Option<String>| text.as_deref().map(read);
         Self {
             peer,
             nodes: parse(&peer.node_selector),
@@ -321,7 +323,7 @@ impl<'a> Configured<'a> {
     /// Whether `node` is to have this peer.
     fn applies_to(&self, node: &ClusterNode) -> bool {
         match (&self.nodes, &self.peer.node) {
-            (Some(selector), _) => selects(selector.as_ref(), node),
+            (Some(selector), _) => selector.matches(&node.labels),
             (None, Some(name)) => *name == node.name,
             (None, None) => true,
         }
@@ -329,13 +331,9 @@ impl<'a> Configured<'a> {
 
     /// Whether `node` is this peer.
     fn is_peer(&self, node: &ClusterNode) -> bool {
-        let selector = self.peers.as_ref();
-        selector.is_some_and(|selector| selects(selector.as_ref(), node))
+        let selects = |selector: &Selector| selector.matches(&node.labels);
+        self.peers.as_ref().is_some_and(selects)
     }
-}
-
-fn selects(selector: Option<&Selector>, node: &ClusterNode) -> bool {
-    selector.is_some_and(|selector| selector.matches(&node.labels))
 }
 
 #[cfg(test)]

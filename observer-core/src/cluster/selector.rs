@@ -12,6 +12,7 @@ const DEPTH: u32 = 32;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Selector {
     All,
+    Nobody,
     Has(String),
     Is(String, Test),
     Not(Box<Self>),
@@ -47,6 +48,7 @@ impl Selector {
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         match self {
             Self::All => true,
+            Self::Nobody => false,
             Self::Has(key) => labels.contains_key(key),
             Self::Is(key, test) => test.holds(labels.get(key).map(String::as_str)),
             Self::Not(inner) => !inner.matches(labels),

@@ -27,7 +27,7 @@ use self::page::{Labels, Page, float};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 30] = [
+const EVENT_KINDS: [&str; 31] = [
     "tick",
     "wall_clock",
     "node_observed",

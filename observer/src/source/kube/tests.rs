@@ -16,7 +16,7 @@ fn pace() -> Pace {
     Pace {
         spread: Duration::ZERO,
         answer: Duration::from_millis(500),
-        watch: Duration::from_secs(60),
+        watch: Duration::from_mins(1),
         first: Duration::from_millis(10),
         longest: Duration::from_millis(80),
         refused: Duration::from_millis(60),
@@ -34,7 +34,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(prepare: impl FnOnce(&KubeApi)) -> Self {
+    fn start(prepare: impl FnOnce(&KubeApi)) -> Self {
         let api = KubeApi::start().unwrap();
         prepare(&api);
         let client = client(Config::new(api.url().parse().unwrap())).unwrap();
@@ -71,9 +71,12 @@ impl Scene {
 
     fn nodes(&self) -> Vec<String> {
         let standing = self.cluster.standing();
-        let objects = standing.iter().filter_map(|fact| match fact {
-            ClusterFact::Listed { of, objects } if *of == ClusterKind::Nodes => Some(objects),
-            _ => None,
+        let objects = standing.iter().filter_map(|fact| {
+            if let ClusterFact::Listed { of, objects } = fact {
+                (*of == ClusterKind::Nodes).then_some(objects)
+            } else {
+                None
+            }
         });
         let names = objects.flatten().map(|object| object.name().to_owned());
         names.collect()
@@ -138,8 +141,7 @@ async fn all_kinds_are_listed_in_pages_and_followed_live() {
         );
         let block = json!({ "cidr": "10.244.2.0/26", "node": "n2", "state": "confirmed" });
         api.put("blockaffinities", "n2-block", json!({ "spec": block }));
-    })
-    .await;
+    });
     scene
         .until("complete", |scene| scene.cluster.is_complete())
         .await;
@@ -181,7 +183,7 @@ async fn all_kinds_are_listed_in_pages_and_followed_live() {
 
 #[tokio::test]
 async fn a_history_that_was_forgotten_is_made_up_for_by_a_list() {
-    let mut scene = Scene::start(two_nodes).await;
+    let mut scene = Scene::start(two_nodes);
     scene.until("live", Scene::all_live).await;
     let lists = scene.lists();
     scene.api.down(true);
@@ -197,7 +199,7 @@ async fn a_history_that_was_forgotten_is_made_up_for_by_a_list() {
 
 #[tokio::test]
 async fn a_broken_connection_goes_on_where_it_broke() {
-    let mut scene = Scene::start(two_nodes).await;
+    let mut scene = Scene::start(two_nodes);
     scene.until("live", Scene::all_live).await;
     let lists = scene.lists();
     for round in 3..8 {
@@ -218,8 +220,7 @@ async fn what_is_forbidden_or_absent_is_said_and_taken_up_when_it_is_there() {
         two_nodes(api);
         api.refuse("ippools", Some(403));
         api.refuse("blockaffinities", Some(404));
-    })
-    .await;
+    });
     let unavailable = |scene: &Scene, of| {
         let fact = ClusterFact::Unavailable { of };
         scene.told.contains(&fact)
@@ -253,7 +254,7 @@ async fn what_is_forbidden_or_absent_is_said_and_taken_up_when_it_is_there() {
 
 #[tokio::test]
 async fn a_server_that_is_away_leaves_what_is_known_and_its_age() {
-    let mut scene = Scene::start(two_nodes).await;
+    let mut scene = Scene::start(two_nodes);
     scene.until("live", Scene::all_live).await;
     scene.api.down(true);
     let stale = |scene: &Scene| {
@@ -274,8 +275,7 @@ async fn a_server_that_does_not_answer_is_asked_again() {
     let mut scene = Scene::start(|api| {
         two_nodes(api);
         api.stall(true);
-    })
-    .await;
+    });
     let silent = |scene: &Scene| scene.is_failing(ClusterKind::Nodes, "did not answer in time");
     scene.until("silence is said", silent).await;
     assert!(scene.told.is_empty());
