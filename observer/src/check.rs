@@ -76,8 +76,11 @@ fn in_each(
 
 /// What the probes are told.
 pub fn kernel_options(config: &Config) -> KernelOptions {
+    let followed = config.followed_routes();
     KernelOptions {
         ports: config.ports(),
+        protocols: followed.protocols,
+        tables: followed.tables,
         btf_path: config.btf.clone(),
         ..KernelOptions::default()
     }
