@@ -16,6 +16,7 @@ pub mod forge;
 pub mod gate;
 pub mod http;
 pub mod lab;
+pub mod listeners;
 pub mod metrics;
 pub mod netns;
 pub mod pinger;
