@@ -256,6 +256,14 @@ pub enum Fact {
         /// How many.
         count: u64,
     },
+    /// Segments with a wrong checksum, which no kernel takes, that the tap passed over; counted since
+    /// the last such event.
+    TapChecksums {
+        /// The namespace.
+        netns: NetnsId,
+        /// How many.
+        count: u64,
+    },
     /// Something about a namespace's routes, or what they hang on.
     Forwarding {
         /// The namespace.

@@ -23,6 +23,7 @@ pub mod config;
 pub mod conversation;
 pub mod event;
 pub mod incident;
+pub mod message_counts;
 pub mod observer;
 pub mod payload;
 pub mod peer;

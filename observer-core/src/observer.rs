@@ -260,6 +260,7 @@ impl Observer {
             | Fact::TapAttached { .. }
             | Fact::TapDetached { .. }
             | Fact::TapFragments { .. }
+            | Fact::TapChecksums { .. }
             | Fact::TapStrangers { .. }
             | Fact::SocketInfo { .. }
             | Fact::SocketGone { .. }
@@ -440,6 +441,7 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::TapAttached { netns, .. }
         | Fact::TapDetached { netns, .. }
         | Fact::TapFragments { netns, .. }
+        | Fact::TapChecksums { netns, .. }
         | Fact::TapStrangers { netns, .. }
         | Fact::SpeakerExited { netns, .. }
         | Fact::SpeakerSignalled { netns, .. }
@@ -514,6 +516,9 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         Fact::TapDetached { interface, .. } => node.tap_detached(turn, *interface),
         Fact::TapFragments { count, .. } => {
             turn.totals.wire(&node.name).tap.fragments += count;
+        }
+        Fact::TapChecksums { count, .. } => {
+            turn.totals.wire(&node.name).tap.corrupt += count;
         }
         Fact::TapStrangers { count, .. } => {
             turn.totals.wire(&node.name).tap.transit += count;

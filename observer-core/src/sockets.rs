@@ -7,7 +7,7 @@ use crate::{
     address::{PeerAddress, Role},
     connection::{Connection, carries_session},
     deadline::Due,
-    event::{Process, Socket, SocketId, TcpState},
+    event::{LossStage, Process, Socket, SocketId, TcpState},
     evidence::Clue,
     node::{Node, Urgency, inspection},
     peer::KnownBy,
@@ -150,7 +150,11 @@ impl Node {
         state: TcpState,
         born: bool,
     ) {
-        self.make_room(turn, address);
+        let forgotten = self.make_room(turn, address);
+        // Those that a dump brings again and again count once.
+        if born && forgotten {
+            turn.lost(LossStage::Table, 1);
+        }
         let Some(peer) = self.peers.get_mut(&address) else {
             return;
         };
@@ -168,12 +172,13 @@ impl Node {
         self.connections.insert(socket.id, connection);
     }
 
-    fn make_room(&mut self, turn: &mut Turn<'_>, address: PeerAddress) {
+    /// Keeps a peer's connections few; whether that cost one that still stands.
+    fn make_room(&mut self, turn: &mut Turn<'_>, address: PeerAddress) -> bool {
         let Some(peer) = self.peers.get(&address) else {
-            return;
+            return false;
         };
         if peer.connections.len() < MAX_CONNECTIONS {
-            return;
+            return false;
         }
         let pending = peer.session.pending.as_ref().map(|pending| pending.carrier);
         let keep = [peer.session.carrier, pending];
@@ -184,10 +189,11 @@ impl Node {
             .filter_map(|id| self.connections.get(id).map(|connection| (id, connection)))
             .min_by_key(|(id, connection)| (connection.is_live(), connection.begun_at, **id))
             .map(|(id, _)| *id);
-        if let Some(id) = victim {
-            self.settle_failure(turn, id, true);
-            self.remove_connection(turn, id);
-        }
+        let Some(id) = victim else { return false };
+        let live = self.connections.get(&id).is_some_and(Connection::is_live);
+        self.settle_failure(turn, id, true);
+        self.remove_connection(turn, id);
+        live
     }
 
     /// A stranger's connection becomes a candidate.

@@ -477,6 +477,8 @@ fn connections_per_peer_are_bounded_and_the_session_survives_it() {
     }
     let view = scene.view();
     assert!(view.up && view.connections.len() <= 16);
+    // 198 came, and 15 are kept beside the session's own.
+    assert_eq!(scene.observer.totals().lost[&LossStage::Table], 183);
     assert!(
         view.connections
             .iter()

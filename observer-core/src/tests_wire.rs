@@ -302,6 +302,28 @@ fn forged_segments_change_nothing_but_a_counter() {
 }
 
 #[test]
+fn half_a_message_and_silence_is_counted_when_its_connection_is_gone() {
+    let (mut scene, talk) = established();
+    let unfinished = |scene: &Scene| scene.observer.totals().wire["n1"].tap.unfinished;
+    for id in 2..100 {
+        let local = format!("10.0.0.1:{}", 40_000 + id);
+        let socket = crate::testing::socket(id, &local, &format!("{PEER}:179"));
+        let mut half = Talk::new(socket);
+        half.connect(&mut scene);
+        half.says(&mut scene, false, &open(Offer::default())[..20]);
+    }
+    assert!(scene.view().up);
+    let kept = u64::try_from(scene.view().connections.len()).unwrap() - 1;
+    assert_eq!(unfinished(&scene), 98 - kept);
+    assert_eq!(scene.observer.totals().lost[&LossStage::Table], 98 - kept);
+    // A whole message is none, nor is what was met midway.
+    let mut talk = talk;
+    talk.peer_closes(&mut scene);
+    scene.pass(60_000);
+    assert_eq!(unfinished(&scene), 98 - kept);
+}
+
+#[test]
 fn a_flood_of_resets_is_asked_about_once() {
     let (mut scene, talk) = established();
     scene.inspections();

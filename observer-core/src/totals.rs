@@ -7,9 +7,10 @@ use crate::{
     cause::Cause,
     conversation::Direction,
     event::LossStage,
-    exchange::{MessageCounts, Sides},
+    exchange::Sides,
     fib::totals::FibTotals,
     incident::{Incident, record::Verdict},
+    message_counts::MessageCounts,
 };
 
 /// Upper bounds in seconds of the SYN-to-ESTABLISHED histogram: from a LAN's round trip to the
@@ -89,8 +90,12 @@ pub struct TapTotals {
     pub unacknowledged: u64,
     /// Holes: octets that the kernel took and the tap missed.
     pub gaps: u64,
+    /// Messages of which the connection's end left only the beginning.
+    pub unfinished: u64,
     /// IP fragments passed over.
     pub fragments: u64,
+    /// Whose checksum is wrong: damaged or forged, and dropped by the kernel.
+    pub corrupt: u64,
 }
 
 impl Default for WireTotals {

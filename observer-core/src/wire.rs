@@ -13,7 +13,8 @@ use crate::{
     bgp_view::ConversationView,
     connection::Connection,
     conversation::{Conversation, ConversationConfig, Direction, Inference, Observation},
-    exchange::{MessageCounts, Sides},
+    exchange::Sides,
+    message_counts::MessageCounts,
     peer::SessionState,
     stream::{Release, StreamConfig},
     tap::Tapped,
@@ -102,6 +103,7 @@ pub(crate) struct Tally {
     out_of_window: u64,
     unacknowledged: u64,
     gaps: u64,
+    unfinished: u64,
 }
 
 impl Default for Wire {
@@ -200,13 +202,17 @@ impl Wire {
         };
         Tally {
             messages: Sides {
-                sent: MessageCounts::of(self.conversation.counters(sent)),
-                received: MessageCounts::of(self.conversation.counters(received)),
+                sent: self.conversation.counters(sent).messages,
+                received: self.conversation.counters(received).messages,
             },
             conflicts: sum(|stream| stream.conflicts),
             out_of_window: sum(|stream| stream.out_of_window),
             unacknowledged: sum(|stream| stream.unacknowledged),
             gaps: sum(|stream| stream.gaps),
+            unfinished: [sent, received]
+                .map(|way| self.conversation.counters(way).unfinished)
+                .iter()
+                .sum(),
         }
     }
 
@@ -334,6 +340,7 @@ impl Tally {
         totals.out_of_window += self.out_of_window.saturating_sub(before.out_of_window);
         totals.unacknowledged += self.unacknowledged.saturating_sub(before.unacknowledged);
         totals.gaps += self.gaps.saturating_sub(before.gaps);
+        totals.unfinished += self.unfinished.saturating_sub(before.unfinished);
     }
 }
 

@@ -2,12 +2,10 @@
 //! the core's task. It never waits for the core: when the queue is full, events are counted as lost
 //! and a dump repairs what can be.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+mod forwarding;
+mod outbox;
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use observer_core::{
@@ -20,6 +18,8 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::outbox::Batch;
+use self::outbox::Outbox;
 use crate::{
     echoes::Echoes,
     health::{Health, SourceStatus},
@@ -31,10 +31,6 @@ use crate::{
     taps::Taps,
 };
 
-/// Events in one batch at most.
-const BATCH: usize = 512;
-/// Octets of payload in one batch at most, but for the last segment in it.
-const BATCH_OCTETS: usize = 1 << 20;
 /// Batches that can wait for the core.
 pub const QUEUE: usize = 64;
 /// Drains of the rings in a row, when they are full of events, before anything else gets a turn.
@@ -47,15 +43,6 @@ const RETAP: Duration = Duration::from_secs(5);
 const RETAP_SOON: Duration = Duration::from_millis(20);
 /// How often sockets are dumped when the kernel does not tell of changes.
 const POLL: Duration = Duration::from_millis(500);
-
-/// Some events in order.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// The events.
-    pub events: Vec<Event>,
-    /// With this, the first dumps are complete.
-    pub started: bool,
-}
 
 /// What the core wants of the sources.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,28 +88,28 @@ pub struct Intake {
 impl Intake {
     /// Reads until `stop` says so; then hands over what is left.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let room = self.queue.clone();
         let mut state = Reading {
             polling: !self.health.sees_changes(),
             kernel: self.kernel,
             taps: self.taps,
             routes: self.routes,
+            probed: BTreeSet::new(),
             echoes: self.echoes,
             retap: Timestamp::default(),
             namespaces: self.namespaces,
             asker: self.asker,
-            queue: self.queue,
+            outbox: Outbox::new(self.queue),
             health: self.health,
             reorder: Reorder::default(),
             drained: Vec::new(),
             asked: BTreeSet::new(),
             first: BTreeSet::new(),
             first_done: None,
-            started: false,
             repair: false,
-            unsent: Unsent::default(),
         };
         let (mut replies, mut control) = (self.replies, self.control);
-        let (mut route_news, room) = (self.route_news, state.queue.clone());
+        let mut route_news = self.route_news;
         let mut look_around = interval(LOOK_AROUND);
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut poll = interval(POLL);
@@ -137,6 +124,7 @@ impl Intake {
                         state.health.set_probes_failed(&why);
                         state.kernel = None;
                         state.polling = true;
+                        state.follow_netlink();
                     }
                 }
                 readable = state.taps.readable() => {
@@ -151,7 +139,7 @@ impl Intake {
                 }
                 Some(reply) = replies.recv() => state.take_reply(reply),
                 Some(wish) = control.recv() => state.obey(wish),
-                Some(news) = with_room(&room, &mut route_news) => state.take_routes(news),
+                Some(news) = forwarding::with_room(&room, &mut route_news) => state.take_routes(news),
                 _ = look_around.tick() => state.look_around(),
                 _ = poll.tick(), if state.polling => state.dump_all(),
                 () = tokio::time::sleep_until(due) => {}
@@ -172,14 +160,6 @@ impl Intake {
     }
 }
 
-/// Routes wait until the core's queue is half empty: a full one would cost sessions' evidence, and
-/// routes can wait in the kernel.
-async fn with_room(queue: &mpsc::Sender<Batch>, news: &mut mpsc::Receiver<News>) -> Option<News> {
-    // An error means that the core has stopped.
-    drop(queue.reserve_many(QUEUE / 2).await.ok()?);
-    news.recv().await
-}
-
 async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
     match kernel {
         Some(kernel) => kernel.readable().await,
@@ -191,13 +171,15 @@ struct Reading {
     kernel: Option<KernelSource>,
     taps: Taps,
     routes: Routes,
+    /// The namespaces whose routes the probes tell.
+    probed: BTreeSet<NetnsId>,
     echoes: Echoes,
     /// When the taps are to be moved next.
     retap: Timestamp,
     polling: bool,
     namespaces: Namespaces,
     asker: Asker,
-    queue: mpsc::Sender<Batch>,
+    outbox: Outbox,
     health: Health,
     reorder: Reorder,
     /// Kept for its memory.
@@ -208,74 +190,16 @@ struct Reading {
     first: BTreeSet<NetnsId>,
     /// When the last of them came.
     first_done: Option<Timestamp>,
-    /// The core was told so.
-    started: bool,
     /// A dump failed or could not be asked for.
     repair: bool,
-    /// What did not fit into the queue and is not yet reported.
-    unsent: Unsent,
-}
-
-/// Events that did not fit into the queue: those that count something are not lost with it.
-#[derive(Debug, Default)]
-struct Unsent {
-    strangers: u64,
-    lost: BTreeMap<LossStage, u64>,
-}
-
-impl Unsent {
-    fn is_empty(&self) -> bool {
-        self.strangers == 0 && self.lost.is_empty()
-    }
-
-    fn count(&mut self, fact: &Fact) {
-        if let Fact::Strangers { connections } = fact {
-            self.strangers += connections;
-            return;
-        }
-        let (stage, count) = if let Fact::Lost { stage, count } = fact {
-            (*stage, *count)
-        } else {
-            (LossStage::Queue, 1)
-        };
-        *self.lost.entry(stage).or_default() += count;
-    }
-
-    /// What is to be told, once.
-    fn take(&mut self, now: Timestamp) -> Vec<Event> {
-        let Self { strangers, lost } = std::mem::take(self);
-        let lost = lost
-            .into_iter()
-            .map(|(stage, count)| Fact::Lost { stage, count });
-        let strangers = (strangers > 0).then_some(Fact::Strangers {
-            connections: strangers,
-        });
-        let facts = lost.chain(strangers);
-        facts.map(|fact| Event::noticed(now, fact)).collect()
-    }
-}
-
-/// How many of `events` go into the next batch: so many events, or so many octets of payload, that
-/// the queue is bounded in memory too.
-fn batch_length(events: &[Event]) -> usize {
-    let mut octets = 0;
-    for (number, event) in events.iter().enumerate().take(BATCH) {
-        if let Fact::Segment { payload, .. } = &event.fact {
-            octets += payload.len();
-        }
-        if octets > BATCH_OCTETS {
-            return number + 1;
-        }
-    }
-    events.len().min(BATCH)
 }
 
 impl Reading {
     fn due(&self) -> Instant {
         let held = self.reorder.due();
-        let start = self.first_done.filter(|_| !self.started);
+        let start = self.first_done.filter(|_| !self.outbox.started());
         let start = start.map(|at| at.after(HOLD));
-        let due = [held, start]
+        let due = [held, start, self.routes_due()]
             .into_iter()
             .flatten()
             .fold(self.retap, Timestamp::min);
@@ -284,12 +208,14 @@ impl Reading {
 
     fn drain(&mut self) {
         if let Some(kernel) = &mut self.kernel {
+            kernel.let_routes_wait(self.outbox.is_half_full());
             for _ in 0..DRAINS {
                 if !kernel.drain(&mut self.drained) {
                     break;
                 }
             }
         }
+        self.look_up_routes();
         self.taps.drain(&mut self.drained);
         self.echoes.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
@@ -332,15 +258,7 @@ impl Reading {
             } => {
                 info!(node, inode = handle.inode(), "observing");
                 self.note(Fact::NodeObserved { netns, node });
-                if let Some(kernel) = &mut self.kernel
-                    && let Err(error) = kernel.observe(handle.inode(), netns)
-                {
-                    warn!(
-                        netns = netns.0,
-                        "kernel probes cannot observe: {:#}",
-                        anyhow!(error)
-                    );
-                }
+                self.observe(netns, &handle);
                 if self.first_done.is_none() {
                     self.first.insert(netns);
                 }
@@ -367,6 +285,7 @@ impl Reading {
             Step::End { netns, node, inode } => {
                 info!(node, "no longer observing");
                 self.health.forget_node(&node);
+                self.probed.remove(&netns);
                 self.note(Fact::NodeGone { netns });
                 if let (Some(kernel), Some(inode)) = (&mut self.kernel, inode)
                     && let Err(error) = kernel.unobserve(inode)
@@ -377,6 +296,24 @@ impl Reading {
                     );
                 }
             }
+        }
+    }
+
+    /// Has the probes observe a namespace.
+    fn observe(&mut self, netns: NetnsId, handle: &Netns) {
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        match kernel.observe(handle.inode(), netns) {
+            Ok(()) if kernel.tells_routes() => {
+                self.probed.insert(netns);
+            }
+            Ok(()) => {}
+            Err(error) => warn!(
+                netns = netns.0,
+                "kernel probes cannot observe: {:#}",
+                anyhow!(error)
+            ),
         }
     }
 
@@ -481,22 +418,6 @@ impl Reading {
         true
     }
 
-    fn read_routes(&mut self, netns: NetnsId, handle: &Netns) {
-        let begun = self.routes.begin(netns, handle);
-        let reason = begun.err().map(|error| format!("{error:#}"));
-        self.tell_source(netns, SourceStatus::rtnetlink, reason);
-    }
-
-    fn take_routes(&mut self, news: News) {
-        match news {
-            News::Events(events) => self.reorder.push(boottime_now(), events),
-            News::Failed(netns, reason, since) => {
-                self.routes.fail(netns, since);
-                self.tell_source(netns, SourceStatus::rtnetlink, Some(reason));
-            }
-        }
-    }
-
     /// Moves the taps to where the peers are routed now.
     fn retap(&mut self) {
         self.retap = boottime_now().after(RETAP);
@@ -557,35 +478,16 @@ impl Reading {
     fn hand_over(&mut self, drained: Timestamp) {
         let mut events = Vec::new();
         self.reorder.release(drained, &mut events);
-        let started = !self.started
+        let started = !self.outbox.started()
             && self
                 .first_done
                 .is_some_and(|done| done.after(HOLD) <= drained);
-        self.send(events, started);
-    }
-
-    fn send(&mut self, mut events: Vec<Event>, started: bool) {
-        if !self.unsent.is_empty() && self.queue.capacity() > 0 {
-            events.splice(0..0, self.unsent.take(boottime_now()));
-        }
-        while !events.is_empty() || (started && !self.started) {
-            let rest = events.split_off(batch_length(&events));
-            let started = started && rest.is_empty();
-            match self.queue.try_send(Batch { events, started }) {
-                Ok(()) => self.started |= started,
-                Err(error) => {
-                    let events = error.into_inner().events.into_iter().chain(rest);
-                    events.for_each(|event| self.unsent.count(&event.fact));
-                    return;
-                }
-            }
-            events = rest;
-        }
+        self.outbox.send(events, started);
     }
 
     fn finish(&mut self) {
         let mut events = Vec::new();
         self.reorder.flush(&mut events);
-        self.send(events, false);
+        self.outbox.send(events, false);
     }
 }

@@ -60,6 +60,7 @@ pub enum News {
 #[derive(Debug)]
 enum Wish {
     Dump { ipv6: bool, since: Timestamp },
+    Follow(RouteSource),
 }
 
 #[derive(Debug)]
@@ -110,11 +111,11 @@ impl Routes {
         self.failed.insert(netns, since);
     }
 
-    /// Begins to read in a namespace, for the first time or after a failure.
+    /// Begins to read in a namespace, for the first time or after a failure. Of changes `by` tells.
     ///
     /// # Errors
     /// As setns(2), socket(2) and setsockopt(2).
-    pub fn begin(&mut self, netns: NetnsId, handle: &Netns) -> Result<()> {
+    pub fn begin(&mut self, netns: NetnsId, handle: &Netns, by: RouteSource) -> Result<()> {
         let socket = handle.run_in(|| Rtnetlink::open(&self.followed))??;
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let wake = Arc::new(wake);
@@ -125,6 +126,7 @@ impl Routes {
             wake: Arc::clone(&wake),
             to_hear,
             sender: self.sender.clone(),
+            by,
             quiet: self.failed.remove(&netns).unwrap_or_else(boottime_now),
             events: Vec::new(),
             changes: Vec::new(),
@@ -152,9 +154,18 @@ impl Routes {
 
     /// Dumps a family's routes; what the mirror has beyond them went after `since`.
     pub fn dump(&self, netns: NetnsId, ipv6: bool, since: Timestamp) {
+        self.wish(netns, Wish::Dump { ipv6, since });
+    }
+
+    /// From now on `by` tells of changes; what nobody told meanwhile is found by a dump.
+    pub fn follow(&self, netns: NetnsId, by: RouteSource) {
+        self.wish(netns, Wish::Follow(by));
+    }
+
+    fn wish(&self, netns: NetnsId, wish: Wish) {
         if let Some(reader) = self.readers.get(&netns) {
             // A thread that is gone has said why.
-            let _ = reader.wishes.send(Wish::Dump { ipv6, since });
+            let _ = reader.wishes.send(wish);
             let _ = reader.wake.write(1);
         }
     }
@@ -189,6 +200,8 @@ struct Work {
     wake: Arc<EventFd>,
     to_hear: std_mpsc::Receiver<Wish>,
     sender: mpsc::Sender<News>,
+    /// Who tells of changes.
+    by: RouteSource,
     /// When the socket was last found empty: what is read next happened after it.
     quiet: Timestamp,
     /// Not yet sent.
@@ -248,12 +261,17 @@ impl Work {
     }
 
     fn start(&mut self) -> Result<(), Stop> {
-        let by = RouteSource::Netlink;
-        self.note(Forwarding::Followed { by });
+        self.follow();
         self.surroundings = true;
         self.rules = true;
-        self.wanted = [Some(self.quiet); 2];
         self.dump_wanted()
+    }
+
+    fn follow(&mut self) {
+        let by = self.by;
+        self.note(Forwarding::Followed { by });
+        self.want(false, self.quiet);
+        self.want(true, self.quiet);
     }
 
     fn timeout(&self) -> EpollTimeout {
@@ -274,6 +292,10 @@ impl Work {
         loop {
             match self.to_hear.try_recv() {
                 Ok(Wish::Dump { ipv6, since }) => self.want(ipv6, since),
+                Ok(Wish::Follow(by)) => {
+                    self.by = by;
+                    self.follow();
+                }
                 Err(std_mpsc::TryRecvError::Empty) => return Ok(()),
                 Err(std_mpsc::TryRecvError::Disconnected) => return Err(Stop::Asked),
             }

@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Listen},
     echoes::Echoes,
     flight::FlightRecorder,
-    health::Health,
+    health::{Health, RoutesFrom},
     intake::{self, Intake},
     inventory,
     keeper::{self, Keeper, Parts},
@@ -224,13 +224,23 @@ async fn agent(
 }
 
 fn tell_probes(health: &Health) {
-    for source in health.sources().iter().filter(|source| !source.running) {
+    let sources = health.sources();
+    let off = sources.iter().filter(|source| !source.running);
+    for source in off.filter(|source| !source.tells_routes()) {
         let why = source.reason.as_deref().unwrap_or("unknown");
         warn!(
             probe = source.name,
             lost = source.lost_without,
             "cannot run: {why}"
         );
+    }
+    // The probes of routes run all or none: told once.
+    let routes = RoutesFrom::of(&sources);
+    if routes.source == "probes" {
+        info!("{routes}");
+    } else {
+        let why = routes.reason.as_deref().unwrap_or("unknown");
+        info!("route changes come from rtnetlink, for kernel probes cannot tell of them: {why}");
     }
     if !health.sees_changes() {
         warn!(

@@ -194,9 +194,10 @@ impl Taps {
                 strangers,
                 ..
             } = node;
-            let mut fragments = 0;
+            let (mut fragments, mut corrupt) = (0, 0);
             self.more |= tap.drain(&mut self.batch, |info, packet| {
                 match dissect(Linktype::RAW, packet, 0) {
+                    Dissected::Tcp(tcp) if info.unverified && tcp.is_corrupt() => corrupt += 1,
                     Dissected::Tcp(tcp) => {
                         let remote = if info.outgoing { tcp.to } else { tcp.from };
                         if peers.contains(&remote.ip()) || strangers.spend(now) {
@@ -214,6 +215,8 @@ impl Taps {
             };
             let count = fragments;
             tell(count, Fact::TapFragments { netns, count });
+            let count = corrupt;
+            tell(count, Fact::TapChecksums { netns, count });
             let count = std::mem::take(&mut strangers.refused);
             tell(count, Fact::TapStrangers { netns, count });
             let (stage, count) = (LossStage::Tap, tap.take_drops());

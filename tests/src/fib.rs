@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use observer_core::{
-    event::forwarding::{Protocol, RouteKind, TABLE_MAIN},
+    event::forwarding::{Protocol, RouteKind, RouteSource, TABLE_MAIN},
     route_view::{HopView, RouteState, RouteView, RoutesView},
 };
 use serde::Deserialize;
@@ -217,6 +217,18 @@ fn await_same(
             mirror.len()
         );
     })
+}
+
+/// Who tells of route changes at `node`. On a kernel that is known to let its functions be traced it has
+/// to be the probes: a fallback would hide there.
+pub fn source(agent: &Agent, node: &Node) -> Result<RouteSource> {
+    let view = ask(agent, node, &["--limit", "1"])?;
+    let own = view.nodes.iter().find(|own| own.node == node.name);
+    let source = own.and_then(|own| own.source);
+    let source = source.context("nobody tells of routes")?;
+    let traces = std::env::var_os("BGP_OBSERVER_TEST_TRACES").is_some();
+    ensure!(!traces || source == RouteSource::Probe, "{source:?}");
+    Ok(source)
 }
 
 /// Runs lines of `ip` at `node`.

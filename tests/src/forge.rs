@@ -39,6 +39,8 @@ pub struct Forged {
     pub flags: Flags,
     /// Data.
     pub payload: Vec<u8>,
+    /// Its checksum is wrong.
+    pub corrupt: bool,
 }
 
 /// Where a connection's sender stands: what its next segment would be.
@@ -85,11 +87,21 @@ impl Stand {
             ack: self.ack.wrapping_add(beyond),
             flags,
             payload: payload.to_vec(),
+            corrupt: false,
         }
     }
 }
 
 impl Forged {
+    /// The same with a checksum that no receiver accepts.
+    #[must_use]
+    pub fn corrupt(self) -> Self {
+        Self {
+            corrupt: true,
+            ..self
+        }
+    }
+
     /// Sends it from namespace `ns`.
     pub fn send(&self, ns: &str) -> Result<()> {
         let packet = self.packet()?;
@@ -113,7 +125,7 @@ impl Forged {
         segment.extend(512_u16.to_be_bytes());
         segment.extend([0; 4]);
         segment.extend(&self.payload);
-        let sum = self.checksum(&segment)?;
+        let sum = self.checksum(&segment)? ^ if self.corrupt { 0x5555 } else { 0 };
         segment
             .get_mut(16..18)
             .context("a header")?

@@ -4,7 +4,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use observer_core::{
-    change::{Change, ChangeRecord, RouteEvent},
+    change::{Change, ChangeRecord, RouteEvent, RoutesChanged},
+    event::forwarding::RouteSource,
     route_view::{PathView, RouteState},
 };
 use observer_tests::{
@@ -58,20 +59,28 @@ const LAID: [&str; 4] = [
 /// What the agent said of routes that went silently at `node`: prefixes, and next hops.
 fn silent(agent: &Agent, node: &Node) -> Result<(Vec<String>, Vec<String>)> {
     let (mut prefixes, mut hops) = (Vec::new(), Vec::new());
+    for routes in silent_changes(agent, node)? {
+        prefixes.extend(routes.prefixes);
+        hops.extend(routes.next_hops);
+    }
+    prefixes.sort();
+    hops.sort();
+    hops.dedup();
+    Ok((prefixes, hops))
+}
+
+fn silent_changes(agent: &Agent, node: &Node) -> Result<Vec<RoutesChanged>> {
+    let mut found = Vec::new();
     for line in agent.ask(&["events", "-o", "json"])?.lines() {
         let record: ChangeRecord = serde_json::from_str(line)?;
         if let Change::Routes(routes) = record.change
             && routes.event == RouteEvent::SilentlyRemoved
             && record.node == node.name
         {
-            prefixes.extend(routes.prefixes);
-            hops.extend(routes.next_hops);
+            found.push(routes);
         }
     }
-    prefixes.sort();
-    hops.sort();
-    hops.dedup();
-    Ok((prefixes, hops))
+    Ok(found)
 }
 
 fn await_silent(agent: &Agent, node: &Node, prefixes: &[&str], hops: &[&str]) -> Result<()> {
@@ -82,38 +91,71 @@ fn await_silent(agent: &Agent, node: &Node, prefixes: &[&str], hops: &[&str]) ->
     })
 }
 
-/// Does `acts` to a link with routes on it; then exactly these must have gone silently.
-fn vanish(acts: &[&str], prefixes: &[&str], hops: &[&str]) -> Result<()> {
+/// What goes silently by whose word: prefixes, and next hops. rtnetlink announces the end of IPv6
+/// routes as if somebody had asked for it; only probes see that nobody did.
+type Vanishes<'a> = (&'a [&'a str], &'a [&'a str]);
+
+const V4_GOES: Vanishes<'static> = (&["198.51.1.0/24", "198.51.2.0/24"], &["192.168.50.2"]);
+const ALL_GO: Vanishes<'static> = (&LAID, &["192.168.50.2", "fd50::2", "fe80::2"]);
+
+/// Does `act` to a link with routes on it; then exactly these must have gone silently.
+fn vanish(act: &str, by_netlink: Vanishes<'_>, by_probe: Vanishes<'_>) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
     let (lab, agent) = playground()?;
     let node = lab.node(1)?;
+    let source = fib::source(&agent, node)?;
     lay(node)?;
     fib::await_equal(&agent, node, SOON)?;
-    fib::ip(node, acts)?;
+    let begun = jiff::Timestamp::now();
+    fib::ip(node, &[act])?;
+    let ended = jiff::Timestamp::now();
     fib::await_equal(&agent, node, SOON)?;
-    await_silent(&agent, node, prefixes, hops)
+    let (prefixes, hops) = match source {
+        RouteSource::Netlink => by_netlink,
+        RouteSource::Probe => by_probe,
+    };
+    await_silent(&agent, node, prefixes, hops)?;
+    if source == RouteSource::Probe {
+        are_exact(&agent, node, (begun, ended))?;
+    }
+    Ok(())
+}
+
+/// What went silently has the kernel's time, and who made it go: `ip`.
+fn are_exact(agent: &Agent, node: &Node, within: (jiff::Timestamp, jiff::Timestamp)) -> Result<()> {
+    // Our wall clock and the agent's reading of it.
+    const SLACK: Duration = Duration::from_millis(20);
+    for told in silent_changes(agent, node)? {
+        ensure!(
+            told.earliest == told.first || told.count > 1,
+            "no exact time: {told:?}"
+        );
+        let (begun, ended) = (within.0 - SLACK, within.1 + SLACK);
+        ensure!(
+            begun <= told.earliest && told.last <= ended,
+            "not within {begun} to {ended}: {told:?}"
+        );
+        let writer = told.writer.as_ref().map(|writer| writer.comm.as_str());
+        ensure!(writer == Some("ip"), "{told:?}");
+    }
+    Ok(())
 }
 
 #[test]
 fn routes_that_die_with_a_link_that_goes_down_are_found() -> Result<()> {
-    // IPv6 tells of each; IPv4 does not.
-    vanish(&["link set v0 down"], &LAID[..2], &["192.168.50.2"])
+    vanish("link set v0 down", V4_GOES, ALL_GO)
 }
 
 #[test]
 fn routes_that_die_with_a_link_that_is_deleted_are_found() -> Result<()> {
-    vanish(&["link delete v0"], &LAID[..2], &["192.168.50.2"])
+    vanish("link delete v0", V4_GOES, ALL_GO)
 }
 
 #[test]
 fn routes_that_die_with_the_last_address_are_found() -> Result<()> {
-    vanish(
-        &["address delete 192.168.50.1/24 dev v0"],
-        &LAID[..2],
-        &["192.168.50.2"],
-    )
+    vanish("address delete 192.168.50.1/24 dev v0", V4_GOES, V4_GOES)
 }
 
 #[test]
@@ -143,7 +185,14 @@ fn routes_that_die_with_a_nexthop_object_are_found() -> Result<()> {
     );
     fib::ip(node, &["nexthop delete id 7", "nexthop delete id 8"])?;
     fib::await_equal(&agent, node, SOON)?;
-    await_silent(&agent, node, &["198.51.7.0/24"], &["192.168.50.3"])
+    let (prefixes, hops): Vanishes<'_> = match fib::source(&agent, node)? {
+        RouteSource::Netlink => (&["198.51.7.0/24"], &["192.168.50.3"]),
+        RouteSource::Probe => (
+            &["198.51.7.0/24", "fd99:8::/64"],
+            &["192.168.50.3", "fe80::3"],
+        ),
+    };
+    await_silent(&agent, node, prefixes, hops)
 }
 
 #[test]
@@ -310,12 +359,16 @@ fn a_mesh_shows_whose_routes_they_are_and_the_way_between_pods() -> Result<()> {
         session.is_some_and(|session| session.peer == peer),
         "{path:?}"
     );
-    // BIRD puts back what somebody removes, and nobody's name is known here.
+    // BIRD puts back what somebody removes; probes know that it was `ip`.
     fib::ip(n1, &[&format!("route delete {}", n2.block)])?;
+    let by = match fib::source(&agent, n1)? {
+        RouteSource::Netlink => "",
+        RouteSource::Probe => " ip (pid ",
+    };
     wait::soon("the foreign delete is told", SOON, || {
         let told = agent.ask(&["events"])?;
         ensure!(
-            told.contains(&format!("bird route {} deleted by", n2.block)),
+            told.contains(&format!("bird route {} deleted by{by}", n2.block)),
             "{told}"
         );
         Ok(())

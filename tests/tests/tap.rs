@@ -164,12 +164,22 @@ fn forged_segments_change_nothing_but_a_counter() -> Result<()> {
     for forged in &refused {
         forged.send(&lab.bridge())?;
     }
+    // In every way the very next segment, but for a checksum with which no kernel takes it: what comes
+    // at its place afterwards is what the peer said.
+    at.forge(0, 0, Flags::default(), &notification())
+        .corrupt()
+        .send(&lab.bridge())?;
     // What was received before comes once more, in other words: nobody reads it again.
     at.forge(-19, 0, Flags::default(), &notification()[..19])
         .send(&lab.bridge())?;
     wait::soon("each is counted", SOON, || {
         let counted = out_of_window()? - strays;
         ensure!(counted >= 7.0, "{counted} of {}", refused.len());
+        let corrupt = [("node", "n1"), ("fate", "corrupt")];
+        let corrupt = agent
+            .scrape()?
+            .sum("bgp_observer_tap_segments_total", &corrupt);
+        ensure!(corrupt >= 1.0, "{corrupt} with a wrong checksum");
         Ok(())
     })?;
 

@@ -41,6 +41,11 @@ impl Framer {
         self.searching = Some(self.searching.unwrap_or(0) + lost);
     }
 
+    /// Whether a message has begun of which the rest is still to come.
+    pub(super) const fn is_within_message(&self) -> bool {
+        self.searching.is_none() && !self.partial.is_empty()
+    }
+
     /// Octets of the message that is not complete yet.
     pub(super) fn pending(&self) -> usize {
         self.partial.len()

@@ -271,6 +271,8 @@ impl Conversation {
         for direction in [Direction::AToB, Direction::BToA] {
             let at = self.half_mut(direction).waits_since.take().unwrap_or(at);
             self.read(at, direction, sink, Stream::finish);
+            let Reader { framer, counters } = &mut self.half_mut(direction).reader;
+            counters.unfinished += u64::from(framer.is_within_message());
         }
     }
 
@@ -398,7 +400,7 @@ fn frame(
             return told.tell(Seen::Resync(length));
         }
     };
-    counters.message(header.kind);
+    counters.messages.count(header.kind);
     let message = match Message::decode_body(header, body) {
         Ok(message) => message,
         Err(error) => {

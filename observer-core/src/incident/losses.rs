@@ -340,13 +340,12 @@ impl Incidents {
             if open.members.is_empty() {
                 open.record.cause.clone_from(&what);
             }
-            open.note(
-                turn,
-                MilestoneKind::Remark,
-                within,
-                what,
-                "rtnetlink and the route's owner",
-            );
+            let evidence = if notice.writer.is_some() {
+                "kernel probe and the route's owner"
+            } else {
+                "rtnetlink and the route's owner"
+            };
+            open.note(turn, MilestoneKind::Remark, within, what, evidence);
         }
     }
 }

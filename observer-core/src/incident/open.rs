@@ -387,7 +387,14 @@ impl Open {
     }
 
     fn mark_routes(&mut self, turn: &Turn<'_>) {
-        const NETLINK: &str = "the kernel's routes (rtnetlink)";
+        // rtnetlink has no times: what is known to the moment was stamped by a probe.
+        let evidence = |at: Within| {
+            if at.earliest == at.latest {
+                "the kernel's routes (probe)"
+            } else {
+                "the kernel's routes (rtnetlink)"
+            }
+        };
         let routes = &self.routes;
         let gone = u64::try_from(routes.gone.len()).unwrap_or(u64::MAX);
         let total = self.record.prefixes.lost;
@@ -423,7 +430,9 @@ impl Open {
         ];
         for (kind, at, what) in marks {
             match at {
-                Some(at) => milestones::renew(&mut self.record, turn, kind, at, what, NETLINK),
+                Some(at) => {
+                    milestones::renew(&mut self.record, turn, kind, at, what, evidence(at));
+                }
                 None => self
                     .record
                     .milestones

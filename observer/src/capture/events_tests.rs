@@ -20,6 +20,7 @@ fn packet<'a>(from: &str, to: &str, segment: Segment<'a>) -> TcpPacket<'a> {
         from: end(from),
         to: end(to),
         segment,
+        octets: &[],
     }
 }
 

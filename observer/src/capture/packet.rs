@@ -4,9 +4,9 @@
 //! arrayvec, and its lax slices read what a snap length cut off). TCP's header is read here, because
 //! a header that was cut within its options still tells sequence numbers and flags.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{IpNumber, LaxIpSlice};
+use etherparse::{IpNumber, LaxIpSlice, checksum::Sum16BitWords};
 use observer_core::stream::Segment;
 use pcap_parser::Linktype;
 
@@ -25,6 +25,27 @@ pub struct TcpPacket<'a> {
     pub to: SocketAddr,
     /// What it says.
     pub segment: Segment<'a>,
+    /// All of it from TCP's header on, as far as captured.
+    pub octets: &'a [u8],
+}
+
+impl TcpPacket<'_> {
+    /// Whether its checksum is wrong (RFC 9293 §3.1, RFC 8200 §8.1), which shows only in a whole
+    /// segment. Many a packet captured where it was sent has none yet: whoever asks must know.
+    pub fn is_corrupt(&self) -> bool {
+        let Ok(length) = u32::try_from(self.octets.len()) else {
+            return false;
+        };
+        let mut sum = Sum16BitWords::new().add_2bytes([0, IpNumber::TCP.0]);
+        for end in [self.from.ip(), self.to.ip()] {
+            sum = match end {
+                IpAddr::V4(ip) => sum.add_4bytes(ip.octets()),
+                IpAddr::V6(ip) => sum.add_16bytes(ip.octets()),
+            };
+        }
+        sum = sum.add_4bytes(length.to_be_bytes());
+        self.segment.missing == 0 && sum.add_slice(self.octets).ones_complement() != 0
+    }
 }
 
 /// What a packet is.
@@ -157,6 +178,7 @@ fn ip(data: &[u8], cut: usize, tunnels: u8) -> Dissected<'_> {
             from: SocketAddr::new(from.to_canonical(), from_port),
             to: SocketAddr::new(to.to_canonical(), to_port),
             segment,
+            octets: payload.payload,
         }),
         None => Dissected::Unreadable,
     }

@@ -63,7 +63,7 @@ fn keepalives(file: &[u8]) -> (u64, Totals) {
     let summary = read_from(file, &[BGP_PORT], &mut |_, _| {})
         .unwrap()
         .summary;
-    (summary.totals.counts.keepalive, summary.totals)
+    (summary.totals.counts.messages.keepalive, summary.totals)
 }
 
 fn behind(header: &[u8], packet: &[u8]) -> Vec<u8> {
@@ -115,6 +115,41 @@ fn ethernet_padding_is_not_payload() {
     frame.resize(60, 0xff);
     let (_, totals) = keepalives(&pcap(1, false, false, &[frame]));
     assert_eq!((totals.segments, totals.counts.decode_errors), (1, 0));
+}
+
+#[test]
+fn a_checksum_is_wrong_when_any_octet_is_another() {
+    let corrupt = |packet: &[u8]| {
+        let Dissected::Tcp(tcp) = dissect(pcap_parser::Linktype::RAW, packet, 0) else {
+            panic!("no TCP in {packet:?}");
+        };
+        tcp.is_corrupt()
+    };
+    for version in [4, 6] {
+        // Of odd and of even length.
+        for payload in [&keepalive()[..], b"", b"\xff\xff"] {
+            let packet = ip(version, 1, payload);
+            assert!(!corrupt(&packet), "IPv{version}, {payload:?}");
+            let addresses = if version == 4 { 12..20 } else { 8..40 };
+            let header = addresses.end;
+            // TCP's, but for ports, offset and flags, by which the packet would be another thing.
+            let octets = addresses
+                .chain(header + 4..header + 12)
+                .chain(header + 14..packet.len());
+            for at in octets {
+                let mut changed = packet.clone();
+                changed[at] ^= 0x10;
+                assert!(corrupt(&changed), "IPv{version}, octet {at}");
+            }
+            let mut padded = packet.clone();
+            padded.extend([0xaa; 7]);
+            assert!(!corrupt(&padded), "padding is no part of it");
+            if !payload.is_empty() {
+                let cut = &packet[..packet.len() - 1];
+                assert!(!corrupt(cut), "nothing can be said of half a segment");
+            }
+        }
+    }
 }
 
 #[test]
@@ -209,7 +244,7 @@ fn pcapng_with_interfaces_of_their_own_clock_and_link() {
     let reading = read_from(&file[..], &[BGP_PORT], &mut |_, observation| {
         times.push(observation.at.nanos());
     });
-    assert_eq!(reading.unwrap().summary.totals.counts.keepalive, 2);
+    assert_eq!(reading.unwrap().summary.totals.counts.messages.keepalive, 2);
     assert_eq!(times, [3_000_000_000, 3_000_000_000_000]);
 }
 
@@ -237,7 +272,10 @@ fn what_is_no_capture_says_where_it_is_not() {
         format!("malformed record at byte {end} of the capture")
     );
     let totals = reading.summary.totals;
-    assert_eq!((totals.damaged, totals.counts.keepalive), (true, 1));
+    assert_eq!(
+        (totals.damaged, totals.counts.messages.keepalive),
+        (true, 1)
+    );
     assert_eq!(FileKind::of(b"{\"fo"), FileKind::Json);
     assert_eq!(FileKind::of(b"\n"), FileKind::Other);
 }
@@ -267,7 +305,7 @@ fn a_syn_on_the_same_ends_is_another_connection() {
     let counts: Vec<_> = summary
         .connections
         .iter()
-        .map(|c| c.a_to_b.counts.keepalive)
+        .map(|c| c.a_to_b.counts.messages.keepalive)
         .collect();
     assert_eq!(counts, [1, 1]);
     assert_eq!(summary.totals.counts.gaps, 0);

@@ -25,7 +25,7 @@ use self::page::{Labels, Page, float};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 29] = [
+const EVENT_KINDS: [&str; 30] = [
     "tick",
     "wall_clock",
     "node_observed",
@@ -42,6 +42,7 @@ const EVENT_KINDS: [&str; 29] = [
     "tap_attached",
     "tap_detached",
     "tap_fragments",
+    "tap_checksums",
     "tap_strangers",
     "socket_info",
     "socket_gone",
@@ -81,6 +82,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::TapAttached { .. } => "tap_attached",
         Fact::TapDetached { .. } => "tap_detached",
         Fact::TapFragments { .. } => "tap_fragments",
+        Fact::TapChecksums { .. } => "tap_checksums",
         Fact::TapStrangers { .. } => "tap_strangers",
         Fact::SpeakerExited { .. } => "speaker_exited",
         Fact::SpeakerSignalled { .. } => "speaker_signalled",

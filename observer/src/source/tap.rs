@@ -19,11 +19,17 @@ use std::{
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 pub use self::socket::{Batch, PacketInfo};
-use self::{route::RouteLookup, socket::PacketSocket};
+use self::{
+    route::RouteLookup,
+    socket::{Drained, Limit, PacketSocket},
+};
 
-/// Packets handed out per socket and call of [`Tap::drain`], so that one busy peer cannot keep the
-/// others waiting.
-const DRAIN_LIMIT: usize = 1024;
+/// Packets and octets handed out per socket and call of [`Tap::drain`], so that one busy peer cannot
+/// keep the others waiting, nor a super-segment each fill the memory.
+const DRAIN_LIMIT: Limit = Limit {
+    packets: 1024,
+    octets: 4 << 20,
+};
 
 /// Addresses for documentation (RFC 5737, RFC 3849): only a default route leads to them.
 const ELSEWHERE: [IpAddr; 2] = [
@@ -125,11 +131,11 @@ impl Tap {
             let drained = batch.drain(socket, DRAIN_LIMIT, &mut take);
             // The kernel drops only what a full queue has no room for: a socket that was empty need
             // not be asked at every wake-up.
-            if !matches!(drained, Ok(0)) {
+            if !matches!(drained, Ok(Drained { packets: 0, .. })) {
                 self.drops += socket.take_drops().unwrap_or(0);
             }
             match drained {
-                Ok(taken) => more |= taken >= DRAIN_LIMIT,
+                Ok(drained) => more |= drained.more,
                 // The interface went down: told once, and packets come again when it is up.
                 Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {}
                 Err(_) => gone.push(*interface),

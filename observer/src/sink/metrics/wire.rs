@@ -167,7 +167,7 @@ fn tap(page: &mut Page, totals: &Totals) {
             })
         }),
     );
-    let simple: [Simple; 4] = [
+    let simple: [Simple; 5] = [
         (
             "bgp_observer_tap_conflicts_total",
             "Segments whose octets differ from those seen first.",
@@ -187,6 +187,11 @@ fn tap(page: &mut Page, totals: &Totals) {
             "bgp_observer_tap_gaps_total",
             "Holes in what the tap saw: octets that the kernel took and the tap missed.",
             |tap| tap.gaps,
+        ),
+        (
+            "bgp_observer_tap_unfinished_messages_total",
+            "Messages of which only a part had come when their connection was over.",
+            |tap| tap.unfinished,
         ),
     ];
     for (name, help, count) in simple {
@@ -211,12 +216,13 @@ pub fn decode_errors(totals: &Totals) -> impl Iterator<Item = (Labels, f64)> {
 }
 
 /// Each segment has one.
-const fn fates(tap: &TapTotals) -> [(&'static str, u64); 4] {
+const fn fates(tap: &TapTotals) -> [(&'static str, u64); 5] {
     [
         ("read", tap.segments),
         ("copy", tap.duplicates),
         ("transit", tap.transit),
         ("fragment", tap.fragments),
+        ("corrupt", tap.corrupt),
     ]
 }
 

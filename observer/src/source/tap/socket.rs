@@ -34,6 +34,9 @@ pub struct PacketInfo {
     pub vlan: Option<u16>,
     /// Bytes that did not fit.
     pub cut: usize,
+    /// It came from the wire, and nobody has verified its transport checksum: neither the device nor
+    /// GRO did, and it is no packet of this machine's that has none yet.
+    pub unverified: bool,
 }
 
 /// A packet socket bound to one interface, and its buffers' size in the batch.
@@ -163,6 +166,24 @@ impl PacketSocket {
     }
 }
 
+/// How much is taken at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Packets.
+    pub packets: usize,
+    /// Octets in them, exceeded by one batch at most.
+    pub octets: usize,
+}
+
+/// What was taken at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drained {
+    /// How many packets.
+    pub packets: usize,
+    /// There may be more: the limit was reached.
+    pub more: bool,
+}
+
 /// Buffers for one batch; one set serves every socket of a thread.
 pub struct Batch {
     packets: Vec<u8>,
@@ -183,8 +204,8 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Hands every packet that waits in `socket`, `limit` at most, to `take`, oldest first; says how
-    /// many there were.
+    /// Hands every packet that waits in `socket` to `take`, oldest first, and stops when `limit` is
+    /// reached.
     ///
     /// # Errors
     /// As recvmmsg(2); `ENETDOWN` once when the interface goes down, after which the socket goes on
@@ -192,18 +213,24 @@ impl Batch {
     pub fn drain(
         &mut self,
         socket: &PacketSocket,
-        limit: usize,
+        limit: Limit,
         mut take: impl FnMut(PacketInfo, &[u8]),
-    ) -> io::Result<usize> {
-        let mut taken = 0;
-        while taken < limit {
-            let count = self.receive(socket, &mut take)?;
-            taken += count;
+    ) -> io::Result<Drained> {
+        let (mut drained, mut octets) = (Drained::default(), 0);
+        loop {
+            let count = self.receive(socket, &mut |info, packet| {
+                octets += packet.len();
+                take(info, packet);
+            })?;
+            drained.packets += count;
             if count < BATCH {
-                break;
+                return Ok(drained);
+            }
+            if drained.packets >= limit.packets || octets >= limit.octets {
+                drained.more = true;
+                return Ok(drained);
             }
         }
-        Ok(taken)
     }
 
     fn receive(
@@ -265,6 +292,7 @@ impl Batch {
                 realtime_nanos: None,
                 vlan: None,
                 cut: length.saturating_sub(ROOM),
+                unverified: false,
             };
             read_control(&header.msg_hdr, &mut info);
             take(info, bytes);
@@ -273,7 +301,7 @@ impl Batch {
     }
 }
 
-/// Takes the timestamp and the VLAN tag from a message's control data.
+/// Takes the timestamp, the VLAN tag and what is known of the checksum from a message's control data.
 fn read_control(header: &libc::msghdr, info: &mut PacketInfo) {
     // SAFETY: the kernel filled the header in; CMSG_FIRSTHDR and CMSG_NXTHDR stay within its
     // control buffer, and each payload is read unaligned and only after its type and length were
@@ -302,6 +330,8 @@ fn read_control(header: &libc::msghdr, info: &mut PacketInfo) {
                 if auxiliary.tp_status & libc::TP_STATUS_VLAN_VALID != 0 {
                     info.vlan = Some(auxiliary.tp_vlan_tci & 0x0fff);
                 }
+                let settled = libc::TP_STATUS_CSUM_VALID | libc::TP_STATUS_CSUMNOTREADY;
+                info.unverified = !info.outgoing && auxiliary.tp_status & settled == 0;
             }
             message = libc::CMSG_NXTHDR(header, message);
         }

@@ -1,0 +1,129 @@
+//! What is on its way to the core: batches of bounded size, and an account of what did not fit.
+
+use std::collections::BTreeMap;
+
+use observer_core::{
+    event::{Event, Fact, LossStage},
+    time::Timestamp,
+};
+use tokio::sync::mpsc;
+
+use super::QUEUE;
+use crate::source::clock::boottime_now;
+
+/// Events in one batch at most.
+const BATCH: usize = 512;
+/// Octets of payload in one batch at most, but for the last segment in it.
+const BATCH_OCTETS: usize = 1 << 20;
+
+/// Some events in order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The events.
+    pub events: Vec<Event>,
+    /// With this, the first dumps are complete.
+    pub started: bool,
+}
+
+/// The way to the core's task. It never waits: what does not fit is counted.
+pub(super) struct Outbox {
+    queue: mpsc::Sender<Batch>,
+    /// What did not fit into the queue and is not yet reported.
+    unsent: Unsent,
+    /// The core was told that the first dumps are complete.
+    started: bool,
+}
+
+impl Outbox {
+    pub fn new(queue: mpsc::Sender<Batch>) -> Self {
+        Self {
+            queue,
+            unsent: Unsent::default(),
+            started: false,
+        }
+    }
+
+    /// Whether the core was told that the first dumps are complete.
+    pub fn started(&self) -> bool {
+        self.started
+    }
+
+    /// Whether what can wait has to.
+    pub fn is_half_full(&self) -> bool {
+        self.queue.capacity() < QUEUE / 2
+    }
+
+    /// Sends `events`, the last of them with `started`.
+    pub fn send(&mut self, mut events: Vec<Event>, started: bool) {
+        if !self.unsent.is_empty() && self.queue.capacity() > 0 {
+            events.splice(0..0, self.unsent.take(boottime_now()));
+        }
+        while !events.is_empty() || (started && !self.started) {
+            let rest = events.split_off(batch_length(&events));
+            let started = started && rest.is_empty();
+            match self.queue.try_send(Batch { events, started }) {
+                Ok(()) => self.started |= started,
+                Err(error) => {
+                    let events = error.into_inner().events.into_iter().chain(rest);
+                    events.for_each(|event| self.unsent.count(&event.fact));
+                    return;
+                }
+            }
+            events = rest;
+        }
+    }
+}
+
+/// Events that did not fit into the queue: those that count something are not lost with it.
+#[derive(Debug, Default)]
+struct Unsent {
+    strangers: u64,
+    lost: BTreeMap<LossStage, u64>,
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.strangers == 0 && self.lost.is_empty()
+    }
+
+    fn count(&mut self, fact: &Fact) {
+        if let Fact::Strangers { connections } = fact {
+            self.strangers += connections;
+            return;
+        }
+        let (stage, count) = if let Fact::Lost { stage, count } = fact {
+            (*stage, *count)
+        } else {
+            (LossStage::Queue, 1)
+        };
+        *self.lost.entry(stage).or_default() += count;
+    }
+
+    /// What is to be told, once.
+    fn take(&mut self, now: Timestamp) -> Vec<Event> {
+        let Self { strangers, lost } = std::mem::take(self);
+        let lost = lost
+            .into_iter()
+            .map(|(stage, count)| Fact::Lost { stage, count });
+        let strangers = (strangers > 0).then_some(Fact::Strangers {
+            connections: strangers,
+        });
+        let facts = lost.chain(strangers);
+        facts.map(|fact| Event::noticed(now, fact)).collect()
+    }
+}
+
+/// How many of `events` go into the next batch: so many events, or so many octets of payload, that
+/// the queue is bounded in memory too.
+fn batch_length(events: &[Event]) -> usize {
+    let mut octets = 0;
+    for (number, event) in events.iter().enumerate().take(BATCH) {
+        if let Fact::Segment { payload, .. } = &event.fact {
+            octets += payload.len();
+        }
+        if octets > BATCH_OCTETS {
+            return number + 1;
+        }
+    }
+    events.len().min(BATCH)
+}
