@@ -89,7 +89,6 @@ pub fn kernel_options(config: &Config) -> KernelOptions {
         protocols: followed.protocols,
         tables: followed.tables,
         btf_path: config.btf.clone(),
-        ..KernelOptions::default()
     }
 }
 
