@@ -32,6 +32,7 @@ impl Node {
             peers,
             connections,
             name,
+            speakers,
             ..
         } = self;
         let world = World {
@@ -39,7 +40,7 @@ impl Node {
             peers,
             connections,
         };
-        fib.run_due(turn, world);
+        fib.run_due(turn, world, speakers.may_program());
         fib.set_deadline(turn);
     }
 
