@@ -26,6 +26,8 @@ mod testing;
 mod tests;
 #[cfg(test)]
 mod tests_many;
+#[cfg(test)]
+mod tests_own;
 mod together;
 mod verdict;
 

@@ -402,14 +402,15 @@ impl Incidents {
     }
 }
 
-/// Whether peers keep this node's routes over the end of its speaker: it offered that, and sent no
-/// NOTIFICATION.
+/// Whether peers keep this node's routes over the end of its speaker: it offered that for some family
+/// (with none it only helps others to restart, RFC 4724 §3), and sent no NOTIFICATION.
 fn restarts_quietly(node: &Node, peer: PeerAddress, cause: &Cause) -> bool {
     let offered = node
         .peers
         .get(&peer)
         .and_then(|peer| peer.exchange.opens.sent.as_ref())
-        .is_some_and(|open| open.restart.is_some());
+        .and_then(|open| open.restart.as_ref())
+        .is_some_and(|restart| !restart.families.is_empty());
     let quiet = matches!(
         cause,
         Cause::LocalSpeakerGone {
