@@ -95,26 +95,26 @@ impl Node {
     /// The inventory is new, or is to be applied to a new node.
     pub fn apply_inventory(&mut self, turn: &mut Turn<'_>) {
         let inventory = turn.inventory;
-        let named: BTreeSet<IpAddr> = inventory
-            .of(&self.name)
-            .filter(|ip| !self.own.contains(ip))
-            .collect();
+        let named = inventory.of(&self.name);
+        let complete = inventory.cluster().is_complete();
         let mut dropped = Vec::new();
         for (address, peer) in &mut self.peers {
-            match inventory.find(&self.name, address.ip) {
-                Some(entry) if named.contains(&address.ip) => peer.take_name(entry),
-                Some(_) | None if peer.naming == Naming::Named => {
-                    peer.naming = Naming::Dropped;
-                    dropped.push(*address);
-                }
-                Some(_) | None => {}
+            let entry = inventory.find(&self.name, address.ip);
+            let own = self.own.contains(&address.ip);
+            if let Some(entry) = entry.filter(|_| !own) {
+                peer.take_name(entry);
+            } else if peer.naming == Naming::Named || (complete && peer.was_named_before()) {
+                peer.naming = Naming::Dropped;
+                dropped.push(*address);
             }
         }
         for address in dropped {
             self.consider_forgetting(turn, address);
         }
         // A link-local address is no peer before a connection shows on which interface.
-        for ip in named.into_iter().filter(|ip| !is_link_local(*ip)) {
+        let missing = { named.into_iter() }.filter(|ip| !is_link_local(*ip));
+        let missing: Vec<IpAddr> = missing.filter(|ip| !self.own.contains(ip)).collect();
+        for ip in missing {
             self.ensure_known(turn, PeerAddress::new(ip, 0), KnownBy::Inventory);
         }
     }
@@ -310,6 +310,13 @@ impl Peer {
         self.name = entry.name.clone().or_else(|| self.name.take());
         self.kind = entry.peer_type.or(self.kind);
         self.asn = entry.asn.or(self.asn);
+    }
+
+    /// Known only because an inventory named it in an earlier run.
+    fn was_named_before(&self) -> bool {
+        self.naming == Naming::Never
+            && self.known_by == KnownBy::Restored
+            && self.origin == KnownBy::Inventory
     }
 
     fn save(&self, address: PeerAddress) -> SavedPeer {

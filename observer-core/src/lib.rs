@@ -19,6 +19,7 @@ pub mod bgp;
 pub mod bgp_view;
 pub mod cause;
 pub mod change;
+pub mod cluster;
 pub mod config;
 pub mod conversation;
 pub mod event;
@@ -69,6 +70,8 @@ pub use observer::Observer;
 mod testing;
 #[cfg(test)]
 mod testing_wire;
+#[cfg(test)]
+mod tests_cluster;
 #[cfg(test)]
 mod tests_exchange;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use observer_core::event::{Event, NetnsId};
 
 use crate::{
     cli::{Answer, CheckArgs, Format},
+    cluster,
     config::Config,
     health::{RoutesFrom, SourceStatus},
     privileges, routes, show,
@@ -60,6 +61,7 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     sources.extend(in_each(config, tap));
     sources.extend(in_each(config, rtnetlink));
     sources.extend(in_each(config, echo));
+    sources.extend(cluster::look(config.kubernetes));
     sources
 }
 

@@ -19,7 +19,7 @@ use observer_abi::MAX_PORTS;
 use observer_core::config::{Canary, CoreConfig, ReachConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{cli::BadUsage, reach::Reach, store::Limits};
+use crate::{cli::BadUsage, cluster::Kubernetes, reach::Reach, store::Limits};
 
 /// Where the unix socket is unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/bgp-observer/api.sock";
@@ -114,6 +114,10 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_INVENTORY", value_name = "FILE")]
     pub inventory: Option<PathBuf>,
 
+    /// Whether peers' names, types and blocks are read from Kubernetes' API [default: auto]
+    #[arg(long, env = "BGP_OBSERVER_KUBERNETES", value_name = "MODE")]
+    pub kubernetes: Option<Kubernetes>,
+
     /// Write every event to this file, for `bgp-observer replay`; an older one is kept as FILE.old
     #[arg(long, env = "BGP_OBSERVER_RECORD", value_name = "FILE")]
     pub record: Option<PathBuf>,
@@ -174,6 +178,7 @@ impl Settings {
             tls_key: self.tls_key.or(under.tls_key),
             tls_client_ca: self.tls_client_ca.or(under.tls_client_ca),
             inventory: self.inventory.or(under.inventory),
+            kubernetes: self.kubernetes.or(under.kubernetes),
             record: self.record.or(under.record),
             btf: self.btf.or(under.btf),
             log_format: self.log_format.or(under.log_format),
@@ -221,6 +226,8 @@ pub struct Config {
     /// Static inventory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<PathBuf>,
+    /// Whether Kubernetes' API is read.
+    pub kubernetes: Kubernetes,
     /// Events file to write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<PathBuf>,
@@ -271,6 +278,7 @@ impl Config {
             tls_key: settings.tls_key,
             tls_client_ca: settings.tls_client_ca,
             inventory: settings.inventory,
+            kubernetes: settings.kubernetes.unwrap_or(Kubernetes::Auto),
             record: settings.record,
             btf: settings.btf,
             log_format: settings.log_format.unwrap_or(LogFormat::Text),

@@ -5,11 +5,13 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use observer_core::{event::cluster::ClusterKind, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::source::kernel::ProbeStatus;
+use crate::source::{clock::boottime_now, kernel::ProbeStatus};
 
 /// The probe without which no session is seen as it changes.
 const STATE_PROBE: &str = "tcp_state";
@@ -19,6 +21,8 @@ const SOCK_DIAG: &str = "sock_diag";
 /// What sees nothing by itself.
 const ECHO: &str = "echo";
 const STORE: &str = "store";
+/// The kind of what is read from the cluster's API.
+const KUBERNETES: &str = "kubernetes";
 
 /// What tells of routes, or checks what the probes tell.
 const RTNETLINK: &str = "rtnetlink";
@@ -92,14 +96,34 @@ impl SourceStatus {
         }
     }
 
+    /// Objects of the cluster's API; `reason` is why they cannot be read.
+    pub fn cluster(kind: ClusterKind, reason: Option<String>) -> Self {
+        let lost = match kind {
+            ClusterKind::Nodes => "peers' names, and all that follows from the cluster",
+            ClusterKind::BgpConfigurations | ClusterKind::BgpPeers => {
+                "peers' types, and peers that never connected"
+            }
+            ClusterKind::IpPools => "whether BGP is in use at all",
+            ClusterKind::Blocks => "whose lost prefixes were",
+        };
+        Self {
+            name: kind.name().to_owned(),
+            kind: KUBERNETES.to_owned(),
+            node: None,
+            running: reason.is_none(),
+            reason,
+            lost_without: lost.to_owned(),
+        }
+    }
+
     /// Whether it is one of the probes of routes, for which rtnetlink stands in.
     pub fn tells_routes(&self) -> bool {
         self.node.is_none() && self.name.starts_with("route")
     }
 
-    /// Whether it sees sessions: the store and echoes do not.
+    /// Whether it sees sessions: the store, echoes and the cluster's API do not.
     pub fn observes(&self) -> bool {
-        self.name != ECHO && self.name != STORE
+        self.name != ECHO && self.name != STORE && self.kind != KUBERNETES
     }
 
     /// The packet tap in a node's namespace; `reason` is why it does not work.
@@ -191,6 +215,8 @@ struct State {
     by_node: BTreeMap<String, BTreeMap<String, SourceStatus>>,
     /// The core has seen the first dump of every namespace there is.
     started: bool,
+    /// Kinds of the cluster's API that were read: since when what is known is not confirmed any more.
+    cluster: BTreeMap<ClusterKind, Option<Timestamp>>,
 }
 
 /// Shared by whoever tells and whoever asks.
@@ -224,6 +250,27 @@ impl Health {
     /// `node` is no longer observed.
     pub fn forget_node(&self, node: &str) {
         self.lock().by_node.remove(node);
+    }
+
+    /// What is known of a kind is what the API server says now.
+    pub fn cluster_live(&self, kind: ClusterKind) {
+        self.lock().cluster.insert(kind, None);
+    }
+
+    /// The API server does not say any more whether what is known of a kind still holds.
+    pub fn cluster_stale(&self, kind: ClusterKind) {
+        if let Some(since) = self.lock().cluster.get_mut(&kind) {
+            since.get_or_insert_with(boottime_now);
+        }
+    }
+
+    /// How old what is known of each kind is; of a kind that was never read nothing is.
+    pub fn cluster_ages(&self) -> BTreeMap<ClusterKind, Duration> {
+        let now = boottime_now();
+        let age = |since: &Option<Timestamp>| since.map_or(Duration::ZERO, |at| now.since(at));
+        let state = self.lock();
+        let ages = state.cluster.iter();
+        ages.map(|(kind, since)| (*kind, age(since))).collect()
     }
 
     /// The first dumps are in the core.

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use crate::{
     check::{kernel_options, sock_diags},
     cli::{Answer, ConfigArgs, RunArgs},
+    cluster,
     config::{Config, Listen},
     echoes::Echoes,
     flight::FlightRecorder,
@@ -195,6 +196,9 @@ async fn agent(
     };
     let reading = tokio::spawn(intake.run(stopping));
 
+    let mut readers = JoinSet::new();
+    cluster::start(config.kubernetes, &health, &keeper, &mut readers).await?;
+
     let mut servers = JoinSet::new();
     let node = config.node.clone().unwrap_or_else(crate::config::host_name);
     let answers = Answers {
@@ -211,6 +215,7 @@ async fn agent(
     info!("stopping on {ended}");
     drop(socket);
     servers.abort_all();
+    readers.abort_all();
     // The intake hands over what it has and lets go of its end of the queue; that ends the core's
     // task, which saves.
     let _ = stop.send(true);

@@ -15,6 +15,7 @@ pub mod firewall;
 pub mod forge;
 pub mod gate;
 pub mod http;
+pub mod kube_api;
 pub mod lab;
 pub mod metrics;
 pub mod netns;
