@@ -79,6 +79,8 @@ mod tests_fib;
 #[cfg(test)]
 mod tests_fib_join;
 #[cfg(test)]
+mod tests_fib_many;
+#[cfg(test)]
 mod tests_known;
 #[cfg(test)]
 mod tests_properties;

@@ -168,7 +168,12 @@ impl Observer {
         source: Option<IpAddr>,
         destination: IpAddr,
     ) -> Option<PathView> {
-        fib::path(&self.nodes, self.clocks(now), node, source, destination)
+        let mut path = fib::path(&self.nodes, self.clocks(now), node, source, destination)?;
+        if !self.config.all_routes {
+            path.partial = true;
+            path.arrives = None;
+        }
+        Some(path)
     }
 
     const fn clocks(&self, now: Timestamp) -> Clocks {

@@ -84,11 +84,13 @@ fn in_each(
 
 /// What the probes are told.
 pub fn kernel_options(config: &Config) -> KernelOptions {
+    let followed = config.followed_routes();
     KernelOptions {
         ports: config.ports(),
         routes: true,
+        protocols: followed.protocols,
+        tables: followed.tables,
         btf_path: config.btf.clone(),
-        ..KernelOptions::default()
     }
 }
 

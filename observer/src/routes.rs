@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use crate::source::{
     clock::boottime_now,
     netns::Netns,
-    rtnetlink::{Kind, Read, Rtnetlink, decode::Told},
+    rtnetlink::{Kind, Read, Rtnetlink, decode::Told, filter::Followed},
 };
 
 /// Messages of all threads that wait for the intake.
@@ -83,17 +83,19 @@ pub struct Routes {
     /// Those that failed: since when nothing was told.
     failed: BTreeMap<NetnsId, Timestamp>,
     sender: mpsc::Sender<News>,
+    followed: Followed,
 }
 
 impl Routes {
-    /// None yet; what they say comes out of the receiver.
-    pub fn new() -> (Self, mpsc::Receiver<News>) {
+    /// None yet; what they say of routes that are followed comes out of the receiver.
+    pub fn new(followed: Followed) -> (Self, mpsc::Receiver<News>) {
         let (sender, receiver) = mpsc::channel(WAITING);
         let (readers, failed) = (BTreeMap::new(), BTreeMap::new());
         let routes = Self {
             readers,
             failed,
             sender,
+            followed,
         };
         (routes, receiver)
     }
@@ -114,7 +116,7 @@ impl Routes {
     /// # Errors
     /// As setns(2), socket(2) and setsockopt(2).
     pub fn begin(&mut self, netns: NetnsId, handle: &Netns, by: RouteSource) -> Result<()> {
-        let socket = handle.run_in(Rtnetlink::open)??;
+        let socket = handle.run_in(|| Rtnetlink::open(&self.followed))??;
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let wake = Arc::new(wake);
         let (wishes, to_hear) = std_mpsc::channel();
@@ -174,7 +176,7 @@ impl Routes {
 /// # Errors
 /// Why not.
 pub fn try_open() -> io::Result<()> {
-    let mut socket = Rtnetlink::open()?;
+    let mut socket = Rtnetlink::open(&Followed::default())?;
     socket.dump(Kind::Links)?;
     Ok(())
 }
@@ -473,6 +475,7 @@ impl Work {
     /// Dumps the routes of a family. What changed meanwhile is sent before the rows that were read
     /// before it, so that the core knows which is newer.
     fn dump_routes(&mut self, ipv6: bool, since: Timestamp) -> Result<(), Stop> {
+        self.socket.settle()?;
         self.drain()?;
         self.note(Forwarding::DumpBegun { ipv6, since });
         self.flush()?;

@@ -180,7 +180,7 @@ async fn agent(
         first,
         health: health.clone(),
     });
-    let (routes, route_news) = Routes::new();
+    let (routes, route_news) = Routes::new(config.followed_routes());
     let intake = Intake {
         kernel,
         routes,

@@ -17,6 +17,7 @@ pub mod gate;
 pub mod http;
 pub mod kube_api;
 pub mod lab;
+pub mod listeners;
 pub mod metrics;
 pub mod netns;
 pub mod pinger;

@@ -1,7 +1,6 @@
 //! The mirror is the kernel's tables, whatever happens to them, and what went silently is found.
-#![expect(clippy::print_stdout, reason = "measurements, for --nocapture")]
 
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use observer_core::{
@@ -19,8 +18,6 @@ use observer_tests::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
-/// Routes that go with one link.
-const MANY: u32 = 50_000;
 
 /// Two nodes that nobody routes for but the test, observed.
 fn playground() -> Result<(Lab, Agent)> {
@@ -374,141 +371,6 @@ fn a_mesh_shows_whose_routes_they_are_and_the_way_between_pods() -> Result<()> {
             told.contains(&format!("bird route {} deleted by{by}", n2.block)),
             "{told}"
         );
-        Ok(())
-    })
-}
-
-/// Makes n1's BIRD install `count` routes of its own, when told to.
-fn configure_burst(lab: &Lab, count: u32) -> Result<()> {
-    let node = lab.node(1)?;
-    let mut burst = String::from("\nprotocol static burst {\n  disabled;\n");
-    for number in 0..count {
-        let address = std::net::Ipv4Addr::from_bits(0x2000_0000 + (number << 8));
-        let _ = writeln!(burst, "  route {address}/24 via 10.0.0.2;");
-    }
-    burst.push_str("}\n");
-    lab.configure(node, &burst)?;
-    // The lab's filters let through the pods' net only.
-    let path = node.speaker.config_path(lab.estate().folder(), &node.name);
-    let text = fs::read_to_string(&path)?;
-    let kernel = "filter calico_kernel_programming {\n";
-    ensure!(
-        text.contains(kernel),
-        "no kernel filter in {}",
-        path.display()
-    );
-    fs::write(&path, text.replace(kernel, &format!("{kernel}  accept;\n")))?;
-    Ok(())
-}
-
-/// BIRD installs and withdraws that many, then its uplink goes down.
-fn burst(count: u32, limit: Duration) -> Result<()> {
-    if !gate::open()? {
-        return Ok(());
-    }
-    let plan = Plan {
-        nodes: 2,
-        ..Plan::default()
-    };
-    let lab = Lab::build(plan)?;
-    configure_burst(&lab, count)?;
-    let agent = Agent::start(&lab, &Options::default())?;
-    let (n1, n2) = (lab.node(1)?, lab.node(2)?);
-    lab.start(n1)?;
-    lab.start(n2)?;
-    lab.await_established(CONVERGES)?;
-    let counted = |begun: std::time::Instant, wanted: f64| {
-        wait::until("BIRD's routes", limit, Duration::from_millis(100), || {
-            let scrape = agent.scrape()?;
-            let labels = [("node", "n1"), ("protocol", "bird"), ("ip_version", "4")];
-            let there = scrape.sum("bgp_observer_fib_routes", &labels);
-            ensure!((there - wanted).abs() < 10.0, "{there} of {wanted}");
-            Ok::<_, anyhow::Error>(begun.elapsed())
-        })
-    };
-    let begun = std::time::Instant::now();
-    lab.birdc(n1, "enable burst")?;
-    let added = counted(begun, f64::from(count))?;
-    await_equal_counted(&agent, n1, count, limit)?;
-    let begun = std::time::Instant::now();
-    lab.birdc(n1, "disable burst")?;
-    let removed = counted(begun, 0.0)?;
-    fib::await_equal(&agent, n1, limit)?;
-    let changes = agent.ask(&["events", "-o", "json"])?.lines().count();
-    let scrape = agent.scrape()?;
-    let overruns = scrape.sum("bgp_observer_events_lost_total", &[("stage", "netlink")]);
-    let queue = scrape.sum("bgp_observer_events_lost_total", &[("stage", "queue")]);
-    println!(
-        "{count} routes: installed and seen in {added:?}, withdrawn in {removed:?}; {overruns} \
-         overruns, {queue} events lost, {changes} changes told, {} MiB resident",
-        agent.resident_bytes()? >> 20
-    );
-    ensure!(changes < 500, "{changes} changes were told");
-    ensure!(queue == 0.0, "{queue} events did not fit into the queue");
-    Ok(())
-}
-
-/// Compares counts and a sample where the whole list would be too long for one answer.
-fn await_equal_counted(agent: &Agent, node: &Node, count: u32, limit: Duration) -> Result<()> {
-    if count < 90_000 {
-        fib::await_equal(agent, node, limit)?;
-        return Ok(());
-    }
-    for slash8 in 0x20..=0x20 + (count >> 16) {
-        let within = format!("{slash8}.0.0.0/8");
-        let arguments = ["--prefix", &within, "--owner", "bird", "--limit", "100000"];
-        let shown = fib::ask(agent, node, &arguments)?;
-        let there = u32::try_from(shown.routes.len())?;
-        let expected = (count - ((slash8 - 0x20) << 16)).min(1 << 16);
-        ensure!(
-            there == expected,
-            "{there} of {expected} routes in {within}"
-        );
-    }
-    Ok(())
-}
-
-#[test]
-fn a_burst_through_bird_ends_as_the_kernel_has_it() -> Result<()> {
-    burst(80_000, Duration::from_secs(90))
-}
-
-#[test]
-#[ignore = "long: half a million routes"]
-fn a_burst_of_half_a_million_ends_as_the_kernel_has_it() -> Result<()> {
-    burst(500_000, Duration::from_mins(4))
-}
-
-#[test]
-fn a_link_that_takes_many_routes_along_is_mirrored_soon() -> Result<()> {
-    if !gate::open()? {
-        return Ok(());
-    }
-    let (lab, agent) = playground()?;
-    let node = lab.node(1)?;
-    lay(node)?;
-    let lines: Vec<String> = (0..MANY)
-        .map(|number| {
-            let address = std::net::Ipv4Addr::from_bits(0x2000_0000 + (number << 8));
-            format!("route add {address}/24 via 192.168.50.2 proto bird")
-        })
-        .collect();
-    netns::ip(Some(&node.namespace), &lines)?;
-    fib::await_equal(&agent, node, SOON)?;
-    fib::ip(node, &["link set v0 down"])?;
-    let down = std::time::Instant::now();
-    let labels = [("node", "n1"), ("protocol", "bird"), ("ip_version", "4")];
-    let pause = Duration::from_millis(5);
-    let took = wait::until("the mirror is empty", SOON, pause, || {
-        let there = agent.scrape()?.sum("bgp_observer_fib_routes", &labels);
-        ensure!(there == 0.0, "{there} routes left");
-        Ok::<_, anyhow::Error>(down.elapsed())
-    })?;
-    println!("{MANY} routes gone with their link, mirrored {took:?} after it");
-    fib::await_equal(&agent, node, SOON)?;
-    wait::soon("they are told as one change", SOON, || {
-        let told = agent.ask(&["events"])?;
-        ensure!(told.contains("50002 bird routes gone silently"), "{told}");
         Ok(())
     })
 }

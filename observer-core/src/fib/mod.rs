@@ -23,6 +23,7 @@ mod writers;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 pub(crate) use join::World;
@@ -468,9 +469,8 @@ impl Fib {
         self.bursts.flush(turn, world.node, true);
     }
 
-    fn hops(&self, id: HopsId) -> HopSet {
-        let set = self.mirror.hops.get(id);
-        set.map(|set| HopSet::clone(set)).unwrap_or_default()
+    fn hops(&self, id: HopsId) -> Arc<HopSet> {
+        self.mirror.hops.get(id).map(Arc::clone).unwrap_or_default()
     }
 
     fn set_deadline(&self, turn: &mut Turn<'_>) {

@@ -72,6 +72,10 @@ pub(crate) struct Incidents {
     stored: BTreeMap<String, (Vec<Incident>, Option<jiff::Timestamp>)>,
     /// Whose cause is final since the present event.
     ripe: Vec<u64>,
+    /// Those that lost routes in the present event, and of which nodes they are.
+    losing: BTreeMap<u64, NetnsId>,
+    /// Those that lost or regained some.
+    touched: BTreeSet<u64>,
     next: u64,
     versions: BTreeMap<String, String>,
     reach: Reach,
@@ -95,6 +99,7 @@ impl Incidents {
         for record in changes {
             self.take_change(turn, nodes, record);
         }
+        self.attend(turn, nodes);
         for number in std::mem::take(&mut self.ripe) {
             self.gather(turn, nodes, number);
             self.publish(turn, number);

@@ -62,7 +62,7 @@ async fn list(
         }
     }
     if let Some(text) = &query.owner {
-        filter.owner = protocol(text);
+        filter.owner = Protocol::named(text);
         if filter.owner.is_none() {
             let told =
                 format!("'{text}' is no routing protocol: bird, felix, kernel … or a number");
@@ -129,16 +129,6 @@ pub fn prefix(text: &str) -> Option<Prefix> {
     (length <= full).then(|| Prefix::masked(address, length))
 }
 
-/// A protocol by its name in `ip route`, or by its number.
-pub fn protocol(text: &str) -> Option<Protocol> {
-    let number = text.parse().ok().map(Protocol);
-    number.or_else(|| {
-        (0..=u8::MAX)
-            .map(Protocol)
-            .find(|known| known.name() == text)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,19 +148,6 @@ mod tests {
         ] {
             let found = prefix(text).map(|prefix| prefix.to_string());
             assert_eq!(found.as_deref(), read, "{text}");
-        }
-    }
-
-    #[test]
-    fn protocols_are_read_by_name_and_number() {
-        for (text, number) in [
-            ("bird", Some(12)),
-            ("felix", Some(80)),
-            ("77", Some(77)),
-            ("256", None),
-            ("nobody", None),
-        ] {
-            assert_eq!(protocol(text), number.map(Protocol), "{text}");
         }
     }
 }
