@@ -469,9 +469,10 @@ impl Fib {
         }
     }
 
-    fn run_due(&mut self, turn: &mut Turn<'_>, world: World<'_>) {
+    /// Does what is due; `programs` is whether the local speaker may program routes at all.
+    fn run_due(&mut self, turn: &mut Turn<'_>, world: World<'_>, programs: bool) {
         self.watch_due(turn, world);
-        self.look_for_silence(turn, world);
+        self.look_for_silence(turn, world, programs);
         self.bursts.flush(turn, world.node, false);
     }
 }

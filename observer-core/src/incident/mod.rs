@@ -33,6 +33,8 @@ mod tests_many;
 #[cfg(test)]
 mod tests_node;
 #[cfg(test)]
+mod tests_own;
+#[cfg(test)]
 mod tests_resumed;
 mod together;
 mod verdict;

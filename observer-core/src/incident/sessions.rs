@@ -361,14 +361,16 @@ fn restart_end_words(peer: &str, how: RestartEnd, dropped: u64) -> String {
     }
 }
 
-/// Whether peers keep this node's routes over the end of its speaker: it offered that, and sent no
-/// NOTIFICATION.
+/// Whether peers keep this node's routes over the end of its speaker: it offered that for some family
+/// (with none it only helps others to restart, RFC 4724 §3), and sent no NOTIFICATION.
 fn restarts_quietly(node: &Node, peer: PeerAddress, cause: &Cause) -> bool {
     let offered = node.peers.get(&peer).is_some_and(|peer| {
-        let open = peer.exchange.opens.sent.as_ref();
         let remembered = peer.exchange.remembered.as_ref();
-        match open {
-            Some(open) => open.restart.is_some(),
+        match &peer.exchange.opens.sent {
+            Some(open) => {
+                let restart = open.restart.as_ref();
+                restart.is_some_and(|restart| !restart.families.is_empty())
+            }
             None => remembered.is_some_and(|terms| terms.own_restart.is_some()),
         }
     });

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Cast, Expected, Script, Step, When, at, record::LOSS};
+use super::{Act, Cast, Expected, ExpectedLoss, Extent, Script, When, at, record::LOSS, step};
 
 /// Which comes first is the speaker's business: its hold timer, or TCP's patience.
 const SILENCE: &[&str] = &["hold_timer_expired", "tcp_error"];
@@ -14,7 +14,6 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
     flaps.extend(cast.victim_sees(SILENCE, &[]));
     let mut incidents = cast.others_record(LOSS, "", Some(1));
     incidents.push(cast.victim_loses("nothing is heard from any of"));
-    let step = |when, act| Step { when, act };
     Script {
         title: "a firewall cuts n2 off",
         steps: vec![
@@ -26,6 +25,13 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
             flaps,
             incidents,
             recovers: true,
+            // Whose hold timer expires first breaks the way there or the way back for both.
+            loss: cast
+                .loss(Extent::About(Duration::from_secs(6)))
+                .map(|loss| ExpectedLoss {
+                    witnesses: cast.ends(),
+                    ..loss
+                }),
             // The old connections' retransmission timers have backed off to about as much.
             calm: Duration::from_secs(15),
             ..Expected::default()

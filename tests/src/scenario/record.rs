@@ -2,7 +2,7 @@
 
 use observer_core::incident::{Incident, record::Verdict};
 
-use super::{Cast, Session, session};
+use super::{Cast, Session, cast::session};
 
 /// Packets were lost, whether or not a probe was there to prove it.
 pub(super) const LOSS: &[Verdict] = &[Verdict::RoutesLost, Verdict::ReachabilityLost];
@@ -75,7 +75,8 @@ impl Cast<'_> {
         words: &'static str,
         lost: Option<u64>,
     ) -> Vec<ExpectedIncident> {
-        let bird = |node: &&&super::Node| node.speaker.is_bird() && self.victim.speaker.is_bird();
+        let bird =
+            |node: &&&crate::lab::Node| node.speaker.is_bird() && self.victim.speaker.is_bird();
         let nodes = self.others.iter().filter(bird);
         nodes
             .map(|node| ExpectedIncident {
