@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bgp::{CapabilityView, Family, NotificationFacts, OpenFacts},
     conversation::Inference,
-    exchange::{MalformedUpdates, MessageCounts, Sides},
+    exchange::Sides,
+    message_counts::{MalformedUpdates, MessageCounts},
 };
 
 /// What was read of a peer's messages. All of it is absent or 0 where no tap runs.

@@ -10,6 +10,7 @@ use crate::{
     time::{Occurred, Timestamp, WallOffset},
 };
 
+pub mod cluster;
 pub mod forwarding;
 
 /// The agent's number for an observed network namespace; one per (inode, generation), never used
@@ -82,6 +83,12 @@ pub enum Fact {
     Inventory {
         /// Every peer that ought to be there.
         peers: Vec<InventoryPeer>,
+    },
+    /// Something about the cluster that the observed nodes belong to.
+    Cluster {
+        /// What.
+        #[serde(flatten)]
+        cluster: cluster::ClusterFact,
     },
     /// An operator said to forget a peer.
     PeerForget {

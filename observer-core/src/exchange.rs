@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bgp::{MessageKind, NotificationFacts, OpenFacts, Prefix, Severity, UpdateFacts, iana},
+    bgp::{MessageKind, NotificationFacts, OpenFacts, Prefix, UpdateFacts, iana},
     bgp_view::NotificationView,
-    conversation::{Direction, DirectionCounters, Observation, Seen},
+    conversation::{Direction, Observation, Seen},
     event::SocketId,
     evidence::Clue,
+    message_counts::{MalformedUpdates, MessageCounts},
     restart::Window,
     rib::Rib,
+    terms::SavedTerms,
     time::{Timestamp, WallOffset},
     totals::WireTotals,
     wire::Signs,
@@ -44,103 +46,6 @@ impl<T> Sides<T> {
     }
 }
 
-/// Messages by type.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct MessageCounts {
-    /// OPENs, readable or not; so with all types.
-    pub open: u64,
-    /// UPDATEs.
-    pub update: u64,
-    /// NOTIFICATIONs.
-    pub notification: u64,
-    /// KEEPALIVEs.
-    pub keepalive: u64,
-    /// ROUTE-REFRESHes.
-    pub route_refresh: u64,
-    /// Messages of no known type.
-    pub other: u64,
-}
-
-impl MessageCounts {
-    /// Of one direction of a conversation.
-    pub(crate) const fn of(counters: &DirectionCounters) -> Self {
-        Self {
-            open: counters.open,
-            update: counters.update,
-            notification: counters.notification,
-            keepalive: counters.keepalive,
-            route_refresh: counters.route_refresh,
-            other: counters.other,
-        }
-    }
-
-    /// Adds what `now` has more than `before`.
-    pub(crate) fn add_since(&mut self, now: &Self, before: &Self) {
-        let add = |count: &mut u64, now: u64, before: u64| {
-            *count = count.saturating_add(now.saturating_sub(before));
-        };
-        add(&mut self.open, now.open, before.open);
-        add(&mut self.update, now.update, before.update);
-        add(
-            &mut self.notification,
-            now.notification,
-            before.notification,
-        );
-        add(&mut self.keepalive, now.keepalive, before.keepalive);
-        add(
-            &mut self.route_refresh,
-            now.route_refresh,
-            before.route_refresh,
-        );
-        add(&mut self.other, now.other, before.other);
-    }
-
-    /// Each count with the value of its `type` label.
-    pub const fn by_type(&self) -> [(&'static str, u64); 6] {
-        [
-            ("open", self.open),
-            ("update", self.update),
-            ("notification", self.notification),
-            ("keepalive", self.keepalive),
-            ("route_refresh", self.route_refresh),
-            ("other", self.other),
-        ]
-    }
-}
-
-/// Malformed UPDATEs by what RFC 7606 has their receiver do.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct MalformedUpdates {
-    /// Goes on without an attribute.
-    pub attribute_discard: u64,
-    /// Takes what they announce as withdrawn.
-    pub treat_as_withdraw: u64,
-    /// Ends the session.
-    pub session_reset: u64,
-}
-
-impl MalformedUpdates {
-    const fn count(&mut self, severity: Severity) {
-        let count = match severity {
-            Severity::AttributeDiscard => &mut self.attribute_discard,
-            Severity::TreatAsWithdraw => &mut self.treat_as_withdraw,
-            Severity::SessionReset => &mut self.session_reset,
-        };
-        *count = count.saturating_add(1);
-    }
-
-    /// Each count with its kind.
-    pub const fn by_severity(&self) -> [(Severity, u64); 3] {
-        [
-            (Severity::AttributeDiscard, self.attribute_discard),
-            (Severity::TreatAsWithdraw, self.treat_as_withdraw),
-            (Severity::SessionReset, self.session_reset),
-        ]
-    }
-}
-
 /// What was said since the peer is known.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
@@ -165,6 +70,10 @@ pub(crate) struct Exchange {
     pub end_of_rib: Option<Duration>,
     /// It announced others' routes (RFC 4456): a route reflector.
     pub reflects: bool,
+    /// This node announced others' routes to it, likewise.
+    pub reflected: bool,
+    /// What an earlier run of the agent read.
+    pub remembered: Option<SavedTerms>,
 }
 
 impl Exchange {
@@ -294,6 +203,7 @@ impl Listening<'_> {
             return;
         }
         let refused = exchange.advertised.update(facts, self.room, &mut |_, _| {});
+        exchange.reflected |= facts.originator.is_some() || !facts.cluster_list.is_empty();
         self.refused = self.refused.saturating_add(refused);
         if let Some(family) = facts.end_of_rib {
             exchange.complete_held(family);

@@ -1,17 +1,38 @@
-//! The peers that ought to exist, as an inventory last said.
+//! The peers that ought to exist, as an inventory file last said, and as follows from the cluster. What
+//! the file says of a peer goes before what the cluster says.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use crate::event::InventoryPeer;
+use crate::{
+    cluster::{Cluster, ClusterPeer},
+    event::{
+        InventoryPeer,
+        cluster::{ClusterFact, ClusterKind},
+    },
+};
 
-/// The inventory, by address.
+/// Both, by address.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
     by_address: BTreeMap<IpAddr, Vec<InventoryPeer>>,
+    cluster: Cluster,
+    /// What follows from the cluster for each observed node.
+    derived: BTreeMap<String, BTreeMap<IpAddr, ClusterPeer>>,
 }
 
 impl Inventory {
+    #[cfg(test)]
     pub fn new(peers: &[InventoryPeer]) -> Self {
+        let mut inventory = Self::default();
+        inventory.read(peers);
+        inventory
+    }
+
+    /// What the file says now.
+    pub fn read(&mut self, peers: &[InventoryPeer]) {
         let mut by_address: BTreeMap<IpAddr, Vec<InventoryPeer>> = BTreeMap::new();
         for peer in peers {
             let ip = peer.address.to_canonical();
@@ -19,12 +40,41 @@ impl Inventory {
                 by_address.entry(ip).or_default().push(peer.clone());
             }
         }
-        Self { by_address }
+        self.by_address = by_address;
+    }
+
+    /// More is known of the cluster; whether that makes a difference to peers, which blocks do not.
+    pub fn learn(&mut self, fact: &ClusterFact) -> bool {
+        if !self.cluster.take(fact) || fact.kind() == ClusterKind::Blocks {
+            return false;
+        }
+        for (node, peers) in &mut self.derived {
+            *peers = self.cluster.peers_of(node);
+        }
+        true
+    }
+
+    /// A node is observed: its peers are asked for from now on.
+    pub fn attend(&mut self, node: &str) {
+        let peers = self.cluster.peers_of(node);
+        self.derived.insert(node.to_owned(), peers);
+    }
+
+    /// The cluster.
+    pub const fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// What is said of `ip` as a peer of `node`; an entry for that very node before one for all, and
     /// never one that is the node itself.
     pub fn find(&self, node: &str, ip: IpAddr) -> Option<&InventoryPeer> {
+        self.find_read(node, ip).or_else(|| {
+            let derived = self.derived.get(node)?.get(&ip)?;
+            Some(&derived.entry)
+        })
+    }
+
+    fn find_read(&self, node: &str, ip: IpAddr) -> Option<&InventoryPeer> {
         let entries = self.by_address.get(&ip)?;
         let fits = |entry: &&InventoryPeer| entry.name.as_deref() != Some(node);
         let own = |entry: &&InventoryPeer| entry.node.as_deref() == Some(node);
@@ -36,12 +86,12 @@ impl Inventory {
         })
     }
 
-    /// Every address named as a peer of `node`, in order.
-    pub fn of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = IpAddr> + 'a {
-        self.by_address
-            .keys()
-            .copied()
-            .filter(move |ip| self.find(node, *ip).is_some())
+    /// Every address that ought to be a peer of `node`.
+    pub fn of(&self, node: &str) -> BTreeSet<IpAddr> {
+        let read = { self.by_address.keys() }.filter(|ip| self.find_read(node, **ip).is_some());
+        let derived = self.derived.get(node).into_iter().flatten();
+        let expected = derived.filter(|(_, peer)| peer.expected);
+        read.chain(expected.map(|(ip, _)| ip)).copied().collect()
     }
 }
 
@@ -72,7 +122,8 @@ mod tests {
         let of = |node| {
             inventory
                 .of(node)
-                .map(|ip| ip.to_string())
+                .iter()
+                .map(ToString::to_string)
                 .collect::<Vec<_>>()
         };
         assert_eq!(of("n1"), ["10.0.0.2", "10.0.0.3"]);

@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     address::{PeerAddress, is_link_local},
+    bgp_view::ConversationView,
     change::{Change, Request},
     connection::Connection,
     deadline::Due,
@@ -21,6 +22,7 @@ use crate::{
     node::{Naming, Node, Peer},
     peer::{KnownBy, SavedPeer, SessionState},
     session::Session,
+    terms::SavedTerms,
     turn::{Moment, Turn},
 };
 
@@ -95,26 +97,26 @@ impl Node {
     /// The inventory is new, or is to be applied to a new node.
     pub fn apply_inventory(&mut self, turn: &mut Turn<'_>) {
         let inventory = turn.inventory;
-        let named: BTreeSet<IpAddr> = inventory
-            .of(&self.name)
-            .filter(|ip| !self.own.contains(ip))
-            .collect();
+        let named = inventory.of(&self.name);
+        let complete = inventory.cluster().is_complete();
         let mut dropped = Vec::new();
         for (address, peer) in &mut self.peers {
-            match inventory.find(&self.name, address.ip) {
-                Some(entry) if named.contains(&address.ip) => peer.take_name(entry),
-                Some(_) | None if peer.naming == Naming::Named => {
-                    peer.naming = Naming::Dropped;
-                    dropped.push(*address);
-                }
-                Some(_) | None => {}
+            let entry = inventory.find(&self.name, address.ip);
+            let own = self.own.contains(&address.ip);
+            if let Some(entry) = entry.filter(|_| !own) {
+                peer.take_name(entry);
+            } else if peer.naming == Naming::Named || (complete && peer.was_named_before()) {
+                peer.naming = Naming::Dropped;
+                dropped.push(*address);
             }
         }
         for address in dropped {
             self.consider_forgetting(turn, address);
         }
         // A link-local address is no peer before a connection shows on which interface.
-        for ip in named.into_iter().filter(|ip| !is_link_local(*ip)) {
+        let missing = { named.into_iter() }.filter(|ip| !is_link_local(*ip));
+        let missing: Vec<IpAddr> = missing.filter(|ip| !self.own.contains(ip)).collect();
+        for ip in missing {
             self.ensure_known(turn, PeerAddress::new(ip, 0), KnownBy::Inventory);
         }
     }
@@ -240,7 +242,12 @@ impl Node {
     pub fn save(&self) -> Vec<SavedPeer> {
         self.peers
             .iter()
-            .map(|(address, peer)| peer.save(*address))
+            .map(|(address, peer)| {
+                let owner = peer.exchange.rib.owner;
+                let wire = owner.and_then(|id| Some(&self.connections.get(&id)?.wire));
+                let whole = wire.is_some_and(|wire| wire.view() == ConversationView::Complete);
+                peer.save(*address, peer.exchange.terms(whole))
+            })
             .collect()
     }
 }
@@ -278,6 +285,10 @@ impl Peer {
             tried: saved.known_by == KnownBy::Dialled || saved.established_at.is_some(),
             session,
             restored: true,
+            exchange: Exchange {
+                remembered: saved.terms.clone(),
+                ..Exchange::default()
+            },
             ..Self::new(KnownBy::Restored, heard)
         }
     }
@@ -291,6 +302,7 @@ impl Peer {
         self.name = self.name.take().or_else(|| saved.peer_node.clone());
         self.kind = self.kind.or(saved.peer_type);
         self.asn = self.asn.or(saved.asn);
+        self.exchange.remembered.clone_from(&saved.terms);
         let met_up = self.session.is_up() || self.session.up.is_some();
         self.session.was_up = saved.was_up && !met_up;
         self.session.prepend(saved.flaps, &saved.recent_flaps);
@@ -312,7 +324,14 @@ impl Peer {
         self.asn = entry.asn.or(self.asn);
     }
 
-    fn save(&self, address: PeerAddress) -> SavedPeer {
+    /// Known only because an inventory named it in an earlier run.
+    fn was_named_before(&self) -> bool {
+        self.naming == Naming::Never
+            && self.known_by == KnownBy::Restored
+            && self.origin == KnownBy::Inventory
+    }
+
+    fn save(&self, address: PeerAddress, terms: Option<SavedTerms>) -> SavedPeer {
         let session = &self.session;
         SavedPeer {
             address: address.ip,
@@ -328,6 +347,7 @@ impl Peer {
             was_up: session.state == SessionState::Established
                 || session.pending.is_some()
                 || session.was_up,
+            terms,
             flaps: session.flaps,
             recent_flaps: VecDeque::clone(&session.recent).into(),
         }

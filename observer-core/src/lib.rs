@@ -19,10 +19,12 @@ pub mod bgp;
 pub mod bgp_view;
 pub mod cause;
 pub mod change;
+pub mod cluster;
 pub mod config;
 pub mod conversation;
 pub mod event;
 pub mod incident;
+pub mod message_counts;
 pub mod observer;
 pub mod payload;
 pub mod peer;
@@ -57,6 +59,7 @@ mod sockets;
 mod speaker;
 mod stranger;
 mod tap;
+pub mod terms;
 mod totals;
 mod turn;
 mod view;
@@ -69,11 +72,15 @@ mod testing;
 #[cfg(test)]
 mod testing_wire;
 #[cfg(test)]
+mod tests_cluster;
+#[cfg(test)]
 mod tests_exchange;
 #[cfg(test)]
 mod tests_fib;
 #[cfg(test)]
 mod tests_fib_join;
+#[cfg(test)]
+mod tests_fib_many;
 #[cfg(test)]
 mod tests_known;
 #[cfg(test)]

@@ -168,7 +168,12 @@ impl Observer {
         source: Option<IpAddr>,
         destination: IpAddr,
     ) -> Option<PathView> {
-        fib::path(&self.nodes, self.clocks(now), node, source, destination)
+        let mut path = fib::path(&self.nodes, self.clocks(now), node, source, destination)?;
+        if !self.config.all_routes {
+            path.partial = true;
+            path.arrives = None;
+        }
+        Some(path)
     }
 
     const fn clocks(&self, now: Timestamp) -> Clocks {
@@ -238,8 +243,13 @@ impl Observer {
             Fact::NodeGone { netns } => self.close(event, *netns, out),
             Fact::PeersRestored { node, peers } => self.restore(event, node, peers, out),
             Fact::Inventory { peers } => {
-                self.inventory = Inventory::new(peers);
+                self.inventory.read(peers);
                 self.for_each_node(event, out, None, |turn, node| node.apply_inventory(turn));
+            }
+            Fact::Cluster { cluster } => {
+                if self.inventory.learn(cluster) {
+                    self.for_each_node(event, out, None, |turn, node| node.apply_inventory(turn));
+                }
             }
             Fact::PeerForget { node, peer } => self.forget(event, node.as_deref(), *peer, out),
             Fact::Strangers { connections } => {
@@ -299,6 +309,7 @@ impl Observer {
             self.close(event, netns, out);
         }
         self.totals.add_node(name);
+        self.inventory.attend(name);
         let dormant = self.dormant.remove(name).unwrap_or_default();
         let mut node = Node::new(netns, name);
         let now = self.now;
@@ -448,6 +459,7 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::WallClock { .. }
         | Fact::PeersRestored { .. }
         | Fact::Inventory { .. }
+        | Fact::Cluster { .. }
         | Fact::PeerForget { .. }
         | Fact::Strangers { .. }
         | Fact::IncidentsRestored { .. }
@@ -525,6 +537,7 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         | Fact::NodeGone { .. }
         | Fact::PeersRestored { .. }
         | Fact::Inventory { .. }
+        | Fact::Cluster { .. }
         | Fact::PeerForget { .. }
         | Fact::Strangers { .. }
         | Fact::EchoReplied { .. }

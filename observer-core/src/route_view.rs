@@ -184,8 +184,12 @@ pub struct PathView {
     pub legs: Vec<LegView>,
     /// What becomes of it, in words.
     pub verdict: String,
-    /// Whether it arrives as far as the tables tell; none when it leaves the observed nodes.
+    /// Whether it arrives as far as the tables tell; none when it leaves the observed nodes, or when
+    /// the tables are not wholly known.
     pub arrives: Option<bool>,
+    /// The configuration leaves routes out, so that others than these may be taken.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 /// What one node does with it.

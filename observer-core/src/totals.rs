@@ -7,9 +7,10 @@ use crate::{
     cause::Cause,
     conversation::Direction,
     event::LossStage,
-    exchange::{MessageCounts, Sides},
+    exchange::Sides,
     fib::totals::FibTotals,
     incident::{Incident, record::Verdict},
+    message_counts::MessageCounts,
 };
 
 /// Upper bounds in seconds of the SYN-to-ESTABLISHED histogram: from a LAN's round trip to the

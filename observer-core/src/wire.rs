@@ -13,7 +13,8 @@ use crate::{
     bgp_view::ConversationView,
     connection::Connection,
     conversation::{Conversation, ConversationConfig, Direction, Inference, Observation},
-    exchange::{MessageCounts, Sides},
+    exchange::Sides,
+    message_counts::MessageCounts,
     peer::SessionState,
     stream::{Release, StreamConfig},
     tap::Tapped,
@@ -205,8 +206,8 @@ impl Wire {
         };
         Tally {
             messages: Sides {
-                sent: MessageCounts::of(self.conversation.counters(sent)),
-                received: MessageCounts::of(self.conversation.counters(received)),
+                sent: self.conversation.counters(sent).messages,
+                received: self.conversation.counters(received).messages,
             },
             conflicts: sum(|stream| stream.conflicts),
             out_of_window: sum(|stream| stream.out_of_window),

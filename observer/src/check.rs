@@ -7,8 +7,9 @@ use observer_core::event::{Event, NetnsId};
 
 use crate::{
     cli::{Answer, CheckArgs, Format},
+    cluster,
     config::Config,
-    health::SourceStatus,
+    health::{RoutesFrom, SourceStatus},
     privileges, routes, show,
     source::{
         echo,
@@ -24,22 +25,28 @@ use crate::{
 pub fn check(args: &CheckArgs) -> Result<Answer> {
     let config = args.config.resolve()?;
     let sources = sources(&config);
-    let running = sources.iter().filter(|source| source.running).count();
+    let routes = RoutesFrom::of(&sources);
+    // Where the kernel refuses the probes of routes, rtnetlink does their work.
+    let stood_in = |source: &&SourceStatus| source.tells_routes() && routes.source == "rtnetlink";
+    let lacking = { sources.iter() }
+        .filter(|source| !source.running && !stood_in(source))
+        .count();
     let text = match args.output {
         Format::Json => terminal::json(&serde_json::json!({
             "sources": sources,
+            "routes": routes,
             "capabilities": {
                 "kept": privileges::kept(&config),
                 "missing": privileges::missing(),
             },
         }))?,
-        Format::Table => table(&sources) + &capabilities(&config),
+        Format::Table => format!("{}{routes}.\n{}", table(&sources), capabilities(&config)),
     };
     terminal::print(&text)?;
     let observing = |source: &SourceStatus| source.running && source.observes();
     Ok(if !sources.iter().any(observing) {
         Answer::Failed
-    } else if running < sources.len() {
+    } else if lacking > 0 {
         Answer::No
     } else {
         Answer::Done
@@ -54,6 +61,7 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     sources.extend(in_each(config, tap));
     sources.extend(in_each(config, rtnetlink));
     sources.extend(in_each(config, echo));
+    sources.extend(cluster::look(config.kubernetes));
     sources
 }
 
@@ -76,10 +84,13 @@ fn in_each(
 
 /// What the probes are told.
 pub fn kernel_options(config: &Config) -> KernelOptions {
+    let followed = config.followed_routes();
     KernelOptions {
         ports: config.ports(),
+        routes: true,
+        protocols: followed.protocols,
+        tables: followed.tables,
         btf_path: config.btf.clone(),
-        ..KernelOptions::default()
     }
 }
 

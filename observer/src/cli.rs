@@ -57,7 +57,7 @@ enum Command {
     /// also gzipped); needs no agent and no root
     Replay(ReplayArgs),
     /// Say which probes and sources can run here, why not, and what is lost without them; exits 3
-    /// when something cannot run, 1 when nothing can be observed at all
+    /// when something cannot run that nothing stands in for, 1 when nothing can be observed at all
     Check(Box<CheckArgs>),
     /// Manage the known peers
     #[command(subcommand)]

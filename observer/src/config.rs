@@ -3,31 +3,32 @@
 //! [`Settings`] is what one of those places says; a key of the file is the flag's name with `_` for
 //! `-`. [`Config`] is what follows from all of them.
 
+mod values;
+
 use std::{
     collections::BTreeSet,
-    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
-use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
-use observer_abi::MAX_PORTS;
+use clap::Args;
+use observer_abi::{MAX_PORTS, MAX_TABLES};
 use observer_core::config::{Canary, CoreConfig, ReachConfig};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::{cli::BadUsage, reach::Reach, store::Limits};
+pub use self::values::{Listen, LogFormat, NetnsSpec, RouteProtocol, Size, Span};
+use crate::{
+    cli::BadUsage, cluster::Kubernetes, reach::Reach, source::rtnetlink::filter::Followed,
+    store::Limits,
+};
 
 /// Where the unix socket is unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/bgp-observer/api.sock";
 /// How much the store keeps unless told otherwise.
 const RETENTION: Span = Span(Duration::from_hours(90 * 24));
 const STORE_MAX_SIZE: Size = Size(256 << 20);
-/// Smaller than this a store holds nothing worth having.
-const STORE_MIN_SIZE: u64 = 1 << 20;
 /// The port that always means BGP.
 const BGP_PORT: u16 = 179;
 
@@ -61,6 +62,26 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub port: Vec<u16>,
+
+    /// Follow only routes of this protocol, like bird, kernel or 80; repeatable [default: all]. What
+    /// is left out does not reach the agent, and `path` says that it may be wrong
+    #[arg(
+        long,
+        env = "BGP_OBSERVER_ROUTE_PROTOCOL",
+        value_name = "PROTOCOL",
+        value_delimiter = ','
+    )]
+    pub route_protocol: Vec<RouteProtocol>,
+
+    /// Follow only routes of this table, by number; main is 254, local 255; repeatable
+    /// [default: all]
+    #[arg(
+        long,
+        env = "BGP_OBSERVER_ROUTE_TABLE",
+        value_name = "TABLE",
+        value_delimiter = ','
+    )]
+    pub route_table: Vec<u32>,
 
     /// Where known peers are remembered [default: /var/lib/bgp-observer]
     #[arg(long, env = "BGP_OBSERVER_STATE_DIR", value_name = "DIR")]
@@ -114,6 +135,10 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_INVENTORY", value_name = "FILE")]
     pub inventory: Option<PathBuf>,
 
+    /// Whether peers' names, types and blocks are read from Kubernetes' API [default: auto]
+    #[arg(long, env = "BGP_OBSERVER_KUBERNETES", value_name = "MODE")]
+    pub kubernetes: Option<Kubernetes>,
+
     /// Write every event to this file, for `bgp-observer replay`; an older one is kept as FILE.old
     #[arg(long, env = "BGP_OBSERVER_RECORD", value_name = "FILE")]
     pub record: Option<PathBuf>,
@@ -156,13 +181,11 @@ impl Settings {
     pub fn over(self, under: Self) -> Self {
         Self {
             socket: self.socket.or(under.socket),
-            netns: if self.netns.is_empty() {
-                under.netns
-            } else {
-                self.netns
-            },
+            netns: listed(self.netns, under.netns),
             node: self.node.or(under.node),
             port: listed(self.port, under.port),
+            route_protocol: listed(self.route_protocol, under.route_protocol),
+            route_table: listed(self.route_table, under.route_table),
             state_dir: self.state_dir.or(under.state_dir),
             retention: self.retention.or(under.retention),
             store_max_size: self.store_max_size.or(under.store_max_size),
@@ -174,6 +197,7 @@ impl Settings {
             tls_key: self.tls_key.or(under.tls_key),
             tls_client_ca: self.tls_client_ca.or(under.tls_client_ca),
             inventory: self.inventory.or(under.inventory),
+            kubernetes: self.kubernetes.or(under.kubernetes),
             record: self.record.or(under.record),
             btf: self.btf.or(under.btf),
             log_format: self.log_format.or(under.log_format),
@@ -195,6 +219,10 @@ pub struct Config {
     pub netns: Vec<NetnsSpec>,
     /// BGP ports other than 179.
     pub port: Vec<u16>,
+    /// Protocols whose routes are followed; all where empty.
+    pub route_protocol: Vec<RouteProtocol>,
+    /// Tables whose routes are followed; all where empty.
+    pub route_table: Vec<u32>,
     /// Where known peers are remembered.
     pub state_dir: PathBuf,
     /// How long changes and closed incidents are kept.
@@ -221,6 +249,8 @@ pub struct Config {
     /// Static inventory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<PathBuf>,
+    /// Whether Kubernetes' API is read.
+    pub kubernetes: Kubernetes,
     /// Events file to write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<PathBuf>,
@@ -243,13 +273,9 @@ impl Config {
             socket: settings.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             node: own.then(|| settings.node.unwrap_or_else(host_name)),
             netns: settings.netns,
-            port: settings
-                .port
-                .into_iter()
-                .filter(|port| *port != BGP_PORT)
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect(),
+            port: sorted(settings.port.into_iter().filter(|port| *port != BGP_PORT)),
+            route_protocol: sorted(settings.route_protocol),
+            route_table: sorted(settings.route_table),
             state_dir: settings
                 .state_dir
                 .unwrap_or_else(|| "/var/lib/bgp-observer".into()),
@@ -271,6 +297,7 @@ impl Config {
             tls_key: settings.tls_key,
             tls_client_ca: settings.tls_client_ca,
             inventory: settings.inventory,
+            kubernetes: settings.kubernetes.unwrap_or(Kubernetes::Auto),
             record: settings.record,
             btf: settings.btf,
             log_format: settings.log_format.unwrap_or(LogFormat::Text),
@@ -293,6 +320,15 @@ impl Config {
                 "--port: at most {} ports in addition to 179, not {}",
                 MAX_PORTS - 1,
                 self.port.len()
+            ));
+        }
+        if self.route_table.contains(&0) {
+            return bad("--route-table 0: no table has that number; main is 254".to_owned());
+        }
+        if self.route_table.len() > MAX_TABLES {
+            return bad(format!(
+                "--route-table: at most {MAX_TABLES} tables, not {}",
+                self.route_table.len()
             ));
         }
         let mut nodes: BTreeSet<&str> = self.node.as_deref().into_iter().collect();
@@ -328,11 +364,21 @@ impl Config {
             .collect()
     }
 
+    /// Which routes are followed.
+    pub fn followed_routes(&self) -> Followed {
+        let protocols = self.route_protocol.iter();
+        Followed {
+            protocols: protocols.map(|protocol| protocol.0).collect(),
+            tables: self.route_table.clone(),
+        }
+    }
+
     /// What of this the core is told.
     pub fn core(&self) -> CoreConfig {
         CoreConfig {
             ports: self.ports(),
             forget_after_secs: self.forget_after.0.as_secs(),
+            all_routes: self.followed_routes().is_all(),
             reach: ReachConfig {
                 mode: self.reach.mode(),
                 canaries: self
@@ -402,187 +448,16 @@ pub fn host_name() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// A named namespace and the node it is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct NetnsSpec {
-    /// Name as in `ip netns`.
-    pub netns: String,
-    /// Name of the node; the namespace's unless given.
-    pub node: String,
-}
-
-impl FromStr for NetnsSpec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (netns, node) = text.split_once('=').unwrap_or((text, text));
-        if netns.is_empty() || netns.contains('/') || netns.starts_with('.') {
-            return Err(format!("'{netns}' is no name of a network namespace"));
-        }
-        if node.is_empty() {
-            return Err("the node's name after '=' is empty".to_owned());
-        }
-        Ok(Self {
-            netns: netns.to_owned(),
-            node: node.to_owned(),
-        })
-    }
-}
-
-impl fmt::Display for NetnsSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.netns == self.node {
-            f.write_str(&self.netns)
-        } else {
-            write!(f, "{}={}", self.netns, self.node)
-        }
-    }
-}
-
-/// Where a listener listens, if at all.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Listen {
-    /// Nowhere.
-    Off,
-    /// At this address.
-    At(SocketAddr),
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        text.parse().or_else(|_| bracketed(text).ok_or(())).map(Self::At).map_err(|()| {
-            format!("'{text}' is neither off nor an address with a port, like 127.0.0.1:9743 or [::]:9742")
-        })
-    }
-}
-
-/// `[10.0.0.1]:9742`: brackets around IPv4 too, so that a manifest can put them around an address of
-/// which it does not know the version.
-fn bracketed(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.strip_prefix('[')?.split_once("]:")?;
-    let ip: Ipv4Addr = ip.parse().ok()?;
-    Some(SocketAddr::new(ip.into(), port.parse().ok()?))
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::At(address) => address.fmt(f),
-        }
-    }
-}
-
-/// A length of time as people write it: `24h`, `1h 30m`, `7d`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let no_span = || format!("'{text}' is no length of time; write it like 24h, 90m or 7d");
-        // Days are not of one length to jiff, but they are to whoever writes 7d here.
-        let days = text
-            .trim()
-            .strip_suffix('d')
-            .and_then(|days| days.trim().parse::<u64>().ok());
-        let span = match days {
-            Some(days) => days.checked_mul(86_400).map(Duration::from_secs),
-            None => text
-                .parse::<jiff::SignedDuration>()
-                .ok()
-                .and_then(|span| Duration::try_from(span).ok()),
-        }
-        .ok_or_else(no_span)?;
-        if span < Duration::from_secs(1) {
-            return Err(format!("'{text}' is shorter than a second"));
-        }
-        Ok(Self(span))
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::SignedDuration::try_from(self.0) {
-            Ok(span) => write!(f, "{span:#}"),
-            Err(_) => write!(f, "{}s", self.0.as_secs()),
-        }
-    }
-}
-
-/// A number of octets as people write it: `256MiB`, `1 GB`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Size(pub u64);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let size = text.parse::<ByteSize>();
-        let ByteSize(octets) =
-            size.map_err(|_| format!("'{text}' is no size; write it like 256MiB or 1GB"))?;
-        if octets < STORE_MIN_SIZE {
-            return Err(format!("'{text}' is less than 1MiB"));
-        }
-        Ok(Self(octets))
-    }
-}
-
-impl fmt::Display for Size {
-    /// In the largest unit in which it is a whole number, for it is read again.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        let whole = units
-            .iter()
-            .find(|(shift, _)| self.0.trailing_zeros() >= *shift);
-        match whole {
-            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
-            None => write!(f, "{}B", self.0),
-        }
-    }
+/// Each once, in order.
+fn sorted<T: Ord>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let all: BTreeSet<T> = all.into_iter().collect();
+    all.into_iter().collect()
 }
 
 /// What the more important of two sources says, if it says anything.
 fn listed<T>(over: Vec<T>, under: Vec<T>) -> Vec<T> {
     if over.is_empty() { under } else { over }
 }
-
-/// Form of the log.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// These types are strings in the file, parsed as on the command line.
-macro_rules! string_in_file {
-    ($($name:ty),*) => {$(
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?
-                    .parse()
-                    .map_err(serde::de::Error::custom)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-    )*};
-}
-
-string_in_file!(NetnsSpec, Listen, Size, Span);
 
 #[cfg(test)]
 #[path = "config_tests.rs"]

@@ -66,6 +66,20 @@ fn lists_are_split_as_in_the_environment() {
 }
 
 #[test]
+fn routes_to_follow_are_named_once_each_and_none_is_all() {
+    let config = |args: &[&str]| Config::from_settings(flags(args)).unwrap();
+    let followed = config(&["--route-protocol", "felix,12", "--route-protocol", "bird"]);
+    assert_eq!(followed.followed_routes().protocols, [12, 80]);
+    assert!(!followed.core().all_routes);
+    let tables = config(&["--route-table", "1000,254"]).followed_routes();
+    assert_eq!(
+        (tables.protocols.len(), tables.tables),
+        (0, vec![254, 1_000])
+    );
+    assert!(config(&[]).core().all_routes);
+}
+
+#[test]
 fn what_is_printed_is_a_file_that_means_the_same() {
     for args in [
         vec![],
@@ -76,6 +90,10 @@ fn what_is_printed_is_a_file_that_means_the_same() {
             "n",
             "--port",
             "1179",
+            "--route-protocol",
+            "bird,77",
+            "--route-table",
+            "254",
             "--inventory",
             "/i.toml",
             "--forget-after",
@@ -103,6 +121,10 @@ fn errors_of_the_file_name_file_line_and_key() {
             ["agent.toml", "line 1", "soon"],
         ),
         ("netns = [\"a/b\"]\n", ["agent.toml", "line 1", "a/b"]),
+        (
+            "route_protocol = [\"brid\"]\n",
+            ["agent.toml", "line 1", "brid"],
+        ),
         ("log_format = \"xml\"\n", ["agent.toml", "line 1", "xml"]),
         ("node = \n", ["agent.toml", "line 1", "node"]),
     ] {
@@ -120,6 +142,11 @@ fn what_does_not_go_together_is_refused_by_name() {
     for (args, parts) in [
         (vec!["--port", "0"], ["--port", "between 1 and 65535"]),
         (vec!["--port", "1,2,3,4,5,6,7,8"], ["--port", "at most 7"]),
+        (vec!["--route-table", "0"], ["--route-table", "254"]),
+        (
+            vec!["--route-table", "1,2,3,4,5,6,7,8,9"],
+            ["--route-table", "at most 8"],
+        ),
         (vec!["--netns", "a,b=a"], ["--netns b=a", "already taken"]),
         (
             vec!["--node", "a", "--netns", "a"],

@@ -19,6 +19,7 @@ use std::{
 use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
 use observer_core::{
+    cluster::Cluster,
     config::CoreConfig,
     event::{Event, Fact, NetnsId},
     record::{Entry, FORMAT, Header, VERSION},
@@ -185,6 +186,7 @@ impl Drop for FlightRecorder {
 struct Standing {
     wall: Option<(Event, WallOffset)>,
     inventory: Option<Event>,
+    cluster: Cluster,
     versions: Option<Event>,
     nodes: BTreeMap<NetnsId, Event>,
     taps: BTreeMap<(NetnsId, u32), Event>,
@@ -211,6 +213,9 @@ impl Standing {
         if let Fact::Inventory { .. } = &event.fact {
             self.inventory = Some(event.clone());
         }
+        if let Fact::Cluster { cluster } = &event.fact {
+            self.cluster.take(cluster);
+        }
         if let Fact::Versions { .. } = &event.fact {
             self.versions = Some(event.clone());
         }
@@ -225,8 +230,10 @@ impl Standing {
         let wall = self.wall.as_ref().map(|(event, _)| event);
         let first = [wall, self.inventory.as_ref(), self.versions.as_ref()];
         let first = first.into_iter().flatten().cloned();
+        let cluster = { self.cluster.standing().into_iter() }
+            .map(|cluster| Event::noticed(now, Fact::Cluster { cluster }));
         let rest = self.nodes.values().chain(self.taps.values()).cloned();
-        first.chain(restored).chain(rest).collect()
+        first.chain(cluster).chain(restored).chain(rest).collect()
     }
 }
 

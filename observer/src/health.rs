@@ -3,12 +3,15 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use observer_core::{event::cluster::ClusterKind, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::source::kernel::ProbeStatus;
+use crate::source::{clock::boottime_now, kernel::ProbeStatus};
 
 /// The probe without which no session is seen as it changes.
 const STATE_PROBE: &str = "tcp_state";
@@ -18,6 +21,11 @@ const SOCK_DIAG: &str = "sock_diag";
 /// What sees nothing by itself.
 const ECHO: &str = "echo";
 const STORE: &str = "store";
+/// The kind of what is read from the cluster's API.
+const KUBERNETES: &str = "kubernetes";
+
+/// What tells of routes, or checks what the probes tell.
+const RTNETLINK: &str = "rtnetlink";
 
 /// One probe or source: the JSON of `/api/v1/sources`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -88,9 +96,34 @@ impl SourceStatus {
         }
     }
 
-    /// Whether it sees sessions: the store and echoes do not.
+    /// Objects of the cluster's API; `reason` is why they cannot be read.
+    pub fn cluster(kind: ClusterKind, reason: Option<String>) -> Self {
+        let lost = match kind {
+            ClusterKind::Nodes => "peers' names, and all that follows from the cluster",
+            ClusterKind::BgpConfigurations | ClusterKind::BgpPeers => {
+                "peers' types, and peers that never connected"
+            }
+            ClusterKind::IpPools => "whether BGP is in use at all",
+            ClusterKind::Blocks => "whose lost prefixes were",
+        };
+        Self {
+            name: kind.name().to_owned(),
+            kind: KUBERNETES.to_owned(),
+            node: None,
+            running: reason.is_none(),
+            reason,
+            lost_without: lost.to_owned(),
+        }
+    }
+
+    /// Whether it is one of the probes of routes, for which rtnetlink stands in.
+    pub fn tells_routes(&self) -> bool {
+        self.node.is_none() && self.name.starts_with("route")
+    }
+
+    /// Whether it sees sessions: the store, echoes and the cluster's API do not.
     pub fn observes(&self) -> bool {
-        self.name != ECHO && self.name != STORE
+        self.name != ECHO && self.name != STORE && self.kind != KUBERNETES
     }
 
     /// The packet tap in a node's namespace; `reason` is why it does not work.
@@ -111,13 +144,66 @@ impl SourceStatus {
     /// rtnetlink in a node's namespace; `reason` is why it does not work.
     pub fn rtnetlink(node: &str, reason: Option<String>) -> Self {
         Self {
-            name: "rtnetlink".to_owned(),
+            name: RTNETLINK.to_owned(),
             kind: "netlink".to_owned(),
             node: Some(node.to_owned()),
             running: reason.is_none(),
             reason,
             lost_without: "routes: which were lost, from when to when, and what a packet does"
                 .to_owned(),
+        }
+    }
+}
+
+/// Who tells of route changes here.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct RoutesFrom {
+    /// `probes`, `rtnetlink` or `none`.
+    pub source: &'static str,
+    /// How the probes are attached.
+    pub kinds: Vec<String>,
+    /// Why the probes are not the source.
+    pub reason: Option<String>,
+}
+
+impl RoutesFrom {
+    /// What follows from these.
+    pub fn of(sources: &[SourceStatus]) -> Self {
+        let probes = || sources.iter().filter(|source| source.tells_routes());
+        let rtnetlink = sources.iter().any(|it| it.name == RTNETLINK && it.running);
+        let attached = probes().count() > 0 && probes().all(|probe| probe.running);
+        let mut kinds: Vec<String> = { probes() }
+            .filter(|_| attached)
+            .map(|probe| probe.kind.clone())
+            .collect();
+        kinds.sort();
+        kinds.dedup();
+        Self {
+            source: match (attached, rtnetlink) {
+                (true, _) => "probes",
+                (false, true) => "rtnetlink",
+                (false, false) => "none",
+            },
+            kinds,
+            reason: probes().find_map(|probe| probe.reason.clone()),
+        }
+    }
+}
+
+impl fmt::Display for RoutesFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            "probes" => write!(
+                f,
+                "Route changes come from kernel probes ({}), with their times and writers; rtnetlink is \
+                 the cross-check",
+                self.kinds.join(", ")
+            ),
+            "rtnetlink" => f.write_str(
+                "Route changes come from rtnetlink, within an interval and without their writers; no \
+                 kernel probe tells of them",
+            ),
+            _ => f.write_str("Nothing tells of route changes"),
         }
     }
 }
@@ -129,6 +215,8 @@ struct State {
     by_node: BTreeMap<String, BTreeMap<String, SourceStatus>>,
     /// The core has seen the first dump of every namespace there is.
     started: bool,
+    /// Kinds of the cluster's API that were read: since when what is known is not confirmed any more.
+    cluster: BTreeMap<ClusterKind, Option<Timestamp>>,
 }
 
 /// Shared by whoever tells and whoever asks.
@@ -162,6 +250,27 @@ impl Health {
     /// `node` is no longer observed.
     pub fn forget_node(&self, node: &str) {
         self.lock().by_node.remove(node);
+    }
+
+    /// What is known of a kind is what the API server says now.
+    pub fn cluster_live(&self, kind: ClusterKind) {
+        self.lock().cluster.insert(kind, None);
+    }
+
+    /// The API server does not say any more whether what is known of a kind still holds.
+    pub fn cluster_stale(&self, kind: ClusterKind) {
+        if let Some(since) = self.lock().cluster.get_mut(&kind) {
+            since.get_or_insert_with(boottime_now);
+        }
+    }
+
+    /// How old what is known of each kind is; of a kind that was never read nothing is.
+    pub fn cluster_ages(&self) -> BTreeMap<ClusterKind, Duration> {
+        let now = boottime_now();
+        let age = |since: &Option<Timestamp>| since.map_or(Duration::ZERO, |at| now.since(at));
+        let state = self.lock();
+        let ages = state.cluster.iter();
+        ages.map(|(kind, since)| (*kind, age(since))).collect()
     }
 
     /// The first dumps are in the core.
@@ -211,5 +320,47 @@ impl Health {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every critical section leaves the state whole, so a panic elsewhere does not spoil it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(name: &str, kind: &str, reason: Option<&str>) -> SourceStatus {
+        SourceStatus {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            node: None,
+            running: reason.is_none(),
+            reason: reason.map(str::to_owned),
+            lost_without: String::new(),
+        }
+    }
+
+    #[test]
+    fn routes_come_from_the_probes_where_all_of_them_run() {
+        let netlink =
+            |reason: Option<&str>| SourceStatus::rtnetlink("n", reason.map(str::to_owned));
+        let both = [
+            probe("route_removed", "fentry", None),
+            probe("route_written", "fexit", None),
+            probe("tcp_state", "tp_btf", None),
+            netlink(None),
+        ];
+        let from = RoutesFrom::of(&both);
+        assert_eq!((from.source, from.reason.as_deref()), ("probes", None));
+        assert!(from.to_string().contains("(fentry, fexit)"), "{from}");
+
+        let refused = [
+            probe("route_removed", "fentry", None),
+            probe("route_written", "off", Some("EPERM")),
+            netlink(None),
+        ];
+        let from = RoutesFrom::of(&refused);
+        assert_eq!((from.source, from.kinds.len()), ("rtnetlink", 0));
+        assert_eq!(from.reason.as_deref(), Some("EPERM"));
+        assert_eq!(RoutesFrom::of(&[netlink(None)]).source, "rtnetlink");
+        assert_eq!(RoutesFrom::of(&[netlink(Some("no"))]).source, "none");
     }
 }

@@ -2,6 +2,7 @@
 //! the core's task. It never waits for the core: when the queue is full, events are counted as lost
 //! and a dump repairs what can be.
 
+mod forwarding;
 mod outbox;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
@@ -93,6 +94,7 @@ impl Intake {
             kernel: self.kernel,
             taps: self.taps,
             routes: self.routes,
+            probed: BTreeSet::new(),
             echoes: self.echoes,
             retap: Timestamp::default(),
             namespaces: self.namespaces,
@@ -122,6 +124,7 @@ impl Intake {
                         state.health.set_probes_failed(&why);
                         state.kernel = None;
                         state.polling = true;
+                        state.follow_netlink();
                     }
                 }
                 readable = segments(&room, &state.taps) => {
@@ -136,7 +139,7 @@ impl Intake {
                 }
                 Some(reply) = replies.recv() => state.take_reply(reply),
                 Some(wish) = control.recv() => state.obey(wish),
-                Some(news) = with_room(&room, &mut route_news) => state.take_routes(news),
+                Some(news) = forwarding::with_room(&room, &mut route_news) => state.take_routes(news),
                 _ = look_around.tick() => state.look_around(),
                 _ = poll.tick(), if state.polling => state.dump_all(),
                 () = tokio::time::sleep_until(due) => {}
@@ -157,15 +160,8 @@ impl Intake {
     }
 }
 
-/// Routes wait until the core's queue is half empty: a full one would cost sessions' evidence, and
-/// routes can wait in the kernel.
-async fn with_room(queue: &mpsc::Sender<Batch>, news: &mut mpsc::Receiver<News>) -> Option<News> {
-    // An error means that the core has stopped.
-    drop(queue.reserve_many(QUEUE / 2).await.ok()?);
-    news.recv().await
-}
-
-/// So can segments: a packet socket holds seconds of them, and the kernel counts what it drops.
+/// Segments wait until the core's queue is half empty: a packet socket holds seconds of them, and the
+/// kernel counts what it drops.
 async fn segments(queue: &mpsc::Sender<Batch>, taps: &Taps) -> std::io::Result<()> {
     if queue.reserve_many(QUEUE / 2).await.is_err() {
         return std::future::pending().await;
@@ -184,6 +180,8 @@ struct Reading {
     kernel: Option<KernelSource>,
     taps: Taps,
     routes: Routes,
+    /// The namespaces whose routes the probes tell.
+    probed: BTreeSet<NetnsId>,
     echoes: Echoes,
     /// When the taps are to be moved next.
     retap: Timestamp,
@@ -210,7 +208,7 @@ impl Reading {
         let held = self.reorder.due();
         let start = self.first_done.filter(|_| !self.outbox.started());
         let start = start.map(|at| at.after(HOLD));
-        let due = [held, start]
+        let due = [held, start, self.routes_due()]
             .into_iter()
             .flatten()
             .fold(self.retap, Timestamp::min);
@@ -219,12 +217,14 @@ impl Reading {
 
     fn drain(&mut self) {
         if let Some(kernel) = &mut self.kernel {
+            kernel.let_routes_wait(self.outbox.is_half_full());
             for _ in 0..DRAINS {
                 if !kernel.drain(&mut self.drained) {
                     break;
                 }
             }
         }
+        self.look_up_routes();
         if self.outbox.is_half_empty() {
             self.taps.drain(&mut self.drained);
         } else {
@@ -271,15 +271,7 @@ impl Reading {
             } => {
                 info!(node, inode = handle.inode(), "observing");
                 self.note(Fact::NodeObserved { netns, node });
-                if let Some(kernel) = &mut self.kernel
-                    && let Err(error) = kernel.observe(handle.inode(), netns)
-                {
-                    warn!(
-                        netns = netns.0,
-                        "kernel probes cannot observe: {:#}",
-                        anyhow!(error)
-                    );
-                }
+                self.observe(netns, &handle);
                 if self.first_done.is_none() {
                     self.first.insert(netns);
                 }
@@ -306,6 +298,7 @@ impl Reading {
             Step::End { netns, node, inode } => {
                 info!(node, "no longer observing");
                 self.health.forget_node(&node);
+                self.probed.remove(&netns);
                 self.note(Fact::NodeGone { netns });
                 if let (Some(kernel), Some(inode)) = (&mut self.kernel, inode)
                     && let Err(error) = kernel.unobserve(inode)
@@ -316,6 +309,24 @@ impl Reading {
                     );
                 }
             }
+        }
+    }
+
+    /// Has the probes observe a namespace.
+    fn observe(&mut self, netns: NetnsId, handle: &Netns) {
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        match kernel.observe(handle.inode(), netns) {
+            Ok(()) if kernel.tells_routes() => {
+                self.probed.insert(netns);
+            }
+            Ok(()) => {}
+            Err(error) => warn!(
+                netns = netns.0,
+                "kernel probes cannot observe: {:#}",
+                anyhow!(error)
+            ),
         }
     }
 
@@ -418,22 +429,6 @@ impl Reading {
         };
         warn!(node, "{}: {reason}", status.name);
         true
-    }
-
-    fn read_routes(&mut self, netns: NetnsId, handle: &Netns) {
-        let begun = self.routes.begin(netns, handle);
-        let reason = begun.err().map(|error| format!("{error:#}"));
-        self.tell_source(netns, SourceStatus::rtnetlink, reason);
-    }
-
-    fn take_routes(&mut self, news: News) {
-        match news {
-            News::Events(events) => self.reorder.push(boottime_now(), events),
-            News::Failed(netns, reason, since) => {
-                self.routes.fail(netns, since);
-                self.tell_source(netns, SourceStatus::rtnetlink, Some(reason));
-            }
-        }
     }
 
     /// Moves the taps to where the peers are routed now.

@@ -81,6 +81,8 @@ pub struct Snapshot {
     pub open_incidents: BTreeMap<(String, Verdict), u64>,
     /// Whether nodes' speakers may be restarted.
     pub safety: Vec<Safety>,
+    /// BGP is not in use here.
+    pub bgp_unused: bool,
 }
 
 /// A question to the task, with where the answer goes.
@@ -468,6 +470,7 @@ impl Task {
                     events: self.events.clone(),
                     open_incidents: self.observer.open_incidents(),
                     safety: self.observer.safety(self.now.max(boottime_now())),
+                    bgp_unused: self.observer.is_bgp_unused(),
                 });
             }
             Ask::Routes(filter, reply) => {

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod echoes;
 pub mod flight;

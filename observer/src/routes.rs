@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use crate::source::{
     clock::boottime_now,
     netns::Netns,
-    rtnetlink::{Kind, Read, Rtnetlink, decode::Told},
+    rtnetlink::{Kind, Read, Rtnetlink, decode::Told, filter::Followed},
 };
 
 /// Messages of all threads that wait for the intake.
@@ -60,6 +60,7 @@ pub enum News {
 #[derive(Debug)]
 enum Wish {
     Dump { ipv6: bool, since: Timestamp },
+    Follow(RouteSource),
 }
 
 #[derive(Debug)]
@@ -82,17 +83,19 @@ pub struct Routes {
     /// Those that failed: since when nothing was told.
     failed: BTreeMap<NetnsId, Timestamp>,
     sender: mpsc::Sender<News>,
+    followed: Followed,
 }
 
 impl Routes {
-    /// None yet; what they say comes out of the receiver.
-    pub fn new() -> (Self, mpsc::Receiver<News>) {
+    /// None yet; what they say of routes that are followed comes out of the receiver.
+    pub fn new(followed: Followed) -> (Self, mpsc::Receiver<News>) {
         let (sender, receiver) = mpsc::channel(WAITING);
         let (readers, failed) = (BTreeMap::new(), BTreeMap::new());
         let routes = Self {
             readers,
             failed,
             sender,
+            followed,
         };
         (routes, receiver)
     }
@@ -108,12 +111,12 @@ impl Routes {
         self.failed.insert(netns, since);
     }
 
-    /// Begins to read in a namespace, for the first time or after a failure.
+    /// Begins to read in a namespace, for the first time or after a failure. Of changes `by` tells.
     ///
     /// # Errors
     /// As setns(2), socket(2) and setsockopt(2).
-    pub fn begin(&mut self, netns: NetnsId, handle: &Netns) -> Result<()> {
-        let socket = handle.run_in(Rtnetlink::open)??;
+    pub fn begin(&mut self, netns: NetnsId, handle: &Netns, by: RouteSource) -> Result<()> {
+        let socket = handle.run_in(|| Rtnetlink::open(&self.followed))??;
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let wake = Arc::new(wake);
         let (wishes, to_hear) = std_mpsc::channel();
@@ -123,6 +126,7 @@ impl Routes {
             wake: Arc::clone(&wake),
             to_hear,
             sender: self.sender.clone(),
+            by,
             quiet: self.failed.remove(&netns).unwrap_or_else(boottime_now),
             events: Vec::new(),
             changes: Vec::new(),
@@ -150,9 +154,18 @@ impl Routes {
 
     /// Dumps a family's routes; what the mirror has beyond them went after `since`.
     pub fn dump(&self, netns: NetnsId, ipv6: bool, since: Timestamp) {
+        self.wish(netns, Wish::Dump { ipv6, since });
+    }
+
+    /// From now on `by` tells of changes; what nobody told meanwhile is found by a dump.
+    pub fn follow(&self, netns: NetnsId, by: RouteSource) {
+        self.wish(netns, Wish::Follow(by));
+    }
+
+    fn wish(&self, netns: NetnsId, wish: Wish) {
         if let Some(reader) = self.readers.get(&netns) {
             // A thread that is gone has said why.
-            let _ = reader.wishes.send(Wish::Dump { ipv6, since });
+            let _ = reader.wishes.send(wish);
             let _ = reader.wake.write(1);
         }
     }
@@ -163,7 +176,7 @@ impl Routes {
 /// # Errors
 /// Why not.
 pub fn try_open() -> io::Result<()> {
-    let mut socket = Rtnetlink::open()?;
+    let mut socket = Rtnetlink::open(&Followed::default())?;
     socket.dump(Kind::Links)?;
     Ok(())
 }
@@ -187,6 +200,8 @@ struct Work {
     wake: Arc<EventFd>,
     to_hear: std_mpsc::Receiver<Wish>,
     sender: mpsc::Sender<News>,
+    /// Who tells of changes.
+    by: RouteSource,
     /// When the socket was last found empty: what is read next happened after it.
     quiet: Timestamp,
     /// Not yet sent.
@@ -246,12 +261,17 @@ impl Work {
     }
 
     fn start(&mut self) -> Result<(), Stop> {
-        let by = RouteSource::Netlink;
-        self.note(Forwarding::Followed { by });
+        self.follow();
         self.surroundings = true;
         self.rules = true;
-        self.wanted = [Some(self.quiet); 2];
         self.dump_wanted()
+    }
+
+    fn follow(&mut self) {
+        let by = self.by;
+        self.note(Forwarding::Followed { by });
+        self.want(false, self.quiet);
+        self.want(true, self.quiet);
     }
 
     fn timeout(&self) -> EpollTimeout {
@@ -272,6 +292,10 @@ impl Work {
         loop {
             match self.to_hear.try_recv() {
                 Ok(Wish::Dump { ipv6, since }) => self.want(ipv6, since),
+                Ok(Wish::Follow(by)) => {
+                    self.by = by;
+                    self.follow();
+                }
                 Err(std_mpsc::TryRecvError::Empty) => return Ok(()),
                 Err(std_mpsc::TryRecvError::Disconnected) => return Err(Stop::Asked),
             }
@@ -451,6 +475,7 @@ impl Work {
     /// Dumps the routes of a family. What changed meanwhile is sent before the rows that were read
     /// before it, so that the core knows which is newer.
     fn dump_routes(&mut self, ipv6: bool, since: Timestamp) -> Result<(), Stop> {
+        self.socket.settle()?;
         self.drain()?;
         self.note(Forwarding::DumpBegun { ipv6, since });
         self.flush()?;

@@ -20,10 +20,11 @@ use tracing::{error, info, warn};
 use crate::{
     check::{kernel_options, sock_diags},
     cli::{Answer, ConfigArgs, RunArgs},
+    cluster,
     config::{Config, Listen},
     echoes::Echoes,
     flight::FlightRecorder,
-    health::Health,
+    health::{Health, RoutesFrom},
     intake::{self, Intake},
     inventory,
     keeper::{self, Keeper, Parts},
@@ -179,7 +180,7 @@ async fn agent(
         first,
         health: health.clone(),
     });
-    let (routes, route_news) = Routes::new();
+    let (routes, route_news) = Routes::new(config.followed_routes());
     let intake = Intake {
         kernel,
         routes,
@@ -194,6 +195,9 @@ async fn agent(
         health: health.clone(),
     };
     let reading = tokio::spawn(intake.run(stopping));
+
+    let mut readers = JoinSet::new();
+    cluster::start(config.kubernetes, &health, &keeper, &mut readers).await?;
 
     let mut servers = JoinSet::new();
     let node = config.node.clone().unwrap_or_else(crate::config::host_name);
@@ -211,6 +215,7 @@ async fn agent(
     info!("stopping on {ended}");
     drop(socket);
     servers.abort_all();
+    readers.abort_all();
     // The intake hands over what it has and lets go of its end of the queue; that ends the core's
     // task, which saves.
     let _ = stop.send(true);
@@ -224,13 +229,23 @@ async fn agent(
 }
 
 fn tell_probes(health: &Health) {
-    for source in health.sources().iter().filter(|source| !source.running) {
+    let sources = health.sources();
+    let off = sources.iter().filter(|source| !source.running);
+    for source in off.filter(|source| !source.tells_routes()) {
         let why = source.reason.as_deref().unwrap_or("unknown");
         warn!(
             probe = source.name,
             lost = source.lost_without,
             "cannot run: {why}"
         );
+    }
+    // The probes of routes run all or none: told once.
+    let routes = RoutesFrom::of(&sources);
+    if routes.source == "probes" {
+        info!("{routes}");
+    } else {
+        let why = routes.reason.as_deref().unwrap_or("unknown");
+        info!("route changes come from rtnetlink, for kernel probes cannot tell of them: {why}");
     }
     if !health.sees_changes() {
         warn!(

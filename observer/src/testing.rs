@@ -9,11 +9,12 @@ use observer_core::{
     bgp_view::{BgpView, ConversationView, GracefulRestartView},
     cause::Cause,
     event::PeerType,
-    exchange::{MalformedUpdates, MessageCounts, Sides},
+    exchange::Sides,
     incident::{
         Incident,
         record::{EvidenceState, LostPrefixes, Proof, Subject, SubjectKind, Verdict},
     },
+    message_counts::{MalformedUpdates, MessageCounts},
     peer::{ConnectionView, Flap, KnownBy, PeerView, SessionState},
 };
 

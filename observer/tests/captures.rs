@@ -108,12 +108,12 @@ fn sum(families: &BTreeMap<Family, u64>) -> u64 {
 fn ours(direction: &DirectionSummary) -> Vec<(&'static str, u64)> {
     let counts = &direction.counts;
     vec![
-        ("OPEN", counts.open),
-        ("UPDATE", counts.update),
-        ("NOTIFICATION", counts.notification),
-        ("KEEPALIVE", counts.keepalive),
-        ("ROUTE-REFRESH", counts.route_refresh),
-        ("other", counts.other),
+        ("OPEN", counts.messages.open),
+        ("UPDATE", counts.messages.update),
+        ("NOTIFICATION", counts.messages.notification),
+        ("KEEPALIVE", counts.messages.keepalive),
+        ("ROUTE-REFRESH", counts.messages.route_refresh),
+        ("other", counts.messages.other),
         ("announced", sum(&counts.announced)),
         ("withdrawn", sum(&counts.withdrawn)),
     ]

@@ -115,11 +115,11 @@ fn said(direction: &observer::capture::DirectionSummary) -> Said {
             .collect()
     };
     Said {
-        open: counts.open,
-        update: counts.update,
-        notification: counts.notification,
-        keepalive: counts.keepalive,
-        route_refresh: counts.route_refresh,
+        open: counts.messages.open,
+        update: counts.messages.update,
+        notification: counts.messages.notification,
+        keepalive: counts.messages.keepalive,
+        route_refresh: counts.messages.route_refresh,
         announced: named(&counts.announced),
         withdrawn: named(&counts.withdrawn),
         end_of_rib: direction
@@ -504,10 +504,13 @@ fn both_dial_at_once() {
     let opens: Vec<u64> = summary
         .connections
         .iter()
-        .map(|c| c.b_to_a.counts.open)
+        .map(|c| c.b_to_a.counts.messages.open)
         .collect();
     assert_eq!(opens, [1, 0]);
-    assert_eq!(summary.connections[1].b_to_a.counts.notification, 1);
+    assert_eq!(
+        summary.connections[1].b_to_a.counts.messages.notification,
+        1
+    );
     // TCP's own simultaneous open: two SYNs, both answered, one connection (RFC 9293 §3.5).
     let mut crossed = Talk::new(40000, [100, 200]);
     crossed.greet(able, 1448);

@@ -80,6 +80,8 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// Tell it who ought to be there.
     pub inventory: bool,
+    /// Read Kubernetes' API as this kubeconfig says.
+    pub kubeconfig: Option<String>,
     /// Serve metrics here; else on a free port.
     pub metrics: Option<SocketAddr>,
     /// Further arguments.
@@ -133,6 +135,12 @@ impl Agent {
                 let path = folder.join("inventory.toml");
                 std::fs::write(&path, inventory(lab))?;
                 command.arg("--inventory").arg(path);
+            }
+            if let Some(kubeconfig) = &options.kubeconfig {
+                let path = folder.join("kubeconfig");
+                std::fs::write(&path, kubeconfig)?;
+                command.env("KUBECONFIG", path);
+                command.args(["--kubernetes", "on"]);
             }
             command.args(&options.more);
             let process = Process::start(lab.estate(), "agent", None, &mut command, None)?;

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use observer_core::{
-    event::forwarding::{Protocol, RouteKind, TABLE_MAIN},
+    event::forwarding::{Protocol, RouteKind, RouteSource, TABLE_MAIN},
     route_view::{HopView, RouteState, RouteView, RoutesView},
 };
 use serde::Deserialize;
@@ -148,20 +148,58 @@ pub fn ask(agent: &Agent, node: &Node, more: &[&str]) -> Result<RoutesView> {
 
 /// All routes of `node`, as the agent has them.
 pub fn mirror(agent: &Agent, node: &Node) -> Result<Routes> {
-    let view = ask(agent, node, &["--all", "--limit", "100000"])?;
+    Ok(there(&ask(agent, node, &["--all", "--limit", "100000"])?))
+}
+
+/// Those of `view` that exist.
+fn there(view: &RoutesView) -> Routes {
     let mut routes = Routes::new();
     for route in &view.routes {
         if !matches!(route.state, RouteState::Missing | RouteState::Lost) {
             *routes.entry(mirrored(route)).or_default() += 1;
         }
     }
-    Ok(routes)
+    routes
 }
 
 /// Waits until the agent's mirror of `node` is the kernel's tables.
 pub fn await_equal(agent: &Agent, node: &Node, limit: Duration) -> Result<usize> {
+    await_same(limit, || {
+        Ok((kernel(&node.namespace)?, mirror(agent, node)?))
+    })
+}
+
+/// Likewise for BIRD's IPv4 routes only, which are asked for page by page: all within one of `pages`,
+/// which do not overlap.
+pub fn await_equal_paged(
+    agent: &Agent,
+    node: &Node,
+    pages: &[String],
+    limit: Duration,
+) -> Result<usize> {
+    let bird = format!(" {} ", Protocol::BIRD.name());
+    await_same(limit, || {
+        let mut kernel = kernel(&node.namespace)?;
+        kernel.retain(|route, _| route.contains(&bird) && !route.contains("::/"));
+        let mut mirror = Routes::new();
+        for page in pages {
+            let arguments = ["--prefix", page, "--owner", "bird", "--limit", "100000"];
+            let view = ask(agent, node, &arguments)?;
+            if view.truncated {
+                bail!("{page} has more routes than one answer");
+            }
+            mirror.extend(there(&view));
+        }
+        Ok((kernel, mirror))
+    })
+}
+
+fn await_same(
+    limit: Duration,
+    mut look: impl FnMut() -> Result<(Routes, Routes)>,
+) -> Result<usize> {
     wait::soon("the mirror equals the kernel", limit, || {
-        let (kernel, mirror) = (kernel(&node.namespace)?, mirror(agent, node)?);
+        let (kernel, mirror) = look()?;
         if kernel == mirror {
             return Ok(kernel.len());
         }
@@ -179,6 +217,18 @@ pub fn await_equal(agent: &Agent, node: &Node, limit: Duration) -> Result<usize>
             mirror.len()
         );
     })
+}
+
+/// Who tells of route changes at `node`. On a kernel that is known to let its functions be traced it has
+/// to be the probes: a fallback would hide there.
+pub fn source(agent: &Agent, node: &Node) -> Result<RouteSource> {
+    let view = ask(agent, node, &["--limit", "1"])?;
+    let own = view.nodes.iter().find(|own| own.node == node.name);
+    let source = own.and_then(|own| own.source);
+    let source = source.context("nobody tells of routes")?;
+    let traces = std::env::var_os("BGP_OBSERVER_TEST_TRACES").is_some();
+    ensure!(!traces || source == RouteSource::Probe, "{source:?}");
+    Ok(source)
 }
 
 /// Runs lines of `ip` at `node`.

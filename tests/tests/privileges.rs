@@ -138,9 +138,13 @@ fn check(mut command: Command) -> Result<Checked> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("{}: {said}", output.status))
 }
 
+/// What does not run, but for the probes of routes: kernels refuse these to root, too.
 fn not_running(checked: &Checked) -> Vec<&str> {
     let sources = checked.sources.iter().filter(|source| !source.running);
-    sources.map(|source| source.name.as_str()).collect()
+    sources
+        .map(|source| source.name.as_str())
+        .filter(|name| !name.starts_with("route"))
+        .collect()
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The mirror is the kernel's tables, whatever happens to them, and what went silently is found.
-#![expect(clippy::print_stdout, reason = "measurements, for --nocapture")]
 
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use observer_core::{
-    change::{Change, ChangeRecord, RouteEvent},
+    change::{Change, ChangeRecord, RouteEvent, RoutesChanged},
+    event::forwarding::RouteSource,
     route_view::{PathView, RouteState},
 };
 use observer_tests::{
@@ -18,8 +18,6 @@ use observer_tests::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
-/// Routes that go with one link.
-const MANY: u32 = 50_000;
 
 /// Two nodes that nobody routes for but the test, observed.
 fn playground() -> Result<(Lab, Agent)> {
@@ -61,20 +59,28 @@ const LAID: [&str; 4] = [
 /// What the agent said of routes that went silently at `node`: prefixes, and next hops.
 fn silent(agent: &Agent, node: &Node) -> Result<(Vec<String>, Vec<String>)> {
     let (mut prefixes, mut hops) = (Vec::new(), Vec::new());
+    for routes in silent_changes(agent, node)? {
+        prefixes.extend(routes.prefixes);
+        hops.extend(routes.next_hops);
+    }
+    prefixes.sort();
+    hops.sort();
+    hops.dedup();
+    Ok((prefixes, hops))
+}
+
+fn silent_changes(agent: &Agent, node: &Node) -> Result<Vec<RoutesChanged>> {
+    let mut found = Vec::new();
     for line in agent.ask(&["events", "-o", "json"])?.lines() {
         let record: ChangeRecord = serde_json::from_str(line)?;
         if let Change::Routes(routes) = record.change
             && routes.event == RouteEvent::SilentlyRemoved
             && record.node == node.name
         {
-            prefixes.extend(routes.prefixes);
-            hops.extend(routes.next_hops);
+            found.push(routes);
         }
     }
-    prefixes.sort();
-    hops.sort();
-    hops.dedup();
-    Ok((prefixes, hops))
+    Ok(found)
 }
 
 fn await_silent(agent: &Agent, node: &Node, prefixes: &[&str], hops: &[&str]) -> Result<()> {
@@ -85,38 +91,71 @@ fn await_silent(agent: &Agent, node: &Node, prefixes: &[&str], hops: &[&str]) ->
     })
 }
 
-/// Does `acts` to a link with routes on it; then exactly these must have gone silently.
-fn vanish(acts: &[&str], prefixes: &[&str], hops: &[&str]) -> Result<()> {
+/// What goes silently by whose word: prefixes, and next hops. rtnetlink announces the end of IPv6
+/// routes as if somebody had asked for it; only probes see that nobody did.
+type Vanishes<'a> = (&'a [&'a str], &'a [&'a str]);
+
+const V4_GOES: Vanishes<'static> = (&["198.51.1.0/24", "198.51.2.0/24"], &["192.168.50.2"]);
+const ALL_GO: Vanishes<'static> = (&LAID, &["192.168.50.2", "fd50::2", "fe80::2"]);
+
+/// Does `act` to a link with routes on it; then exactly these must have gone silently.
+fn vanish(act: &str, by_netlink: Vanishes<'_>, by_probe: Vanishes<'_>) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
     let (lab, agent) = playground()?;
     let node = lab.node(1)?;
+    let source = fib::source(&agent, node)?;
     lay(node)?;
     fib::await_equal(&agent, node, SOON)?;
-    fib::ip(node, acts)?;
+    let begun = jiff::Timestamp::now();
+    fib::ip(node, &[act])?;
+    let ended = jiff::Timestamp::now();
     fib::await_equal(&agent, node, SOON)?;
-    await_silent(&agent, node, prefixes, hops)
+    let (prefixes, hops) = match source {
+        RouteSource::Netlink => by_netlink,
+        RouteSource::Probe => by_probe,
+    };
+    await_silent(&agent, node, prefixes, hops)?;
+    if source == RouteSource::Probe {
+        are_exact(&agent, node, (begun, ended))?;
+    }
+    Ok(())
+}
+
+/// What went silently has the kernel's time, and who made it go: `ip`.
+fn are_exact(agent: &Agent, node: &Node, within: (jiff::Timestamp, jiff::Timestamp)) -> Result<()> {
+    // Our wall clock and the agent's reading of it.
+    const SLACK: Duration = Duration::from_millis(20);
+    for told in silent_changes(agent, node)? {
+        ensure!(
+            told.earliest == told.first || told.count > 1,
+            "no exact time: {told:?}"
+        );
+        let (begun, ended) = (within.0 - SLACK, within.1 + SLACK);
+        ensure!(
+            begun <= told.earliest && told.last <= ended,
+            "not within {begun} to {ended}: {told:?}"
+        );
+        let writer = told.writer.as_ref().map(|writer| writer.comm.as_str());
+        ensure!(writer == Some("ip"), "{told:?}");
+    }
+    Ok(())
 }
 
 #[test]
 fn routes_that_die_with_a_link_that_goes_down_are_found() -> Result<()> {
-    // IPv6 tells of each; IPv4 does not.
-    vanish(&["link set v0 down"], &LAID[..2], &["192.168.50.2"])
+    vanish("link set v0 down", V4_GOES, ALL_GO)
 }
 
 #[test]
 fn routes_that_die_with_a_link_that_is_deleted_are_found() -> Result<()> {
-    vanish(&["link delete v0"], &LAID[..2], &["192.168.50.2"])
+    vanish("link delete v0", V4_GOES, ALL_GO)
 }
 
 #[test]
 fn routes_that_die_with_the_last_address_are_found() -> Result<()> {
-    vanish(
-        &["address delete 192.168.50.1/24 dev v0"],
-        &LAID[..2],
-        &["192.168.50.2"],
-    )
+    vanish("address delete 192.168.50.1/24 dev v0", V4_GOES, V4_GOES)
 }
 
 #[test]
@@ -146,7 +185,14 @@ fn routes_that_die_with_a_nexthop_object_are_found() -> Result<()> {
     );
     fib::ip(node, &["nexthop delete id 7", "nexthop delete id 8"])?;
     fib::await_equal(&agent, node, SOON)?;
-    await_silent(&agent, node, &["198.51.7.0/24"], &["192.168.50.3"])
+    let (prefixes, hops): Vanishes<'_> = match fib::source(&agent, node)? {
+        RouteSource::Netlink => (&["198.51.7.0/24"], &["192.168.50.3"]),
+        RouteSource::Probe => (
+            &["198.51.7.0/24", "fd99:8::/64"],
+            &["192.168.50.3", "fe80::3"],
+        ),
+    };
+    await_silent(&agent, node, prefixes, hops)
 }
 
 #[test]
@@ -313,149 +359,18 @@ fn a_mesh_shows_whose_routes_they_are_and_the_way_between_pods() -> Result<()> {
         session.is_some_and(|session| session.peer == peer),
         "{path:?}"
     );
-    // BIRD puts back what somebody removes, and nobody's name is known here.
+    // BIRD puts back what somebody removes; probes know that it was `ip`.
     fib::ip(n1, &[&format!("route delete {}", n2.block)])?;
+    let by = match fib::source(&agent, n1)? {
+        RouteSource::Netlink => "",
+        RouteSource::Probe => " ip (pid ",
+    };
     wait::soon("the foreign delete is told", SOON, || {
         let told = agent.ask(&["events"])?;
         ensure!(
-            told.contains(&format!("bird route {} deleted by", n2.block)),
+            told.contains(&format!("bird route {} deleted by{by}", n2.block)),
             "{told}"
         );
-        Ok(())
-    })
-}
-
-/// Makes n1's BIRD install `count` routes of its own, when told to.
-fn configure_burst(lab: &Lab, count: u32) -> Result<()> {
-    let node = lab.node(1)?;
-    let mut burst = String::from("\nprotocol static burst {\n  disabled;\n");
-    for number in 0..count {
-        let address = std::net::Ipv4Addr::from_bits(0x2000_0000 + (number << 8));
-        let _ = writeln!(burst, "  route {address}/24 via 10.0.0.2;");
-    }
-    burst.push_str("}\n");
-    lab.configure(node, &burst)?;
-    // The lab's filters let through the pods' net only.
-    let path = node.speaker.config_path(lab.estate().folder(), &node.name);
-    let text = fs::read_to_string(&path)?;
-    let kernel = "filter calico_kernel_programming {\n";
-    ensure!(
-        text.contains(kernel),
-        "no kernel filter in {}",
-        path.display()
-    );
-    fs::write(&path, text.replace(kernel, &format!("{kernel}  accept;\n")))?;
-    Ok(())
-}
-
-/// BIRD installs and withdraws that many, then its uplink goes down.
-fn burst(count: u32, limit: Duration) -> Result<()> {
-    if !gate::open()? {
-        return Ok(());
-    }
-    let plan = Plan {
-        nodes: 2,
-        ..Plan::default()
-    };
-    let lab = Lab::build(plan)?;
-    configure_burst(&lab, count)?;
-    let agent = Agent::start(&lab, &Options::default())?;
-    let (n1, n2) = (lab.node(1)?, lab.node(2)?);
-    lab.start(n1)?;
-    lab.start(n2)?;
-    lab.await_established(CONVERGES)?;
-    let counted = |begun: std::time::Instant, wanted: f64| {
-        wait::until("BIRD's routes", limit, Duration::from_millis(100), || {
-            let scrape = agent.scrape()?;
-            let labels = [("node", "n1"), ("protocol", "bird"), ("ip_version", "4")];
-            let there = scrape.sum("bgp_observer_fib_routes", &labels);
-            ensure!((there - wanted).abs() < 10.0, "{there} of {wanted}");
-            Ok::<_, anyhow::Error>(begun.elapsed())
-        })
-    };
-    let begun = std::time::Instant::now();
-    lab.birdc(n1, "enable burst")?;
-    let added = counted(begun, f64::from(count))?;
-    await_equal_counted(&agent, n1, count, limit)?;
-    let begun = std::time::Instant::now();
-    lab.birdc(n1, "disable burst")?;
-    let removed = counted(begun, 0.0)?;
-    fib::await_equal(&agent, n1, limit)?;
-    let changes = agent.ask(&["events", "-o", "json"])?.lines().count();
-    let scrape = agent.scrape()?;
-    let overruns = scrape.sum("bgp_observer_events_lost_total", &[("stage", "netlink")]);
-    let queue = scrape.sum("bgp_observer_events_lost_total", &[("stage", "queue")]);
-    println!(
-        "{count} routes: installed and seen in {added:?}, withdrawn in {removed:?}; {overruns} \
-         overruns, {queue} events lost, {changes} changes told, {} MiB resident",
-        agent.resident_bytes()? >> 20
-    );
-    ensure!(changes < 500, "{changes} changes were told");
-    ensure!(queue == 0.0, "{queue} events did not fit into the queue");
-    Ok(())
-}
-
-/// Compares counts and a sample where the whole list would be too long for one answer.
-fn await_equal_counted(agent: &Agent, node: &Node, count: u32, limit: Duration) -> Result<()> {
-    if count < 90_000 {
-        fib::await_equal(agent, node, limit)?;
-        return Ok(());
-    }
-    for slash8 in 0x20..=0x20 + (count >> 16) {
-        let within = format!("{slash8}.0.0.0/8");
-        let arguments = ["--prefix", &within, "--owner", "bird", "--limit", "100000"];
-        let shown = fib::ask(agent, node, &arguments)?;
-        let there = u32::try_from(shown.routes.len())?;
-        let expected = (count - ((slash8 - 0x20) << 16)).min(1 << 16);
-        ensure!(
-            there == expected,
-            "{there} of {expected} routes in {within}"
-        );
-    }
-    Ok(())
-}
-
-#[test]
-fn a_burst_through_bird_ends_as_the_kernel_has_it() -> Result<()> {
-    burst(80_000, Duration::from_secs(90))
-}
-
-#[test]
-#[ignore = "long: half a million routes"]
-fn a_burst_of_half_a_million_ends_as_the_kernel_has_it() -> Result<()> {
-    burst(500_000, Duration::from_mins(4))
-}
-
-#[test]
-fn a_link_that_takes_many_routes_along_is_mirrored_soon() -> Result<()> {
-    if !gate::open()? {
-        return Ok(());
-    }
-    let (lab, agent) = playground()?;
-    let node = lab.node(1)?;
-    lay(node)?;
-    let lines: Vec<String> = (0..MANY)
-        .map(|number| {
-            let address = std::net::Ipv4Addr::from_bits(0x2000_0000 + (number << 8));
-            format!("route add {address}/24 via 192.168.50.2 proto bird")
-        })
-        .collect();
-    netns::ip(Some(&node.namespace), &lines)?;
-    fib::await_equal(&agent, node, SOON)?;
-    fib::ip(node, &["link set v0 down"])?;
-    let down = std::time::Instant::now();
-    let labels = [("node", "n1"), ("protocol", "bird"), ("ip_version", "4")];
-    let pause = Duration::from_millis(5);
-    let took = wait::until("the mirror is empty", SOON, pause, || {
-        let there = agent.scrape()?.sum("bgp_observer_fib_routes", &labels);
-        ensure!(there == 0.0, "{there} routes left");
-        Ok::<_, anyhow::Error>(down.elapsed())
-    })?;
-    println!("{MANY} routes gone with their link, mirrored {took:?} after it");
-    fib::await_equal(&agent, node, SOON)?;
-    wait::soon("they are told as one change", SOON, || {
-        let told = agent.ask(&["events"])?;
-        ensure!(told.contains("50002 bird routes gone silently"), "{told}");
         Ok(())
     })
 }

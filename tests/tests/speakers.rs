@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use observer_core::{
     bgp::{Family, OpenFacts},
     bgp_view::ConversationView,
-    exchange::MessageCounts,
+    message_counts::MessageCounts,
     peer::PeerView,
 };
 use observer_tests::{
@@ -328,13 +328,7 @@ fn by_replay(agent: &Agent, file: &Path) -> Result<Sessions> {
                 continue;
             }
             let said = sessions.entry((*from.ip(), *to.ip())).or_default();
-            let (sum, more) = (&mut said.messages, side.messages);
-            sum.open += more.open;
-            sum.update += more.update;
-            sum.notification += more.notification;
-            sum.keepalive += more.keepalive;
-            sum.route_refresh += more.route_refresh;
-            sum.other += more.other;
+            said.messages.add(&side.messages);
             said.opens.extend(side.opens);
             said.announced += side.announced.values().sum::<u64>();
             said.withdrawn += side.withdrawn.values().sum::<u64>();

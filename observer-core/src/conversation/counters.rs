@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Inference;
-use crate::bgp::{
-    DecodeError, Family, MessageKind, NotificationFacts, OpenFacts, Severity, UpdateFacts,
+use crate::{
+    bgp::{DecodeError, Family, NotificationFacts, OpenFacts, UpdateFacts},
+    message_counts::{MalformedUpdates, MessageCounts},
 };
 
 /// Families, End-of-RIBs, NOTIFICATIONs, OPENs and places of errors kept per direction: a session
@@ -18,18 +19,9 @@ const MAX_OPENS: usize = 8;
 /// Counts of one direction, and the few messages worth keeping whole.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DirectionCounters {
-    /// OPENs, readable or not; so with all types.
-    pub open: u64,
-    /// UPDATEs.
-    pub update: u64,
-    /// NOTIFICATIONs.
-    pub notification: u64,
-    /// KEEPALIVEs.
-    pub keepalive: u64,
-    /// ROUTE-REFRESHes.
-    pub route_refresh: u64,
-    /// Messages of no known type.
-    pub other: u64,
+    /// Messages by type.
+    #[serde(flatten)]
+    pub messages: MessageCounts,
     /// NLRI entries announced, per family.
     pub announced: BTreeMap<Family, u64>,
     /// NLRI entries withdrawn, per family.
@@ -44,12 +36,8 @@ pub struct DirectionCounters {
     pub decode_errors: u64,
     /// The first of them, with their places.
     pub first_errors: Vec<DecodeError>,
-    /// UPDATEs by what RFC 7606 makes of them.
-    pub attribute_discards: u64,
-    /// Likewise.
-    pub treat_as_withdraws: u64,
-    /// Likewise.
-    pub session_resets: u64,
+    /// Malformed UPDATEs.
+    pub malformed: MalformedUpdates,
     /// Holes in the stream.
     pub gaps: u64,
     /// Octets in them.
@@ -66,28 +54,6 @@ pub struct DirectionCounters {
 }
 
 impl DirectionCounters {
-    /// Messages of all types.
-    pub fn messages(&self) -> u64 {
-        self.open
-            + self.update
-            + self.notification
-            + self.keepalive
-            + self.route_refresh
-            + self.other
-    }
-
-    pub(super) fn message(&mut self, kind: MessageKind) {
-        let counter = match kind {
-            MessageKind::Open => &mut self.open,
-            MessageKind::Update => &mut self.update,
-            MessageKind::Notification => &mut self.notification,
-            MessageKind::Keepalive => &mut self.keepalive,
-            MessageKind::RouteRefresh => &mut self.route_refresh,
-            MessageKind::Unknown(_) => &mut self.other,
-        };
-        *counter += 1;
-    }
-
     pub(super) fn error(&mut self, error: DecodeError) {
         self.decode_errors += 1;
         keep(&mut self.first_errors, error);
@@ -121,11 +87,8 @@ impl DirectionCounters {
         if let Some(family) = facts.end_of_rib {
             keep(&mut self.end_of_rib, family);
         }
-        match facts.severity {
-            None => {}
-            Some(Severity::AttributeDiscard) => self.attribute_discards += 1,
-            Some(Severity::TreatAsWithdraw) => self.treat_as_withdraws += 1,
-            Some(Severity::SessionReset) => self.session_resets += 1,
+        if let Some(severity) = facts.severity {
+            self.malformed.count(severity);
         }
         self.inference.updates += u64::from(inferred);
     }

@@ -127,8 +127,8 @@ impl Run {
             conversation, seen, ..
         } = &mut self;
         conversation.finish(Timestamp::default(), &mut |_| *seen += 1);
-        let messages = conversation.counters(Direction::AToB).messages()
-            + conversation.counters(Direction::BToA).messages();
+        let messages = conversation.counters(Direction::AToB).messages.total()
+            + conversation.counters(Direction::BToA).messages.total();
         assert!(
             messages * 19 <= self.sent,
             "{messages} messages in {} octets",

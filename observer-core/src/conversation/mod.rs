@@ -400,7 +400,7 @@ fn frame(
             return told.tell(Seen::Resync(length));
         }
     };
-    counters.message(header.kind);
+    counters.messages.count(header.kind);
     let message = match Message::decode_body(header, body) {
         Ok(message) => message,
         Err(error) => {

@@ -217,7 +217,10 @@ fn the_opens_overrule_what_the_bytes_look_like() {
         ],
     );
     assert_eq!(
-        talk.conversation.counters(Direction::AToB).session_resets,
+        talk.conversation
+            .counters(Direction::AToB)
+            .malformed
+            .session_reset,
         1
     );
 }
@@ -230,7 +233,10 @@ fn long_messages_need_a_receiver_that_can() {
         talk.connect();
         talk.says(Direction::BToA, &open(2, extended));
         talk.says(Direction::AToB, &long);
-        assert_eq!(talk.conversation.counters(Direction::AToB).update, expected);
+        assert_eq!(
+            talk.conversation.counters(Direction::AToB).messages.update,
+            expected
+        );
         assert!(talk.conversation.counters(Direction::AToB).decode_errors > 0);
     }
 }
@@ -260,7 +266,13 @@ fn what_the_local_kernel_did_not_take_was_not_received() {
     talk.conversation.finish(Timestamp::default(), &mut |_| {
         panic!("nothing was acknowledged")
     });
-    assert_eq!(talk.conversation.counters(Direction::BToA).notification, 0);
+    assert_eq!(
+        talk.conversation
+            .counters(Direction::BToA)
+            .messages
+            .notification,
+        0
+    );
     assert_eq!(
         talk.conversation
             .stream_counters(Direction::BToA)
@@ -338,10 +350,14 @@ fn messages_that_no_rfc_knows() {
     );
     let counters = talk.conversation.counters(Direction::AToB);
     assert_eq!(
-        (counters.other, counters.keepalive, counters.decode_errors),
+        (
+            counters.messages.other,
+            counters.messages.keepalive,
+            counters.decode_errors
+        ),
         (1, 1, 2)
     );
-    assert_eq!(counters.messages(), 3);
+    assert_eq!(counters.messages.total(), 3);
 }
 
 #[test]
@@ -354,7 +370,10 @@ fn treat_as_withdraw_is_counted() {
     talk.says(Direction::AToB, &update);
     let counters = talk.conversation.counters(Direction::AToB);
     assert_eq!(
-        (counters.treat_as_withdraws, counters.session_resets),
+        (
+            counters.malformed.treat_as_withdraw,
+            counters.malformed.session_reset
+        ),
         (1, 0)
     );
     assert!(Severity::TreatAsWithdraw > Severity::AttributeDiscard);

@@ -254,6 +254,12 @@ impl Protocol {
         };
         name.to_owned()
     }
+
+    /// By its name in `ip route`, or by its number.
+    pub fn named(text: &str) -> Option<Self> {
+        let number = text.parse().ok().map(Self);
+        number.or_else(|| (0..=u8::MAX).map(Self).find(|known| known.name() == text))
+    }
 }
 
 /// What became of a route.
@@ -443,9 +449,18 @@ mod tests {
     }
 
     #[test]
+    fn a_protocol_is_known_by_name_and_number_and_by_nothing_else() {
+        assert_eq!(Protocol::named("80"), Protocol::named("felix"));
+        for text in ["256", "nobody", "", "-1"] {
+            assert_eq!(Protocol::named(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn protocols_have_iproutes_names() {
         for (number, name) in [(2, "kernel"), (12, "bird"), (80, "felix"), (77, "77")] {
             assert_eq!(Protocol(number).name(), name);
+            assert_eq!(Protocol::named(name), Some(Protocol(number)));
         }
     }
 }

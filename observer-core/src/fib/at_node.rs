@@ -1,45 +1,34 @@
 //! The doors through which the rest of a node reaches its forwarding.
 
-use super::{World, burst};
+use super::{Fib, World, burst};
 use crate::{
     address::PeerAddress, bgp::Prefix, deadline::Due, event::forwarding::Forwarding, node::Node,
     notice::RouteNotice, turn::Turn,
 };
 
 impl Node {
+    /// Its forwarding, and what that is compared with.
+    const fn forwarding(&mut self) -> (&mut Fib, World<'_>) {
+        let world = World {
+            node: self.name.as_str(),
+            peers: &self.peers,
+            connections: &self.connections,
+        };
+        (&mut self.fib, world)
+    }
+
     /// Takes in what was told of its forwarding.
     pub fn forward(&mut self, turn: &mut Turn<'_>, told: &Forwarding) {
-        let Self {
-            fib,
-            peers,
-            connections,
-            name,
-            ..
-        } = self;
-        let world = World {
-            node: name,
-            peers,
-            connections,
-        };
+        let (fib, world) = self.forwarding();
         fib.take_in(turn, world, told);
         fib.set_deadline(turn);
     }
 
     /// Something of its forwarding is due.
     pub fn forwarding_due(&mut self, turn: &mut Turn<'_>) {
-        let Self {
-            fib,
-            peers,
-            connections,
-            name,
-            ..
-        } = self;
-        let world = World {
-            node: name,
-            peers,
-            connections,
-        };
-        fib.run_due(turn, world);
+        let programs = self.speakers.may_program();
+        let (fib, world) = self.forwarding();
+        fib.run_due(turn, world, programs);
         fib.set_deadline(turn);
     }
 
@@ -55,18 +44,7 @@ impl Node {
         peer: PeerAddress,
         learned: &[(Prefix, bool)],
     ) {
-        let Self {
-            fib,
-            peers,
-            connections,
-            name,
-            ..
-        } = self;
-        let world = World {
-            node: name,
-            peers,
-            connections,
-        };
+        let (fib, world) = self.forwarding();
         for (prefix, announced) in learned {
             fib.hear(turn, world, peer, *prefix, !announced);
         }
@@ -75,18 +53,7 @@ impl Node {
 
     /// The namespace is gone, and its routes with it.
     pub fn tear_down_forwarding(&mut self, turn: &mut Turn<'_>) {
-        let Self {
-            fib,
-            peers,
-            connections,
-            name,
-            ..
-        } = self;
-        let world = World {
-            node: name,
-            peers,
-            connections,
-        };
+        let (fib, world) = self.forwarding();
         fib.tear_down(turn, world);
         turn.deadlines.clear(Due::Fib(fib.netns));
     }

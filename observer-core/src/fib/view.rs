@@ -237,6 +237,7 @@ pub(crate) fn path(
         legs: Vec::new(),
         verdict: String::new(),
         arrives: None,
+        partial: false,
     };
     for number in 0..MAX_LEGS {
         let leg = node.leg(clocks, source, destination);

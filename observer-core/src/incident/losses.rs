@@ -27,7 +27,7 @@ const SUSPICIOUS: Duration = Duration::from_millis(50);
 /// Routes that wait, per node; with more at once something is wrong, and they need not.
 const MAX_PENDING: usize = 4_096;
 /// A session's end may be told this long after its routes went.
-const LOOK_BACK: Duration = Duration::from_secs(5);
+pub(super) const LOOK_BACK: Duration = Duration::from_secs(5);
 
 /// Routes of one node that wait.
 #[derive(Debug, Default)]
@@ -79,8 +79,6 @@ impl Incidents {
     fn lose_route(&mut self, turn: &mut Turn<'_>, node: &Node, prefix: Prefix, gone: Gone) {
         if let Some(number) = self.concerning(node.netns, &gone.peers) {
             self.add_gone(turn, number, prefix, gone);
-            self.begin_probing(turn, node, number);
-            self.look_again(turn, number);
             return;
         }
         let due = Due::Gone(node.netns);
@@ -121,6 +119,8 @@ impl Incidents {
             open.routes.lose(prefix, gone);
             open.calm_since = None;
             open.news = true;
+            self.losing.insert(number, open.netns);
+            self.touched.insert(number);
         }
     }
 
@@ -172,8 +172,19 @@ impl Incidents {
             }
         }
         self.add_gone(turn, number, prefix, gone);
-        self.begin_probing(turn, node, number);
-        self.look_again(turn, number);
+    }
+
+    /// Targets are probed, and incidents looked at, once for all routes of an event: they may be
+    /// hundreds of thousands.
+    pub(super) fn attend(&mut self, turn: &mut Turn<'_>, nodes: &Nodes) {
+        for (number, netns) in std::mem::take(&mut self.losing) {
+            if let Some(node) = nodes.get(&netns) {
+                self.begin_probing(turn, node, number);
+            }
+        }
+        for number in std::mem::take(&mut self.touched) {
+            self.look_again(turn, number);
+        }
     }
 
     /// A session fell: what waits and hangs on it belongs to its incident.
@@ -218,7 +229,7 @@ impl Incidents {
                 open.routes.regain(prefix, back, threshold);
                 open.news = true;
             }
-            self.look_again(turn, number);
+            self.touched.insert(number);
         }
     }
 
@@ -329,13 +340,12 @@ impl Incidents {
             if open.members.is_empty() {
                 open.record.cause.clone_from(&what);
             }
-            open.note(
-                turn,
-                MilestoneKind::Remark,
-                within,
-                what,
-                "rtnetlink and the route's owner",
-            );
+            let evidence = if notice.writer.is_some() {
+                "kernel probe and the route's owner"
+            } else {
+                "rtnetlink and the route's owner"
+            };
+            open.note(turn, MilestoneKind::Remark, within, what, evidence);
         }
     }
 }

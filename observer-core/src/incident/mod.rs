@@ -6,26 +6,36 @@
 //! thousand sessions, both address families of one node, a route reflector and all it reflected.
 //! It is over when sessions, routes and targets have been well for a while, or stay gone and stable.
 //!
-//! `open` is one incident, `group` whom it concerns, `together` what fell for one reason, `sessions` and
-//! `losses` what comes in, `probing` what goes out, `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
+//! `open` is one incident, `group` whom it concerns, `together` and `silence` what fell for one reason, `sessions`,
+//! `links` and `losses` what comes in, `probing` what goes out, `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
 
 mod group;
 mod impact;
 mod lifecycle;
+mod links;
 mod losses;
+mod marks;
 mod milestones;
 mod open;
+mod overlap;
 mod probe;
 mod probing;
 pub mod record;
 mod routes;
 mod sessions;
+mod silence;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_many;
+#[cfg(test)]
+mod tests_node;
+#[cfg(test)]
+mod tests_own;
+#[cfg(test)]
+mod tests_resumed;
 mod together;
 mod verdict;
 
@@ -70,6 +80,10 @@ pub(crate) struct Incidents {
     stored: BTreeMap<String, (Vec<Incident>, Option<jiff::Timestamp>)>,
     /// Whose cause is final since the present event.
     ripe: Vec<u64>,
+    /// Those that lost routes in the present event, and of which nodes they are.
+    losing: BTreeMap<u64, NetnsId>,
+    /// Those that lost or regained some.
+    touched: BTreeSet<u64>,
     next: u64,
     versions: BTreeMap<String, String>,
     reach: Reach,
@@ -88,11 +102,14 @@ impl Incidents {
             match notice {
                 Notice::Route(route) => self.take_route(turn, nodes, route),
                 Notice::Falling(falling) => self.fall(turn, nodes, falling),
+                Notice::Link(link) => self.take_link(turn, nodes, link),
+                Notice::Neighbour(neighbour) => self.take_neighbour(turn, nodes, neighbour),
             }
         }
         for record in changes {
             self.take_change(turn, nodes, record);
         }
+        self.attend(turn, nodes);
         for number in std::mem::take(&mut self.ripe) {
             self.gather(turn, nodes, number);
             self.publish(turn, number);
@@ -146,6 +163,7 @@ impl Incidents {
             | Change::Routes(_)
             | Change::ForeignDelete { .. }
             | Change::RouteFight { .. }
+            | Change::ConcurrentRestarts { .. }
             | Change::IncidentOpened { .. }
             | Change::IncidentUpdated { .. }
             | Change::IncidentClosed { .. }

@@ -359,6 +359,7 @@ impl Incidents {
             && let Some(node) = nodes.get(&netns)
         {
             self.gone_due(turn, node);
+            self.attend(turn, nodes);
         } else if let Due::Baseline(netns) = due
             && let Some(node) = nodes.get(&netns)
         {

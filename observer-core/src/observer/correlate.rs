@@ -24,6 +24,13 @@ impl Observer {
         self.nodes.values().map(of).collect()
     }
 
+    /// Whether the cluster carries no pod traffic over BGP and nobody speaks it here: what is not in use
+    /// is not down.
+    pub fn is_bgp_unused(&self) -> bool {
+        let nobody = self.nodes.values().all(|node| node.peers.is_empty());
+        nobody && self.inventory.cluster().is_vxlan_only()
+    }
+
     /// How many incidents are open, by node and verdict so far.
     pub fn open_incidents(&self) -> BTreeMap<(String, Verdict), u64> {
         self.incidents.open_counts()

@@ -87,7 +87,7 @@ pub enum BundleError {
 pub fn write(incident: &Incident, flight: &Flight, redact: bool) -> Result<Vec<u8>, BundleError> {
     let (from, generation) =
         covering(incident, flight).ok_or_else(|| BundleError::Overwritten(incident.id.clone()))?;
-    let mut redaction = redact.then(Redaction::default);
+    let mut redaction = redact.then(|| Redaction::of(&incident.node));
     let mut events = GzEncoder::new(Vec::new(), Compression::fast());
     let mut capture = pcap::Capture::new()?;
     let mut lost = 0;

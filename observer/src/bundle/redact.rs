@@ -3,7 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use observer_core::{event::Fact, incident::Incident, peer::SavedPeer};
+use observer_core::{
+    event::{
+        Fact,
+        cluster::{ClusterFact, ClusterKind, ClusterObject},
+    },
+    incident::Incident,
+    peer::SavedPeer,
+};
 
 /// What was called what: the same name is the same name everywhere in the bundle.
 #[derive(Debug, Default)]
@@ -14,6 +21,65 @@ pub(super) struct Redaction {
 const GONE: &str = "(redacted)";
 
 impl Redaction {
+    /// The observed node keeps its name: the cluster's description of it is found by that.
+    pub fn of(node: &str) -> Self {
+        Self {
+            names: BTreeMap::from([(node.to_owned(), node.to_owned())]),
+        }
+    }
+
+    fn cluster(&mut self, fact: &mut ClusterFact) {
+        match fact {
+            ClusterFact::Listed { objects, .. } => {
+                for object in objects {
+                    self.object(object);
+                }
+            }
+            ClusterFact::Changed { object } => self.object(object),
+            ClusterFact::Gone { of, name } if *of != ClusterKind::BgpConfigurations => {
+                self.name(name);
+            }
+            ClusterFact::Gone { .. } | ClusterFact::Unavailable { .. } => {}
+        }
+    }
+
+    fn object(&mut self, object: &mut ClusterObject) {
+        match object {
+            ClusterObject::Node(node) => {
+                self.name(&mut node.name);
+                // A selector may ask for a value, which is a name as often as not.
+                node.labels.values_mut().for_each(|value| self.name(value));
+            }
+            ClusterObject::BgpConfiguration(_) => {}
+            ClusterObject::BgpPeer(peer) => {
+                self.name(&mut peer.name);
+                peer.node.iter_mut().for_each(|name| self.name(name));
+                let selectors = [&mut peer.node_selector, &mut peer.peer_selector];
+                for selector in selectors.into_iter().flatten() {
+                    self.selector(selector);
+                }
+            }
+            ClusterObject::IpPool(pool) => self.name(&mut pool.name),
+            ClusterObject::Block(block) => {
+                self.name(&mut block.name);
+                self.name(&mut block.node);
+            }
+        }
+    }
+
+    /// What is quoted in a selector is a label's value.
+    fn selector(&mut self, selector: &mut String) {
+        let parts = selector.split(['\'', '"']).enumerate();
+        let parts = parts.map(|(number, part)| {
+            let mut part = part.to_owned();
+            if number % 2 == 1 {
+                self.name(&mut part);
+            }
+            part
+        });
+        *selector = parts.collect::<Vec<_>>().join("'");
+    }
+
     fn name(&mut self, name: &mut String) {
         let next = self.names.len() + 1;
         let other = self.names.entry(name.clone());
@@ -32,6 +98,9 @@ impl Redaction {
             for name in peers.iter_mut().filter_map(|peer| peer.name.as_mut()) {
                 self.name(name);
             }
+        }
+        if let Fact::Cluster { cluster } = fact {
+            self.cluster(cluster);
         }
         if let Fact::PeersRestored { peers, .. } = fact {
             for peer in peers {

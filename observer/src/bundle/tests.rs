@@ -3,7 +3,10 @@ use std::{fs, path::PathBuf};
 use observer_core::{
     Observer,
     change::{Change, ChangeRecord, Output},
-    event::{Fact, InventoryPeer},
+    event::{
+        Fact, InventoryPeer,
+        cluster::{BgpPeer, ClusterFact, ClusterNode, ClusterObject},
+    },
     record::Header,
 };
 use tar::Archive;
@@ -141,7 +144,24 @@ async fn names_and_notes_are_taken_out_and_the_verdict_stays() {
             targets: Vec::new(),
         }],
     };
-    entries.insert(0, first);
+    let mut second = entries[0].clone();
+    let mut node = ClusterNode {
+        name: name.to_owned(),
+        ..ClusterNode::default()
+    };
+    node.labels.insert("host".to_owned(), name.to_owned());
+    let object = |object| {
+        let cluster = ClusterFact::Changed { object };
+        Fact::Cluster { cluster }
+    };
+    second.event.fact = object(ClusterObject::Node(node));
+    let mut third = entries[0].clone();
+    third.event.fact = object(ClusterObject::BgpPeer(BgpPeer {
+        name: format!("to-{name}"),
+        node_selector: Some(format!("host == '{name}'")),
+        ..BgpPeer::default()
+    }));
+    entries.splice(0..0, [first, second, third]);
     let found = incidents(&header, &entries);
     let flight = flight(&header, &entries).await;
     for mut incident in found {

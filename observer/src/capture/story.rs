@@ -243,12 +243,12 @@ fn numbers(direction: &DirectionSummary) -> String {
     let counts = &direction.counts;
     let mut parts = Vec::new();
     for (count, name) in [
-        (counts.open, "OPEN"),
-        (counts.update, "UPDATE"),
-        (counts.notification, "NOTIFICATION"),
-        (counts.keepalive, "KEEPALIVE"),
-        (counts.route_refresh, "ROUTE-REFRESH"),
-        (counts.other, "unknown messages"),
+        (counts.messages.open, "OPEN"),
+        (counts.messages.update, "UPDATE"),
+        (counts.messages.notification, "NOTIFICATION"),
+        (counts.messages.keepalive, "KEEPALIVE"),
+        (counts.messages.route_refresh, "ROUTE-REFRESH"),
+        (counts.messages.other, "unknown messages"),
         (counts.decode_errors, "decode errors"),
         (counts.gaps, "gaps"),
     ] {

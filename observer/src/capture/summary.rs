@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use observer_core::{
     bgp::{Family, NotificationFacts, OpenFacts},
     conversation::{DirectionCounters, Inference},
+    message_counts::MessageCounts,
 };
 use serde::Serialize;
 
@@ -50,18 +51,9 @@ pub struct DirectionSummary {
 /// Numbers that can be added up.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Counts {
-    /// OPENs.
-    pub open: u64,
-    /// UPDATEs.
-    pub update: u64,
-    /// NOTIFICATIONs.
-    pub notification: u64,
-    /// KEEPALIVEs.
-    pub keepalive: u64,
-    /// ROUTE-REFRESHes.
-    pub route_refresh: u64,
-    /// Messages of no known type.
-    pub other: u64,
+    /// Messages by type.
+    #[serde(flatten)]
+    pub messages: MessageCounts,
     /// NLRI entries announced.
     pub announced: BTreeMap<Family, u64>,
     /// NLRI entries withdrawn.
@@ -138,16 +130,12 @@ impl From<&DirectionCounters> for DirectionSummary {
         let inference = &counters.inference;
         Self {
             counts: Counts {
-                open: counters.open,
-                update: counters.update,
-                notification: counters.notification,
-                keepalive: counters.keepalive,
-                route_refresh: counters.route_refresh,
-                other: counters.other,
+                messages: counters.messages,
                 announced: counters.announced.clone(),
                 withdrawn: counters.withdrawn.clone(),
                 decode_errors: counters.decode_errors,
-                treat_as_withdraw: counters.treat_as_withdraws + counters.session_resets,
+                treat_as_withdraw: counters.malformed.treat_as_withdraw
+                    + counters.malformed.session_reset,
                 gaps: counters.gaps,
                 resyncs: counters.resyncs,
             },
@@ -190,13 +178,8 @@ impl Totals {
     /// Adds one direction.
     pub(super) fn add(&mut self, direction: &DirectionSummary) {
         let (sum, counts) = (&mut self.counts, &direction.counts);
+        sum.messages.add(&counts.messages);
         for (total, count) in [
-            (&mut sum.open, counts.open),
-            (&mut sum.update, counts.update),
-            (&mut sum.notification, counts.notification),
-            (&mut sum.keepalive, counts.keepalive),
-            (&mut sum.route_refresh, counts.route_refresh),
-            (&mut sum.other, counts.other),
             (&mut sum.decode_errors, counts.decode_errors),
             (&mut sum.treat_as_withdraw, counts.treat_as_withdraw),
             (&mut sum.gaps, counts.gaps),

@@ -63,7 +63,7 @@ fn keepalives(file: &[u8]) -> (u64, Totals) {
     let summary = read_from(file, &[BGP_PORT], &mut |_, _| {})
         .unwrap()
         .summary;
-    (summary.totals.counts.keepalive, summary.totals)
+    (summary.totals.counts.messages.keepalive, summary.totals)
 }
 
 fn behind(header: &[u8], packet: &[u8]) -> Vec<u8> {
@@ -244,7 +244,7 @@ fn pcapng_with_interfaces_of_their_own_clock_and_link() {
     let reading = read_from(&file[..], &[BGP_PORT], &mut |_, observation| {
         times.push(observation.at.nanos());
     });
-    assert_eq!(reading.unwrap().summary.totals.counts.keepalive, 2);
+    assert_eq!(reading.unwrap().summary.totals.counts.messages.keepalive, 2);
     assert_eq!(times, [3_000_000_000, 3_000_000_000_000]);
 }
 
@@ -272,7 +272,10 @@ fn what_is_no_capture_says_where_it_is_not() {
         format!("malformed record at byte {end} of the capture")
     );
     let totals = reading.summary.totals;
-    assert_eq!((totals.damaged, totals.counts.keepalive), (true, 1));
+    assert_eq!(
+        (totals.damaged, totals.counts.messages.keepalive),
+        (true, 1)
+    );
     assert_eq!(FileKind::of(b"{\"fo"), FileKind::Json);
     assert_eq!(FileKind::of(b"\n"), FileKind::Other);
 }
@@ -302,7 +305,7 @@ fn a_syn_on_the_same_ends_is_another_connection() {
     let counts: Vec<_> = summary
         .connections
         .iter()
-        .map(|c| c.a_to_b.counts.keepalive)
+        .map(|c| c.a_to_b.counts.messages.keepalive)
         .collect();
     assert_eq!(counts, [1, 1]);
     assert_eq!(summary.totals.counts.gaps, 0);

@@ -53,6 +53,11 @@ impl Outbox {
         self.started
     }
 
+    /// Whether what can wait has to.
+    pub fn is_half_full(&self) -> bool {
+        self.queue.capacity() < QUEUE / 2
+    }
+
     /// Sends `events`, the last of them with `started`.
     pub fn send(&mut self, mut events: Vec<Event>, started: bool) {
         if !self.unsent.is_empty() && self.queue.capacity() > 0 {

@@ -68,10 +68,17 @@ pub fn draw(view: &PathView) -> String {
     let end = match view.arrives {
         Some(true) => "arrives",
         Some(false) => "does not arrive",
+        None if view.partial => "not known",
         None => "leaves the observed nodes",
     };
     let _ = writeln!(text, "{}", view.destination);
     let _ = writeln!(text, "{end}: {}", plain(&view.verdict));
+    if view.partial {
+        text.push_str(
+            "The configuration leaves routes out (route_protocol, route_table): the kernel may send it \
+             another way.\n",
+        );
+    }
     text
 }
 
@@ -173,6 +180,7 @@ mod tests {
             }],
             verdict: "n1 hands it to 10.0.0.2; what that does is not observed".to_owned(),
             arrives: None,
+            partial: false,
         };
         assert_eq!(
             draw(&view),
@@ -187,5 +195,11 @@ mod tests {
 leaves the observed nodes: n1 hands it to 10.0.0.2; what that does is not observed
 "
         );
+        let partial = draw(&PathView {
+            partial: true,
+            ..view
+        });
+        assert!(partial.contains("not known: n1 hands it"), "{partial}");
+        assert!(partial.contains("route_protocol"), "{partial}");
     }
 }

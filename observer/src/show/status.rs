@@ -1,6 +1,8 @@
 //! `status`: the peers in calicoctl's columns, plus prefixes, keepalive age, flaps and cause.
 
-use std::{fmt::Write as _, io::IsTerminal, path::Path, thread, time::Duration};
+use std::{
+    collections::BTreeMap, fmt::Write as _, io::IsTerminal, path::Path, thread, time::Duration,
+};
 
 use anyhow::Result;
 use observer_core::{
@@ -23,17 +25,39 @@ const WATCH: Duration = Duration::from_secs(1);
 /// Less than this fraction of the hold time left is told: the next two KEEPALIVEs are overdue.
 const LOW_MARGIN: f64 = 1.0 / 3.0;
 
+/// What the cluster's API said this many seconds ago and does not confirm any more is old.
+const OLD: f64 = 60.0;
+
 /// Characters of a cause in the narrow table.
 const BRIEF: usize = 57;
 
 #[derive(Deserialize)]
 struct Peers {
     peers: Vec<PeerView>,
+    /// Absent in an older agent's answer.
+    #[serde(default = "yes")]
+    bgp_in_use: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
 struct Sources {
     blind: bool,
+    #[serde(default)]
+    inventory_age_seconds: BTreeMap<String, f64>,
+}
+
+/// What is said around the table.
+#[derive(Clone, Copy, Debug, Default)]
+struct Remarks {
+    blind: bool,
+    /// BGP is not in use here.
+    unused: bool,
+    /// How old the oldest of what the cluster's API said is, seconds.
+    inventory_age: f64,
 }
 
 /// Asks the agent behind `socket` and prints.
@@ -53,16 +77,25 @@ fn ask(socket: &Path, args: &StatusArgs) -> Result<Answer> {
     let client = Client::new(socket)?;
     let mut shown = String::new();
     loop {
-        let blind = client.get::<Sources>("/api/v1/sources")?.blind;
-        let mut peers = client.get::<Peers>("/api/v1/peers")?.peers;
+        let sources = client.get::<Sources>("/api/v1/sources")?;
+        let Peers {
+            mut peers,
+            bgp_in_use,
+        } = client.get::<Peers>("/api/v1/peers")?;
+        let ages = sources.inventory_age_seconds.into_values();
+        let remarks = Remarks {
+            blind: sources.blind,
+            unused: !bgp_in_use,
+            inventory_age: ages.fold(0.0, f64::max),
+        };
         if let Some(node) = &args.node {
             peers.retain(|peer| peer.node == *node);
         }
-        let answer = answer(&peers, blind);
+        let answer = answer(&peers, remarks.blind);
         if args.down {
             peers.retain(|peer| !peer.up);
         }
-        let text = text(&peers, args, blind)?;
+        let text = text(&peers, args, remarks)?;
         if args.watch && std::io::stdout().is_terminal() {
             // Home, and clear what is below.
             terminal::print(&format!("\x1b[H\x1b[2J{text}"))?;
@@ -87,16 +120,27 @@ fn answer(peers: &[PeerView], blind: bool) -> Answer {
     }
 }
 
-fn text(peers: &[PeerView], args: &StatusArgs, blind: bool) -> Result<String> {
+fn text(peers: &[PeerView], args: &StatusArgs, remarks: Remarks) -> Result<String> {
     if args.output == StatusFormat::Json {
-        return Ok(terminal::json(&serde_json::json!({ "peers": peers }))?);
+        let json = serde_json::json!({ "peers": peers, "bgp_in_use": !remarks.unused });
+        return Ok(terminal::json(&json)?);
     }
     let mut text = String::new();
-    if blind {
+    if remarks.blind {
         text.push_str("The agent is blind (see `bgp-observer check`): this may all be wrong.\n");
     }
+    if remarks.inventory_age >= OLD {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "Kubernetes' API does not answer (see `bgp-observer check`): names and expected peers are as {} ago.",
+            span(remarks.inventory_age)
+        );
+    }
     if peers.is_empty() {
-        text.push_str(if args.down {
+        text.push_str(if remarks.unused {
+            "BGP is not in use: every IP pool of the cluster is VXLAN.\n"
+        } else if args.down {
             "No known peer is down.\n"
         } else {
             "No BGP peer is known.\n"

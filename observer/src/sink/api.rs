@@ -1,7 +1,7 @@
 //! The HTTP routes: `/metrics` and health on one listener, the read-only API on loopback and on the
 //! unix socket, what changes state on the unix socket only.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -129,6 +129,7 @@ async fn scrape(State(answers): State<Answers>) -> Response {
                 sources: &answers.health.sources(),
                 blind: answers.health.blind(),
                 version: env!("CARGO_PKG_VERSION"),
+                ages: &answers.health.cluster_ages(),
             },
         ),
         Err(error) => Err(error),
@@ -155,8 +156,8 @@ struct PeersQuery {
 }
 
 async fn peers(State(answers): State<Answers>, Query(query): Query<PeersQuery>) -> Response {
-    let mut peers = match answers.keeper.snapshot().await {
-        Ok(snapshot) => snapshot.peers,
+    let (mut peers, unused) = match answers.keeper.snapshot().await {
+        Ok(snapshot) => (snapshot.peers, snapshot.bgp_unused),
         Err(error) => return stopping(&error),
     };
     if let Some(peer) = query.peer {
@@ -166,7 +167,7 @@ async fn peers(State(answers): State<Answers>, Query(query): Query<PeersQuery>) 
             return unknown_peer(&peer);
         }
     }
-    Json(json!({ "peers": peers })).into_response()
+    Json(json!({ "peers": peers, "bgp_in_use": !unused })).into_response()
 }
 
 async fn safe_to_restart(State(answers): State<Answers>) -> Response {
@@ -187,8 +188,16 @@ async fn sources(State(answers): State<Answers>) -> Response {
     Json(json!({
         "sources": answers.health.sources(),
         "blind": answers.health.blind(),
+        "inventory_age_seconds": inventory_ages(&answers.health),
     }))
     .into_response()
+}
+
+/// By resource of the cluster's API; empty where that is not read.
+fn inventory_ages(health: &Health) -> BTreeMap<&'static str, f64> {
+    let ages = health.cluster_ages().into_iter();
+    ages.map(|(kind, age)| (kind.name(), age.as_secs_f64()))
+        .collect()
 }
 
 #[derive(Deserialize)]

@@ -55,14 +55,14 @@ async fn list(
         ..RouteFilter::default()
     };
     if let Some(text) = &query.prefix {
-        filter.within = prefix(text);
+        filter.within = Prefix::parse(text);
         if filter.within.is_none() {
             let told = format!("'{text}' is no prefix and no address");
             return problem(StatusCode::BAD_REQUEST, &told);
         }
     }
     if let Some(text) = &query.owner {
-        filter.owner = protocol(text);
+        filter.owner = Protocol::named(text);
         if filter.owner.is_none() {
             let told =
                 format!("'{text}' is no routing protocol: bird, felix, kernel … or a number");
@@ -117,28 +117,6 @@ async fn path(
     }
 }
 
-/// A prefix, or an address as the prefix of itself; bits beyond the length do not matter.
-pub fn prefix(text: &str) -> Option<Prefix> {
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length.parse::<u8>().ok()?)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    let full = if address.is_ipv4() { 32 } else { 128 };
-    let length = length.unwrap_or(full);
-    (length <= full).then(|| Prefix::masked(address, length))
-}
-
-/// A protocol by its name in `ip route`, or by its number.
-pub fn protocol(text: &str) -> Option<Protocol> {
-    let number = text.parse().ok().map(Protocol);
-    number.or_else(|| {
-        (0..=u8::MAX)
-            .map(Protocol)
-            .find(|known| known.name() == text)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,21 +134,8 @@ mod tests {
             ("10.0.0/8", None),
             ("", None),
         ] {
-            let found = prefix(text).map(|prefix| prefix.to_string());
+            let found = Prefix::parse(text).map(|prefix| prefix.to_string());
             assert_eq!(found.as_deref(), read, "{text}");
-        }
-    }
-
-    #[test]
-    fn protocols_are_read_by_name_and_number() {
-        for (text, number) in [
-            ("bird", Some(12)),
-            ("felix", Some(80)),
-            ("77", Some(77)),
-            ("256", None),
-            ("nobody", None),
-        ] {
-            assert_eq!(protocol(text), number.map(Protocol), "{text}");
         }
     }
 }

@@ -177,7 +177,7 @@ async fn a_peer_is_found_by_address_and_by_node_name_and_forgotten() {
     let told = text(response).await;
     assert_eq!(told, r#"{"forgotten":[{"node":"a","peer":"10.0.0.2"}]}"#);
     let peers = text(get("/api/v1/peers").await).await;
-    assert_eq!(peers, r#"{"peers":[]}"#);
+    assert_eq!(peers, r#"{"bgp_in_use":true,"peers":[]}"#);
 }
 
 #[tokio::test]

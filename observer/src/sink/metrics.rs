@@ -5,18 +5,20 @@
 
 mod fib;
 mod incident;
+mod inventory;
 mod page;
 mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use observer_core::{
     cause::Cause,
-    event::{Fact, LossStage, forwarding::Forwarding},
+    event::{Fact, LossStage, cluster::ClusterKind, forwarding::Forwarding},
     peer::PeerView,
 };
 use prometheus::TextEncoder;
@@ -25,13 +27,14 @@ use self::page::{Labels, Page, float};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 30] = [
+const EVENT_KINDS: [&str; 31] = [
     "tick",
     "wall_clock",
     "node_observed",
     "node_gone",
     "peers_restored",
     "inventory",
+    "cluster",
     "peer_forget",
     "tcp_state",
     "tcp_error",
@@ -69,6 +72,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::NodeGone { .. } => "node_gone",
         Fact::PeersRestored { .. } => "peers_restored",
         Fact::Inventory { .. } => "inventory",
+        Fact::Cluster { .. } => "cluster",
         Fact::PeerForget { .. } => "peer_forget",
         Fact::TcpState { .. } => "tcp_state",
         Fact::TcpError { .. } => "tcp_error",
@@ -119,6 +123,8 @@ pub struct Scene<'a> {
     pub blind: bool,
     /// The agent's version.
     pub version: &'a str,
+    /// How old what is known of each kind of the cluster's objects is.
+    pub ages: &'a BTreeMap<ClusterKind, Duration>,
 }
 
 /// The text of a scrape.
@@ -304,6 +310,7 @@ fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
         ))
         .chain(wire::decode_errors(totals)),
     );
+    inventory::add(page, scene.node, scene.ages);
     page.gauge(
         "bgp_observer_build_info",
         "The agent's version, in labels.",

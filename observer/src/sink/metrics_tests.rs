@@ -66,6 +66,7 @@ fn snapshot() -> Snapshot {
             unchecked: Vec::new(),
         }],
         open_incidents: BTreeMap::from([(("a".to_owned(), Verdict::RoutesLost), 1)]),
+        bgp_unused: false,
     }
 }
 
@@ -116,6 +117,10 @@ pub(super) fn text(blind: bool) -> String {
         sources: &sources(),
         blind,
         version: "1.2.3",
+        ages: &BTreeMap::from([
+            (ClusterKind::Nodes, Duration::ZERO),
+            (ClusterKind::Blocks, Duration::from_millis(90_500)),
+        ]),
     };
     render(&snapshot(), &scene).unwrap()
 }
@@ -163,6 +168,7 @@ fn counters_that_alerts_use_exist_before_anything_happened() {
         sources: &[],
         blind: false,
         version: "1",
+        ages: &BTreeMap::new(),
     };
     let shown = render(&snapshot, &scene).unwrap();
     let zero = |line: &str| assert!(shown.contains(line), "{line} is not in\n{shown}");
@@ -206,6 +212,7 @@ fn label_values_are_escaped() {
         sources: &[],
         blind: false,
         version: "1",
+        ages: &BTreeMap::new(),
     };
     let shown = render(&snapshot, &scene).unwrap();
     assert!(
@@ -232,6 +239,7 @@ fn a_node_whose_packets_are_not_read_shows_no_counts_of_them() {
         sources: &[],
         blind: false,
         version: "1",
+        ages: &BTreeMap::new(),
     };
     let shown = render(&snapshot, &scene).unwrap();
     let has = |name: &str, peer: &str| {

@@ -11,6 +11,7 @@ pub mod probes;
 pub mod route;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
@@ -80,6 +81,13 @@ pub struct MapChangeError {
     source: MapError,
 }
 
+/// What becomes of the routes in their ring.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum RoutesAre {
+    Taken,
+    Left,
+}
+
 /// The attached programs and what they share with the agent.
 pub struct KernelSource {
     /// Owns the programs and their links: they detach when it is dropped.
@@ -88,7 +96,8 @@ pub struct KernelSource {
     strangers: Ring,
     routes: Ring,
     tells_routes: bool,
-    to_look_up: Vec<(NetnsId, bool, Timestamp)>,
+    routes_are: RoutesAre,
+    to_look_up: BTreeMap<(NetnsId, bool), Timestamp>,
     counters: PerCpuArray<MapData, u64>,
     netns: HashMap<MapData, u32, u32>,
     known: HashMap<MapData, [u8; 24], u8>,
@@ -152,7 +161,8 @@ impl KernelSource {
             strangers: Ring::over(take("STRANGERS")?)?,
             routes: Ring::over(take("ROUTES")?)?,
             tells_routes,
-            to_look_up: Vec::new(),
+            routes_are: RoutesAre::Taken,
+            to_look_up: BTreeMap::new(),
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
             netns: HashMap::try_from(take("NETNS")?)?,
             known: HashMap::try_from(take("KNOWN_PEERS")?)?,
@@ -176,8 +186,18 @@ impl KernelSource {
 
     /// Routes that changed in a way the last [`drain`](Self::drain) could not tell whole: of which
     /// namespace, whether of IPv6, and since when.
-    pub fn to_look_up(&mut self) -> Vec<(NetnsId, bool, Timestamp)> {
+    pub fn to_look_up(&mut self) -> BTreeMap<(NetnsId, bool), Timestamp> {
         std::mem::take(&mut self.to_look_up)
+    }
+
+    /// Leaves routes in their ring, or takes them out again: what else there is is not to wait behind
+    /// a burst of them.
+    pub const fn let_routes_wait(&mut self, wait: bool) {
+        self.routes_are = if wait {
+            RoutesAre::Left
+        } else {
+            RoutesAre::Taken
+        };
     }
 
     /// Whether the kernel still lets this process at the programs' maps.
@@ -243,7 +263,7 @@ impl KernelSource {
         tokio::select! {
             guard = events.readable() => guard?.clear_ready(),
             guard = strangers.readable() => guard?.clear_ready(),
-            guard = routes.readable() => guard?.clear_ready(),
+            guard = routes.readable(), if self.routes_are == RoutesAre::Taken => guard?.clear_ready(),
         }
         Ok(())
     }
@@ -262,11 +282,15 @@ impl KernelSource {
             });
         }
         let to_look_up = &mut self.to_look_up;
-        *more |= self.routes.drain(|bytes| match route::decode(bytes) {
-            Some(Told::Change(event)) => out.push(event),
-            Some(Told::LookUp(netns, ipv6, since)) => to_look_up.push((netns, ipv6, since)),
-            None => undecoded += 1,
-        });
+        if self.routes_are == RoutesAre::Taken {
+            *more |= self.routes.drain(|bytes| match route::decode(bytes) {
+                Some(Told::Change(event)) => out.push(event),
+                Some(Told::LookUp(netns, ipv6, since)) => {
+                    to_look_up.entry((netns, ipv6)).or_insert(since);
+                }
+                None => undecoded += 1,
+            });
+        }
         if let Some(fresh) = out.get_mut(first..) {
             fresh.sort_by_key(|event| event.occurred.earliest);
         }

@@ -5,6 +5,7 @@ pub mod btf;
 pub mod clock;
 pub mod echo;
 pub mod kernel;
+pub mod kube;
 pub mod netns;
 pub mod rtnetlink;
 pub mod sock_diag;

@@ -180,7 +180,7 @@ impl Probe {
             hook,
             since: None,
             needs,
-            lost_without: "exact times and writers of route changes; rtnetlink tells the rest",
+            lost_without: "exact times and writers of route changes; rtnetlink tells that they happened",
         }
     }
 

@@ -1,0 +1,97 @@
+//! Whether and how the agent reads Kubernetes' API: connects, and hands on to the core what is said.
+//! The agent runs without it, too, and goes on when the API server does not.
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use observer_core::event::{Fact, cluster::ClusterKind};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::{
+    health::{Health, SourceStatus},
+    keeper::Keeper,
+    source::kube,
+};
+
+/// Whether Kubernetes' API is read.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Kubernetes {
+    /// In a pod, with its account.
+    Auto,
+    /// In a pod with its account, elsewhere as $KUBECONFIG or ~/.kube/config says.
+    On,
+    /// Never.
+    Off,
+}
+
+impl Kubernetes {
+    /// Whether it is to be read here.
+    pub fn is_wanted(self) -> bool {
+        match self {
+            Self::Auto => kube::in_cluster(),
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
+}
+
+/// Whether each kind of object can be read, for `check`.
+pub fn look(wanted: Kubernetes) -> Vec<SourceStatus> {
+    if !wanted.is_wanted() {
+        return Vec::new();
+    }
+    let asked = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot ask the API")
+        .and_then(|runtime| {
+            runtime.block_on(async { Ok(kube::look(&kube::connect().await?).await) })
+        });
+    match asked {
+        Ok(sources) => sources,
+        Err(error) => unreadable(&error),
+    }
+}
+
+fn unreadable(error: &anyhow::Error) -> Vec<SourceStatus> {
+    let status = |kind| SourceStatus::cluster(kind, Some(format!("{error:#}")));
+    ClusterKind::ALL.map(status).into()
+}
+
+/// Begins to read, where that is wanted. What is asked for by name and cannot be is an error; a pod
+/// without an account only knows less.
+pub async fn start(
+    wanted: Kubernetes,
+    health: &Health,
+    keeper: &Keeper,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
+    if !wanted.is_wanted() {
+        return Ok(());
+    }
+    let client = match kube::connect().await {
+        Ok(client) => client,
+        Err(error) if wanted == Kubernetes::On => return Err(error),
+        Err(error) => {
+            warn!("peers have no names from Kubernetes: {error:#}");
+            for status in unreadable(&error) {
+                health.set(status);
+            }
+            return Ok(());
+        }
+    };
+    info!("reading nodes and Calico's objects from Kubernetes' API");
+    let mut facts = kube::follow(&client, health, tasks);
+    let keeper = keeper.clone();
+    tasks.spawn(async move {
+        while let Some(cluster) = facts.recv().await {
+            // An error means that the agent is stopping.
+            if keeper.tell(vec![Fact::Cluster { cluster }]).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! A lab whose nodes are a cluster's: what its API says joined with what the wire shows.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use observer_core::event::PeerType;
+use observer_tests::{
+    agent::{Agent, Options},
+    gate,
+    kube_api::KubeApi,
+    lab::{Lab, Plan},
+    story::CONVERGES,
+    wait,
+};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// An API that knows the nodes of a lab with their blocks, and one more that never connects.
+fn cluster(lab: &Lab) -> Result<KubeApi> {
+    let api = KubeApi::start()?;
+    let put = |name: &str, address: &str| {
+        let address = format!("{address}/24");
+        let annotations = json!({ "projectcalico.org/IPv4Address": address });
+        api.put(
+            "nodes",
+            name,
+            json!({ "metadata": { "annotations": annotations } }),
+        );
+    };
+    for node in lab.nodes() {
+        put(&node.name, &node.address.to_string());
+        let spec = json!({ "cidr": node.block, "node": node.name, "state": "confirmed" });
+        api.put("blockaffinities", &node.name, json!({ "spec": spec }));
+    }
+    put("absent", "10.0.0.99");
+    Ok(api)
+}
+
+fn start(plan: Plan) -> Result<(Lab, Agent, KubeApi)> {
+    let lab = Lab::build(plan)?;
+    let api = cluster(&lab)?;
+    let options = Options {
+        kubeconfig: Some(api.kubeconfig()),
+        ..Options::default()
+    };
+    let agent = Agent::start(&lab, &options)?;
+    lab.start_all()?;
+    lab.await_established(CONVERGES)?;
+    Ok((lab, agent, api))
+}
+
+#[test]
+fn peers_have_the_cluster_s_names_and_types_and_one_that_never_connected_is_missed() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent, api) = start(Plan::default())?;
+    wait::soon("names, types and the absent", SOON, || {
+        for peer in agent.peers()? {
+            ensure!(peer.peer_type == Some(PeerType::Mesh), "{peer:?}");
+            ensure!(peer.asn.is_some(), "{peer:?}");
+            let named = peer.peer_node.as_deref().context("no name")?;
+            ensure!(peer.up == (named != "absent"), "{peer:?}");
+        }
+        let absent = agent.peers()?.into_iter().filter(|peer| !peer.up).count();
+        ensure!(absent == lab.nodes().len(), "{absent} are missed");
+        Ok(())
+    })?;
+    let table = agent.ask(&["status", "--node", "n1", "-o", "wide"])?;
+    ensure!(table.contains("node-to-node mesh"), "{table}");
+    ensure!(table.contains("absent"), "{table}");
+
+    // What the API server does not say any more still holds.
+    api.down(true);
+    wait::soon("the age is told", SOON, || {
+        let scrape = agent.scrape()?;
+        for resource in ["nodes", "blockaffinities"] {
+            let labels = [("resource", resource)];
+            let age = scrape.value("bgp_observer_inventory_age_seconds", &labels);
+            ensure!(age.is_some_and(|age| age > 0.0), "{resource}: {age:?}");
+        }
+        Ok(())
+    })?;
+    ensure!(agent.peers()?.len() == 3 * lab.nodes().len());
+    api.delete("nodes", "absent");
+    api.down(false);
+    wait::soon(
+        "a node that left is not missed",
+        Duration::from_mins(1),
+        || {
+            let down = agent.peers()?.into_iter().filter(|peer| !peer.up).count();
+            ensure!(down == 0, "{down} are missed");
+            Ok(())
+        },
+    )?;
+    agent.stop()
+}
