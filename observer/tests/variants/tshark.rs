@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use observer::capture::{Counts, DirectionSummary};
+use observer::capture::DirectionSummary;
 use observer_tests::capture::frames;
 
 use crate::{
@@ -43,15 +43,14 @@ fn talks(ways: impl IntoIterator<Item = (Ip, Link)>) -> Vec<Packet> {
 
 fn ours(file: &[u8]) -> Messages {
     let by_type = |direction: &DirectionSummary| {
-        let Counts {
-            open,
-            update,
-            notification,
-            keepalive,
-            route_refresh,
-            ..
-        } = direction.counts;
-        [open, update, notification, keepalive, route_refresh]
+        let said = direction.counts.messages;
+        [
+            said.open,
+            said.update,
+            said.notification,
+            said.keepalive,
+            said.route_refresh,
+        ]
     };
     let summary = read(file);
     let sides = summary.connections.iter().flat_map(|connection| {
