@@ -35,7 +35,11 @@ mod tests_node;
 #[cfg(test)]
 mod tests_own;
 #[cfg(test)]
+mod tests_reflector;
+#[cfg(test)]
 mod tests_resumed;
+#[cfg(test)]
+mod tests_windows;
 mod together;
 mod verdict;
 

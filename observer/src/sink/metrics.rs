@@ -138,6 +138,7 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
         wire::nodes(&mut page, &snapshot.totals);
         fib::peers(&mut page, snapshot);
         fib::nodes(&mut page, snapshot);
+        fib::unprogrammed(&mut page, snapshot);
     }
     agent(&mut page, snapshot, scene);
     TextEncoder::new()

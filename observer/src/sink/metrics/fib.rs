@@ -99,6 +99,33 @@ pub fn nodes(page: &mut Page, snapshot: &Snapshot) {
     }
 }
 
+/// Prefixes that a session announces of which none is in the tables; of every known peer, so that an
+/// alert does not wait for a series to be born.
+pub fn unprogrammed(page: &mut Page, snapshot: &Snapshot) {
+    let read = |peer: &&PeerView| {
+        let of = |node: &&FibView| node.node == peer.node && node.source.is_some();
+        snapshot.forwarding.iter().find(of).is_some()
+    };
+    let series = snapshot.peers.iter().filter(read).map(|peer| {
+        let missing = snapshot
+            .forwarding
+            .iter()
+            .filter(|node| node.node == peer.node)
+            .flat_map(|node| &node.unprogrammed)
+            .find(|missing| missing.peer == peer.peer);
+        let labels = vec![("node", peer.node.clone()), ("peer", peer.peer.clone())];
+        (
+            labels,
+            float(missing.map_or(0, |missing| missing.announced)),
+        )
+    });
+    page.gauge(
+        "bgp_observer_unprogrammed_prefixes",
+        "Prefixes announced by a session that is Established while none of them is in the kernel's tables.",
+        series.collect::<Vec<_>>(),
+    );
+}
+
 /// What a series of latencies shows.
 type Latency = fn(&LatencyView) -> Option<f64>;
 
