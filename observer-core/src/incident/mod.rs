@@ -15,6 +15,7 @@ mod lifecycle;
 mod losses;
 mod milestones;
 mod open;
+mod pods;
 mod probe;
 mod probing;
 pub mod record;
@@ -26,6 +27,8 @@ mod testing;
 mod tests;
 #[cfg(test)]
 mod tests_many;
+#[cfg(test)]
+mod tests_pods;
 mod together;
 mod verdict;
 

@@ -85,6 +85,8 @@ pub(super) struct Open {
     pub held: Option<Timestamp>,
     /// Since when everything has been well.
     pub calm_since: Option<Timestamp>,
+    /// Pods were asked for.
+    pub pods_asked: bool,
     /// Taken over from an earlier run of the agent: what it had proven before.
     pub before: Option<(Verdict, Proof)>,
 }
@@ -121,6 +123,7 @@ impl Open {
             mass: false,
             held: None,
             calm_since: None,
+            pods_asked: false,
             before: None,
         }
     }
@@ -148,6 +151,8 @@ impl Open {
             mass: false,
             held: None,
             calm_since: None,
+            // An earlier run has, if any was to.
+            pods_asked: true,
             before: Some((record.verdict, record.proof)),
             record,
         }

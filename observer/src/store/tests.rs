@@ -62,6 +62,7 @@ fn incident(id: &str, peer: &str) -> Incident {
         milestones: Vec::new(),
         milestones_dropped: 0,
         prefixes: LostPrefixes::default(),
+        pods: None,
         targets: Vec::new(),
         route_gap_seconds: None,
         unreachable_seconds: None,
