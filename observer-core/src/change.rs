@@ -245,6 +245,14 @@ pub enum Change {
         /// Who puts it back, likewise.
         keeper: Option<Process>,
     },
+    /// BGP speakers of several nodes ended one after the other before the first one's restart was over:
+    /// graceful restart covers one at a time.
+    ConcurrentRestarts {
+        /// Their nodes, the latest last; identifiers where names are not known.
+        nodes: Vec<String>,
+        /// From the first end to the last, seconds.
+        seconds: f64,
+    },
     /// A session is Established and announces routes, and none of them is in the kernel's tables.
     NotProgrammed {
         /// The peer.

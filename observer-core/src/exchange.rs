@@ -13,6 +13,7 @@ use crate::{
     message_counts::{MalformedUpdates, MessageCounts},
     restart::Window,
     rib::Rib,
+    terms::SavedTerms,
     time::{Timestamp, WallOffset},
     totals::WireTotals,
     wire::Signs,
@@ -69,6 +70,10 @@ pub(crate) struct Exchange {
     pub end_of_rib: Option<Duration>,
     /// It announced others' routes (RFC 4456): a route reflector.
     pub reflects: bool,
+    /// This node announced others' routes to it, likewise.
+    pub reflected: bool,
+    /// What an earlier run of the agent read.
+    pub remembered: Option<SavedTerms>,
 }
 
 impl Exchange {
@@ -198,6 +203,7 @@ impl Listening<'_> {
             return;
         }
         let refused = exchange.advertised.update(facts, self.room, &mut |_, _| {});
+        exchange.reflected |= facts.originator.is_some() || !facts.cluster_list.is_empty();
         self.refused = self.refused.saturating_add(refused);
         if let Some(family) = facts.end_of_rib {
             exchange.complete_held(family);

@@ -18,7 +18,7 @@ use crate::{
     event::SocketId,
     exchange::Exchange,
     node::Node,
-    restart::{Agreed, Window, agreed},
+    restart::{Agreed, Window},
     time::Timestamp,
     turn::{Moment, Turn},
 };
@@ -72,12 +72,11 @@ impl Node {
         let due = Due::Held(self.netns, address);
         turn.deadlines.clear(due);
         let wire = self.connections.get(&id).map(|connection| &connection.wire);
-        let agreed = wire
-            .and_then(|wire| agreed(wire.open(Direction::BToA), wire.open(Direction::AToB)))
-            .filter(|agreed| agreed.peer_keeps(cause));
         let Some(peer) = self.peers.get_mut(&address) else {
             return;
         };
+        let agreed = peer.exchange.agreed(wire, Direction::AToB);
+        let agreed = agreed.filter(|agreed| agreed.peer_keeps(cause));
         let exchange = &mut peer.exchange;
         // RFC 4724 §4.2: a second end before End-of-RIB drops what was stale from the first.
         exchange.held = None;

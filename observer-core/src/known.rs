@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     address::{PeerAddress, is_link_local},
+    bgp_view::ConversationView,
     change::{Change, Request},
     connection::Connection,
     deadline::Due,
@@ -21,6 +22,7 @@ use crate::{
     node::{Naming, Node, Peer},
     peer::{KnownBy, SavedPeer, SessionState},
     session::Session,
+    terms::SavedTerms,
     turn::{Moment, Turn},
 };
 
@@ -240,7 +242,12 @@ impl Node {
     pub fn save(&self) -> Vec<SavedPeer> {
         self.peers
             .iter()
-            .map(|(address, peer)| peer.save(*address))
+            .map(|(address, peer)| {
+                let owner = peer.exchange.rib.owner;
+                let wire = owner.and_then(|id| Some(&self.connections.get(&id)?.wire));
+                let whole = wire.is_some_and(|wire| wire.view() == ConversationView::Complete);
+                peer.save(*address, peer.exchange.terms(whole))
+            })
             .collect()
     }
 }
@@ -278,6 +285,10 @@ impl Peer {
             tried: saved.known_by == KnownBy::Dialled || saved.established_at.is_some(),
             session,
             restored: true,
+            exchange: Exchange {
+                remembered: saved.terms.clone(),
+                ..Exchange::default()
+            },
             ..Self::new(KnownBy::Restored, heard)
         }
     }
@@ -291,6 +302,7 @@ impl Peer {
         self.name = self.name.take().or_else(|| saved.peer_node.clone());
         self.kind = self.kind.or(saved.peer_type);
         self.asn = self.asn.or(saved.asn);
+        self.exchange.remembered.clone_from(&saved.terms);
         let met_up = self.session.is_up() || self.session.up.is_some();
         self.session.was_up = saved.was_up && !met_up;
         self.session.prepend(saved.flaps, &saved.recent_flaps);
@@ -319,7 +331,7 @@ impl Peer {
             && self.origin == KnownBy::Inventory
     }
 
-    fn save(&self, address: PeerAddress) -> SavedPeer {
+    fn save(&self, address: PeerAddress, terms: Option<SavedTerms>) -> SavedPeer {
         let session = &self.session;
         SavedPeer {
             address: address.ip,
@@ -335,6 +347,7 @@ impl Peer {
             was_up: session.state == SessionState::Established
                 || session.pending.is_some()
                 || session.was_up,
+            terms,
             flaps: session.flaps,
             recent_flaps: VecDeque::clone(&session.recent).into(),
         }

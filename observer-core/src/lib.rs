@@ -59,6 +59,7 @@ mod sockets;
 mod speaker;
 mod stranger;
 mod tap;
+pub mod terms;
 mod totals;
 mod turn;
 mod view;

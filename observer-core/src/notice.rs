@@ -17,6 +17,63 @@ pub(crate) enum Notice {
     Route(RouteNotice),
     /// A session is going down.
     Falling(Falling),
+    /// A link that peers are reached over went down or came up.
+    Link(LinkNotice),
+    /// A peer on the link does not resolve to a link-layer address any more, or does again.
+    Neighbour(NeighbourNotice),
+}
+
+/// A link through which peers are reached.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LinkNotice {
+    /// The node.
+    pub netns: NetnsId,
+    pub interface: u32,
+    pub name: String,
+    pub earliest: Timestamp,
+    pub latest: Timestamp,
+    pub step: LinkStep,
+    /// The known peers that are reached over it, as far as addresses tell.
+    pub peers: Vec<PeerAddress>,
+}
+
+/// What became of a link.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LinkStep {
+    /// It was set down.
+    Down,
+    /// It lost its carrier.
+    NoCarrier,
+    /// There is no such interface any more.
+    Gone,
+    /// It can be used again.
+    Up,
+}
+
+impl LinkStep {
+    /// After the link's name.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::NoCarrier => "without carrier",
+            Self::Gone => "gone",
+            Self::Up => "up",
+        }
+    }
+}
+
+/// A peer on a link of this node.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct NeighbourNotice {
+    /// The node.
+    pub netns: NetnsId,
+    pub peer: PeerAddress,
+    /// The link's name.
+    pub link: String,
+    pub earliest: Timestamp,
+    pub latest: Timestamp,
+    /// It does not answer ARP or neighbour discovery; else it does again.
+    pub failed: bool,
 }
 
 /// A session that goes down, with what will be forgotten of it.

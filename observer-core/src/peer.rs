@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{bgp_view::BgpView, cause::Cause, event::PeerType};
+use crate::{bgp_view::BgpView, cause::Cause, event::PeerType, terms::SavedTerms};
 
 /// RFC 4271 §8.2.2 states with their MIB numbers (`bgpPeerState`, RFC 4273).
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -202,6 +202,9 @@ pub struct SavedPeer {
     /// Whether its session was Established when this was saved.
     #[serde(default)]
     pub was_up: bool,
+    /// What was agreed on with it; none where no OPEN was ever read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<SavedTerms>,
     /// Flaps counted.
     #[serde(default)]
     pub flaps: u64,

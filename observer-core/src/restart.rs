@@ -106,12 +106,11 @@ impl Node {
     ) {
         self.end_restart(turn, address, RestartEnd::SecondRestart);
         let wire = self.connections.get(&id).map(|connection| &connection.wire);
-        let agreed = wire
-            .and_then(|wire| agreed(wire.open(Direction::AToB), wire.open(Direction::BToA)))
-            .filter(|agreed| agreed.keeps(cause));
         let Some(peer) = self.peers.get_mut(&address) else {
             return;
         };
+        let agreed = peer.exchange.agreed(wire, Direction::BToA);
+        let agreed = agreed.filter(|agreed| agreed.keeps(cause));
         let Exchange { rib, restart, .. } = &mut peer.exchange;
         rib.owner = None;
         let Some(agreed) = agreed else {

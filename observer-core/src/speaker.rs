@@ -75,6 +75,14 @@ impl Speakers {
         }
     }
 
+    /// Whether one of them may program the kernel's routes as BIRD does: unless those that run are all
+    /// of other kinds, which leave that to others.
+    pub fn may_program(&self) -> bool {
+        let running = |speaker: &&Speaker| speaker.noted && speaker.ended.is_none();
+        let mut running = self.by_pid.values().filter(running).peekable();
+        running.peek().is_none() || running.any(|speaker| speaker.process.comm.starts_with("bird"))
+    }
+
     /// `process` was sent a signal.
     pub fn signal(&mut self, at: Timestamp, process: &Process, signal: Signal) {
         let speaker = self.entry(at, process);

@@ -5,8 +5,9 @@ use crate::{
     change::{Change, ChangeRecord, Output, Request},
     config::CoreConfig,
     event::{Event, Fact, NetnsId, Process, Socket, SocketId, TcpState},
-    peer::{Flap, PeerView},
+    peer::{Flap, KnownBy, PeerView, SavedPeer},
     record::Entry,
+    terms::SavedTerms,
     time::{Occurred, Timestamp, WallOffset},
 };
 
@@ -71,6 +72,26 @@ pub(crate) fn unanswered(socket: Socket, times: u8) -> Socket {
         total_retransmits: u32::from(times),
         unanswered_retransmits: times,
         ..socket
+    }
+}
+
+/// A peer whose session was up in an earlier run, on these terms.
+pub(crate) fn saved(peer: &str, terms: SavedTerms) -> SavedPeer {
+    let wall = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+    SavedPeer {
+        address: peer.parse().unwrap(),
+        scope: 0,
+        known_by: KnownBy::Established,
+        peer_node: None,
+        peer_type: None,
+        asn: None,
+        last_heard_at: Some(wall),
+        established_at: Some(wall),
+        last_down_at: None,
+        was_up: true,
+        terms: Some(terms),
+        flaps: 0,
+        recent_flaps: Vec::new(),
     }
 }
 
@@ -225,6 +246,7 @@ impl Scene {
                 | Change::Routes(_)
                 | Change::ForeignDelete { .. }
                 | Change::RouteFight { .. }
+                | Change::ConcurrentRestarts { .. }
                 | Change::NotProgrammed { .. }
                 | Change::Programmed { .. }
                 | Change::IncidentOpened { .. }
@@ -270,6 +292,7 @@ const fn is_of_incident(change: &Change) -> bool {
         Change::IncidentOpened { .. }
             | Change::IncidentUpdated { .. }
             | Change::IncidentClosed { .. }
+            | Change::ConcurrentRestarts { .. }
     )
 }
 
@@ -300,6 +323,9 @@ fn tale(change: &Change) -> String {
         ),
         Change::ForeignDelete { prefix, .. } => format!("foreign delete of {prefix}"),
         Change::RouteFight { prefix, rounds, .. } => format!("fight {rounds} over {prefix}"),
+        Change::ConcurrentRestarts { nodes, .. } => {
+            format!("concurrent restarts: {}", nodes.join(", "))
+        }
         Change::NotProgrammed {
             peer, announced, ..
         } => format!("{peer}: none of {announced} programmed"),

@@ -1,5 +1,7 @@
 //! Builds what a tap shows: messages, and connections that carry them.
 
+use std::net::IpAddr;
+
 use crate::{
     event::{Event, Fact, Socket, TcpState},
     record::Entry,
@@ -22,6 +24,8 @@ pub(crate) struct Offer {
     pub asn: u16,
     pub hold: u16,
     pub add_path: bool,
+    /// Last octet of the BGP identifier, 10.0.0.x.
+    pub host: u8,
     /// Graceful restart: flags and seconds, and whether IPv4 unicast is kept, forwarding.
     pub restart: Option<(u16, bool)>,
 }
@@ -32,6 +36,7 @@ impl Default for Offer {
             asn: 64_512,
             hold: 240,
             add_path: false,
+            host: 2,
             restart: None,
         }
     }
@@ -55,7 +60,7 @@ pub(crate) fn open(offer: Offer) -> Vec<u8> {
     let mut body = vec![4];
     body.extend(offer.asn.to_be_bytes());
     body.extend(offer.hold.to_be_bytes());
-    body.extend([10, 0, 0, 2, length + 2, 2, length]);
+    body.extend([10, 0, 0, offer.host, length + 2, 2, length]);
     body.extend(capabilities);
     message(1, &body)
 }
@@ -191,6 +196,12 @@ impl Talk {
 
     /// OPENs and KEEPALIVEs.
     pub fn greet(&mut self, scene: &mut Scene, ours: Offer, theirs: Offer) {
+        let ours = Offer { host: 1, ..ours };
+        let host = match self.socket.remote.ip() {
+            IpAddr::V4(v4) => v4.octets()[3],
+            IpAddr::V6(_) => theirs.host,
+        };
+        let theirs = Offer { host, ..theirs };
         self.says(scene, true, &open(ours));
         self.says(scene, false, &open(theirs));
         self.says(scene, true, &keepalive());

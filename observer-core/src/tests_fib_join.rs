@@ -1,9 +1,10 @@
 //! Routes and the sessions they hang on: withdrawn, lost, missing, stray, not programmed.
 
 use crate::{
-    change::RouteEvent,
+    change::{Change, RouteEvent},
+    event::{Fact, TcpState},
     route_view::RouteState,
-    testing::{PEER, Scene, outbound},
+    testing::{NETNS, PEER, Scene, bird, outbound, process},
     testing_wire::{Talk, update},
     tests_fib::{BLOCK, block, route, via},
 };
@@ -141,4 +142,28 @@ fn a_session_that_programs_nothing_is_told_and_counted_down() {
     scene.pass(6_000);
     let story = scene.story();
     assert!(story.contains(&format!("{PEER}: programmed")), "{story:?}");
+}
+
+#[test]
+fn a_speaker_that_programs_no_routes_owes_none() {
+    for (comm, owes) in [("gobgpd", false), ("bird6", true)] {
+        let mut scene = Scene::with_routes(&[]);
+        let dialled = outbound(1, PEER);
+        let mut talk = Talk::new(dialled);
+        talk.establish(&mut scene);
+        // The one that dialled hands over to another.
+        scene.tell(Fact::SpeakerExited {
+            netns: NETNS,
+            speaker: bird(),
+            status: Some(0),
+            signal: None,
+        });
+        let (from, to) = (TcpState::Established, TcpState::Established);
+        scene.state_by(dialled, from, to, Some(process(41, comm)));
+        talk.says(&mut scene, false, &update(&[], &NLRI));
+        scene.pass(15_000);
+        let mut changes = scene.changes.iter().map(|record| &record.change);
+        let silent = changes.any(|change| matches!(change, Change::NotProgrammed { .. }));
+        assert_eq!(silent, owes, "{comm}: {:?}", scene.story());
+    }
 }

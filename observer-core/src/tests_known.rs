@@ -47,6 +47,7 @@ fn restored(was_up: bool) -> SavedPeer {
         established_at: Some(wall(3_600)),
         last_down_at: Some(wall(7_200)),
         was_up,
+        terms: None,
         flaps: 3,
         recent_flaps: Vec::new(),
     }

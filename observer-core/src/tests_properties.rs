@@ -354,6 +354,7 @@ proptest! {
                     | Change::Routes(_)
                     | Change::ForeignDelete { .. }
                     | Change::RouteFight { .. }
+                    | Change::ConcurrentRestarts { .. }
                 | Change::NotProgrammed { .. }
                 | Change::Programmed { .. }
                     | Change::IncidentOpened { .. }

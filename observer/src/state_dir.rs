@@ -149,6 +149,7 @@ mod tests {
             established_at: None,
             last_down_at: None,
             was_up: true,
+            terms: None,
             flaps: 3,
             recent_flaps: Vec::new(),
         };

@@ -17,7 +17,7 @@ use crate::{
     estate::Estate,
     netns,
     process::Process,
-    speaker::{ASN, Identity, Manners, Neighbor, Speaker},
+    speaker::{ASN, Identity, Manners, Neighbor, Relation, Speaker},
     wait,
 };
 
@@ -32,6 +32,9 @@ pub struct Plan {
     pub mixed: bool,
     /// How they speak.
     pub manners: Manners,
+    /// So many nodes, n2 and those after it, reflect the routes of all others (RFC 4456); without any
+    /// the nodes are a full mesh.
+    pub reflectors: u8,
 }
 
 impl Default for Plan {
@@ -41,6 +44,7 @@ impl Default for Plan {
             speaker: Speaker::Bird,
             mixed: false,
             manners: Manners::default(),
+            reflectors: 0,
         }
     }
 }
@@ -91,6 +95,8 @@ pub struct Node {
     pub block: String,
     /// What it runs.
     pub speaker: Speaker,
+    /// Whether it reflects the others' routes.
+    pub reflects: bool,
     process: Mutex<Option<Process>>,
 }
 
@@ -137,6 +143,7 @@ impl Lab {
                     pod: Ipv4Addr::new(10, 244, number, 2),
                     block: format!("10.244.{number}.0/26"),
                     speaker: plan.speaker_of(number),
+                    reflects: (2..2 + plan.reflectors).contains(&number),
                     process: Mutex::new(None),
                     name,
                 }
@@ -254,11 +261,16 @@ impl Lab {
 
     /// A node's peers, as its speaker is configured.
     pub fn neighbors(&self, node: &Node) -> Vec<Neighbor> {
+        let mesh = !self.nodes.iter().any(|node| node.reflects);
         let others = self.nodes.iter();
-        others
-            .filter(|other| other.address != node.address)
-            .map(|other| Neighbor::of(node.address, other.address))
-            .collect()
+        let others = others.filter(|other| other.address != node.address);
+        let neighbor = |other: &Node| match (node.reflects, other.reflects) {
+            _ if mesh => Some(Neighbor::of(node.address, other.address)),
+            (_, true) => Some(Neighbor::named(other.address, Relation::Reflector)),
+            (true, false) => Some(Neighbor::named(other.address, Relation::Client)),
+            (false, false) => None,
+        };
+        others.filter_map(neighbor).collect()
     }
 
     /// How the nodes speak.
@@ -268,6 +280,11 @@ impl Lab {
 
     /// Starts a node's speaker.
     pub fn start(&self, node: &Node) -> Result<()> {
+        self.start_with(node, self.manners)
+    }
+
+    /// Starts a node's speaker as `manners` ask for; what its configuration says stays.
+    pub fn start_with(&self, node: &Node, manners: Manners) -> Result<()> {
         let mut slot = node.process();
         if let Some(process) = slot.as_ref()
             && process.ended().is_none()
@@ -276,7 +293,7 @@ impl Lab {
         }
         let mut command = node
             .speaker
-            .command(self.estate.folder(), &node.name, self.manners)?;
+            .command(self.estate.folder(), &node.name, manners)?;
         *slot = Some(Process::start(
             &self.estate,
             &node.name,
@@ -320,9 +337,10 @@ impl Lab {
             .with_context(|| format!("the lab has no node n{number}"))
     }
 
-    /// How many sessions a full mesh has, each counted at both its ends.
+    /// How many sessions there are, each counted at both its ends.
     pub fn sessions(&self) -> usize {
-        self.nodes.len() * (self.nodes.len() - 1)
+        let all = self.nodes.iter().map(|node| self.neighbors(node).len());
+        all.sum()
     }
 
     /// The namespace with the bridge, 10.0.0.254 on the nodes' link.
@@ -360,7 +378,7 @@ impl Lab {
                 return Err(anyhow!("{name} of {}: {info}", node.name));
             }
             ensure!(
-                sessions.len() + 1 == self.nodes.len(),
+                sessions.len() == self.neighbors(node).len(),
                 "{} has no sessions yet",
                 node.name
             );

@@ -49,6 +49,10 @@ pub struct Manners {
     pub graceful_restart: bool,
     /// Whether BIRD starts with `-R`, as Calico does.
     pub recover: bool,
+    /// How long BIRD asks its peers to keep its routes, in seconds; none leaves it at 120.
+    pub restart_time: Option<u16>,
+    /// How long a BIRD that recovers waits for its peers, in seconds; none leaves it at 240.
+    pub recovery_wait: Option<u16>,
 }
 
 impl Default for Manners {
@@ -57,6 +61,8 @@ impl Default for Manners {
             hold: None,
             graceful_restart: true,
             recover: true,
+            restart_time: None,
+            recovery_wait: None,
         }
     }
 }
@@ -68,6 +74,19 @@ pub struct Neighbor {
     pub address: Ipv4Addr,
     /// Whether we wait for it to connect.
     pub passive: bool,
+    /// What we are to one another.
+    pub relation: Relation,
+}
+
+/// What two neighbors are to one another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Relation {
+    /// Nodes of a full mesh.
+    Mesh,
+    /// The neighbor is a client of ours (RFC 4456).
+    Client,
+    /// The neighbor is a route reflector, whose client we are or who reflects beside us.
+    Reflector,
 }
 
 impl Neighbor {
@@ -76,12 +95,26 @@ impl Neighbor {
         Self {
             address,
             passive: address.to_string() > own.to_string(),
+            relation: Relation::Mesh,
+        }
+    }
+
+    /// One that is configured by name, as Calico does it with route reflectors: both sides dial.
+    pub fn named(address: Ipv4Addr, relation: Relation) -> Self {
+        Self {
+            address,
+            passive: false,
+            relation,
         }
     }
 
     /// Its protocol's name in BIRD, as Calico names it.
     pub fn protocol(&self) -> String {
-        format!("Mesh_{}", self.address.to_string().replace('.', "_"))
+        let kind = match self.relation {
+            Relation::Mesh => "Mesh",
+            Relation::Client | Relation::Reflector => "Node",
+        };
+        format!("{kind}_{}", self.address.to_string().replace('.', "_"))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     http,
     lab::Lab,
     metrics::Scrape,
+    pinger::{Outage, Pinger},
     scenario::{Scenario, Script, Session, When},
     wait,
 };
@@ -50,6 +51,8 @@ pub struct Outcome {
     pub incidents: Vec<Incident>,
     /// The changes since the first step.
     pub told: Vec<Told>,
+    /// When a pod was not reached, where that was asked.
+    pub outages: Vec<Outage>,
     /// By session, from the kernel's stamp of its end to the first scrape that showed it down.
     pub visible_after: BTreeMap<Session, Duration>,
     /// By session, from the kernel's stamp of its end until the counted flap, cause and all, reached
@@ -70,11 +73,14 @@ pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -
     };
     stage.events.drain(Duration::from_millis(200))?;
     let expected = &stage.script.expected;
-    let watched: Vec<Session> = expected
+    let mut watched: Vec<Session> = expected
         .flaps
         .iter()
         .map(|flap| flap.session.clone())
         .collect();
+    watched.sort();
+    watched.dedup();
+    let pinger = stage.ping()?;
     let stop = AtomicBool::new(false);
     let mut told = Vec::new();
     let (begun, seen) = thread::scope(|scope| {
@@ -93,6 +99,11 @@ pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -
     }
     let mut differences = expected.differences(&stage.before, &after, &flaps, &told);
     let incidents = stage.incidents(&mut differences)?;
+    let outages = pinger.map_or_else(|| Ok(Vec::new()), Pinger::stop)?;
+    if let Some(loss) = &expected.loss {
+        writeln!(out, "\n{}", loss.tell(&outages, &incidents))?;
+        differences.extend(loss.differences(&outages, &incidents));
+    }
     let mut visible_after = BTreeMap::new();
     let mut final_after = BTreeMap::new();
     for session in watched {
@@ -116,6 +127,7 @@ pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -
         flaps,
         incidents,
         told,
+        outages,
         visible_after,
         final_after,
     })
@@ -138,6 +150,7 @@ impl Stage<'_> {
     fn perform(&self, told: &mut Vec<Told>, out: &mut dyn Write) -> Result<i128> {
         let begun = boot_nanos()?;
         let clock = Instant::now();
+        let mut before = clock;
         let listen = |told: &mut Vec<Told>, out: &mut dyn Write, limit: Duration| -> Result<()> {
             let until = Instant::now() + limit;
             while let Some(left) = until.checked_duration_since(Instant::now()) {
@@ -152,6 +165,16 @@ impl Stage<'_> {
         for step in &self.script.steps {
             match step.when {
                 When::After(delay) => listen(told, out, delay.saturating_sub(clock.elapsed()))?,
+                When::Then(delay) => listen(told, out, delay.saturating_sub(before.elapsed()))?,
+                When::Back(number) => {
+                    let back = Session::with_victim(self.lab, number)?;
+                    wait::until("the session", FOLLOWS, Duration::ZERO, || {
+                        listen(told, out, PAUSE)?;
+                        let peers = self.agent.peers()?;
+                        let up = peers.iter().any(|peer| back.is_of(peer) && peer.up);
+                        up.then_some(()).context("it has not come back")
+                    })?;
+                }
                 When::Fallen => wait::until("every flap", FOLLOWS, Duration::ZERO, || {
                     listen(told, out, PAUSE)?;
                     let fallen = expected.fallen(&self.flaps()?);
@@ -168,8 +191,10 @@ impl Stage<'_> {
                 })?,
             }
             let now = seconds(boot_nanos()? - begun);
-            writeln!(out, "{now:>10}  ▶ {}", step.act.describe(self.lab.node(2)?))?;
-            step.act.perform(self.lab)?;
+            let node = self.lab.node(step.node)?;
+            writeln!(out, "{now:>10}  ▶ {}", step.act.describe(node))?;
+            step.act.perform(self.lab, node)?;
+            before = Instant::now();
         }
         listen(told, out, expected.calm)?;
         let last = Instant::now();
@@ -186,15 +211,29 @@ impl Stage<'_> {
         Ok(begun)
     }
 
+    /// Somebody who is not the agent asks for a pod from now on, if that is to be measured.
+    fn ping(&self) -> Result<Option<Pinger>> {
+        let Some(loss) = &self.script.expected.loss else {
+            return Ok(None);
+        };
+        let (from, to) = (self.lab.node(loss.from)?, self.lab.node(loss.to)?);
+        wait::soon("pods reach one another", CONVERGES, || {
+            self.lab.pod_reaches(from, to)
+        })?;
+        Pinger::start(from, to).map(Some)
+    }
+
     /// Incidents since before the first step, once they are as expected or time is up.
     fn incidents(&self, differences: &mut Vec<String>) -> Result<Vec<Incident>> {
         let last = Instant::now();
         loop {
             let incidents = self.agent.incidents()?.split_off(self.incidents_before);
             let expected = self.script.expected.incidents.iter();
-            let missing: Vec<String> = expected
+            let mut missing: Vec<String> = expected
                 .flat_map(|expected| expected.differences(&incidents))
                 .collect();
+            let loss = self.script.expected.loss.as_ref();
+            missing.extend(loss.and_then(|loss| loss.awaited(&incidents)));
             if missing.is_empty() || last.elapsed() > TOLD_BY {
                 differences.extend(missing);
                 return Ok(incidents);
@@ -343,19 +382,33 @@ fn describe(change: &Change) -> String {
         } => {
             format!("{prefix} is fought over, deleted {rounds} times by {remover:?}")
         }
+        Change::ConcurrentRestarts { nodes, seconds } => format!(
+            "WARNING: the speakers of {} ended within {seconds:.1} s",
+            nodes.join(", ")
+        ),
         Change::NotProgrammed {
             peer, announced, ..
         } => format!("{peer}: none of {announced} prefixes is programmed"),
         Change::Programmed { peer, .. } => format!("{peer}: prefixes are programmed"),
         Change::IncidentOpened { incident } => format!("incident opens: {}", incident.cause),
         Change::IncidentUpdated { incident } => {
-            format!("incident, so far: {}", incident.verdict.name())
+            format!("incident, so far: {}", came_to(incident))
         }
         Change::IncidentClosed { incident } => {
-            format!("incident closes: {}", incident.verdict.name())
+            format!("incident closes: {}", came_to(incident))
         }
         Change::Lost { stage, count } => format!("{count} event(s) lost: {}", stage.name()),
     }
+}
+
+/// The verdict; of its own restart a node sees one direction only.
+fn came_to(incident: &Incident) -> String {
+    let from_here = if incident.is_own_restart() {
+        ", seen from here (what others could reach is in their records)"
+    } else {
+        ""
+    };
+    format!("{}{from_here}", incident.verdict.name())
 }
 
 /// A flap with its evidence, as lines.

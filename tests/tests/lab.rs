@@ -70,30 +70,30 @@ fn each_act_breaks_what_it_says_and_what_undoes_it_heals() -> Result<()> {
     let fallen = |info: &str| info != "Established";
     let risen = |info: &str| info == "Established";
 
-    Act::Drop.perform(&lab)?;
+    Act::Drop.perform(&lab, n2)?;
     await_info(&lab, fallen, SOON)?;
-    Act::Pass.perform(&lab)?;
+    Act::Pass.perform(&lab, n2)?;
     await_info(&lab, risen, CONVERGES)?;
 
     lab.await_established(CONVERGES)?;
-    Act::Reset.perform(&lab)?;
+    Act::Reset.perform(&lab, n2)?;
     await_info(&lab, fallen, SOON)?;
     await_info(&lab, risen, CONVERGES)?;
 
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        Act::End(signal).perform(&lab)?;
+        Act::End(signal).perform(&lab, n2)?;
         await_info(&lab, fallen, SOON)?;
-        Act::Start.perform(&lab)?;
+        Act::Start.perform(&lab, n2)?;
         await_info(&lab, risen, CONVERGES)?;
     }
 
     wait::soon("pods reach each other", SOON, || lab.pod_reaches(n1, n2))?;
-    Act::LinkDown.perform(&lab)?;
+    Act::LinkDown.perform(&lab, n2)?;
     ensure!(
         lab.pod_reaches(n1, n2).is_err(),
         "a pod behind a link that is down was reached"
     );
-    Act::LinkUp.perform(&lab)?;
+    Act::LinkUp.perform(&lab, n2)?;
     wait::soon("pods reach each other", SOON, || lab.pod_reaches(n1, n2))
 }
 

@@ -9,49 +9,24 @@ use observer_tests::{
     capture::{self, Capture},
     gate,
     lab::Plan,
-    pinger::Pinger,
     scenario::Scenario,
-    speaker::{Manners, Speaker},
+    speaker::Speaker,
     stage::{hold, observed},
-    story::{CONVERGES, Outcome},
-    wait,
+    story::Outcome,
 };
 
 fn play(scenario: Scenario, speaker: Speaker) -> Result<Option<Outcome>> {
     if !gate::open()? {
         return Ok(None);
     }
-    let mut plan = Plan::default().speaker(speaker);
-    plan.manners.hold = scenario.hold();
+    let plan = scenario.plan(Plan::default().speaker(speaker));
     let (lab, agent) = observed(plan, &Options::default())?;
     hold(scenario, &lab, &agent).map(Some)
 }
 
 #[test]
 fn restart_is_a_fin_for_the_peers_and_a_sigterm_for_the_victim() -> Result<()> {
-    if !gate::open()? {
-        return Ok(());
-    }
-    let (lab, agent) = observed(Plan::default(), &Options::default())?;
-    let (from, to) = (lab.node(1)?, lab.node(2)?);
-    wait::soon("pods reach one another", CONVERGES, || {
-        lab.pod_reaches(from, to)
-    })?;
-    let pinger = Pinger::start(from, to);
-    let outcome = hold(Scenario::Restart, &lab, &agent)?;
-    let measured = pinger.stop()?.as_secs_f64();
-    let mut incidents = outcome.incidents.iter();
-    let seen = incidents
-        .find(|incident| incident.node == from.name)
-        .context("n1 recorded nothing")?;
-    let said = seen.unreachable_seconds.context("n1 measured nothing")?;
-    let most = said.max.context("it goes on")?;
-    println!("a pod was not reached for {measured:.2} s, the incident says {said:?}");
-    ensure!(
-        (said.min - 0.3..=most + 0.3).contains(&measured),
-        "measured {measured} s, the incident says {said:?}"
-    );
-    Ok(())
+    play(Scenario::Restart, Speaker::Bird).map(drop)
 }
 
 #[test]
@@ -83,6 +58,26 @@ fn kill_is_a_fin_for_the_peers_and_a_sigkill_for_the_victim() -> Result<()> {
 }
 
 #[test]
+fn without_graceful_restart_a_crash_costs_routes() -> Result<()> {
+    play(Scenario::KillWithoutGr, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn a_peer_that_stays_away_costs_routes_when_its_restart_timer_expires() -> Result<()> {
+    play(Scenario::KillForGood, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn a_speaker_that_recovers_nothing_costs_the_way_back() -> Result<()> {
+    play(Scenario::NoRecover, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn a_second_crash_costs_the_routes_that_were_stale() -> Result<()> {
+    play(Scenario::SecondRestart, Speaker::Bird).map(drop)
+}
+
+#[test]
 fn firewall_is_silence_then_the_hold_timer() -> Result<()> {
     if !gate::open()? {
         return Ok(());
@@ -98,13 +93,7 @@ fn firewall_is_silence_then_the_hold_timer() -> Result<()> {
 }
 
 fn late_notifications_passed_in_a_firewall_round() -> Result<bool> {
-    let plan = Plan {
-        manners: Manners {
-            hold: Scenario::Firewall.hold(),
-            ..Manners::default()
-        },
-        ..Plan::default()
-    };
+    let plan = Scenario::Firewall.plan(Plan::default());
     let (lab, agent) = observed(plan, &Options::default())?;
     let capture = Capture::start(lab.estate(), &lab.bridge(), "br0", "bridge")?;
     let outcome = hold(Scenario::Firewall, &lab, &agent)?;

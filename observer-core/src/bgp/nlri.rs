@@ -20,6 +20,18 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// As [`Display`](fmt::Display) shows it; an address alone is its own prefix.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length.parse::<u8>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let full = if address.is_ipv4() { 32 } else { 128 };
+        let length = length.unwrap_or(full);
+        (length <= full).then(|| Self::masked(address, length))
+    }
+
     /// The prefix of `length` bits, or of all there are, that has `address`.
     pub const fn masked(address: IpAddr, length: u8) -> Self {
         match address {

@@ -26,8 +26,9 @@ impl Node {
 
     /// Something of its forwarding is due.
     pub fn forwarding_due(&mut self, turn: &mut Turn<'_>) {
+        let programs = self.speakers.may_program();
         let (fib, world) = self.forwarding();
-        fib.run_due(turn, world);
+        fib.run_due(turn, world, programs);
         fib.set_deadline(turn);
     }
 

@@ -12,7 +12,9 @@ mod at_node;
 mod burst;
 mod hops;
 mod join;
+mod links;
 mod messages;
+mod settled;
 mod table;
 pub mod totals;
 mod unprogrammed;
@@ -27,6 +29,7 @@ use std::{
 };
 
 pub(crate) use join::World;
+pub(crate) use settled::Programmed;
 pub(crate) use view::{Clocks, path};
 
 use self::{
@@ -38,6 +41,7 @@ use self::{
     writers::Writers,
 };
 use crate::{
+    address::PeerAddress,
     change::Request,
     deadline::Due,
     event::{
@@ -100,6 +104,8 @@ pub(crate) struct Fib {
     links: BTreeMap<u32, Link>,
     addresses: BTreeSet<(u32, IpAddr, u8)>,
     neighbours: BTreeMap<(u32, IpAddr), NeighbourState>,
+    /// Known peers on a link that do not answer for their link-layer address.
+    unresolved: BTreeSet<PeerAddress>,
     rules: ByFamily<Vec<Rule>>,
     followed: Option<RouteSource>,
     dump: Option<Dump>,
@@ -127,6 +133,7 @@ impl Fib {
             links: BTreeMap::new(),
             addresses: BTreeSet::new(),
             neighbours: BTreeMap::new(),
+            unresolved: BTreeSet::new(),
             rules: ByFamily::default(),
             followed: None,
             dump: None,
@@ -181,20 +188,9 @@ impl Fib {
                     up: *up,
                     carrier: *carrier,
                 };
-                if self.links.len() >= MAX_SURROUNDINGS && !self.links.contains_key(interface) {
-                    return;
-                }
-                let before = self.links.insert(*interface, link);
-                if before.is_some_and(|before| before.up != *up) {
-                    self.suspect_interface(turn, *interface);
-                }
+                self.link_told(turn, world, *interface, link, span);
             }
-            Forwarding::LinkGone { interface } => {
-                self.links.remove(interface);
-                self.addresses.retain(|(of, _, _)| of != interface);
-                self.neighbours.retain(|(of, _), _| of != interface);
-                self.suspect_interface(turn, *interface);
-            }
+            Forwarding::LinkGone { interface } => self.link_gone(turn, world, *interface, span),
             Forwarding::Address {
                 interface,
                 address,
@@ -220,14 +216,7 @@ impl Fib {
                 interface,
                 address,
                 state,
-            } => {
-                let key = (*interface, *address);
-                if *state == NeighbourState::Gone {
-                    self.neighbours.remove(&key);
-                } else if self.neighbours.len() < MAX_SURROUNDINGS {
-                    self.neighbours.insert(key, *state);
-                }
-            }
+            } => self.neighbour_told(turn, world, (*interface, *address), *state, span),
             Forwarding::Rules { ipv6, rules } => self.rules.of(*ipv6).clone_from(rules),
         }
     }
@@ -480,9 +469,10 @@ impl Fib {
         }
     }
 
-    fn run_due(&mut self, turn: &mut Turn<'_>, world: World<'_>) {
+    /// Does what is due; `programs` is whether the local speaker may program routes at all.
+    fn run_due(&mut self, turn: &mut Turn<'_>, world: World<'_>, programs: bool) {
         self.watch_due(turn, world);
-        self.look_for_silence(turn, world);
+        self.look_for_silence(turn, world, programs);
         self.bursts.flush(turn, world.node, false);
     }
 }

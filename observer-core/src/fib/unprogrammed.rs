@@ -43,8 +43,13 @@ impl Fib {
         }
     }
 
-    /// Compares, if it is time to.
-    pub(super) fn look_for_silence(&mut self, turn: &mut Turn<'_>, world: World<'_>) {
+    /// Compares, if it is time to. A speaker that programs no routes, as `GoBGP`, owes none.
+    pub(super) fn look_for_silence(
+        &mut self,
+        turn: &mut Turn<'_>,
+        world: World<'_>,
+        programs: bool,
+    ) {
         if self.silent.next.is_none_or(|next| next > turn.now) {
             return;
         }
@@ -73,7 +78,7 @@ impl Fib {
                 continue;
             }
             let (since, told) = silent.entry(*address).or_insert((turn.now, false));
-            if !*told && turn.now.since(*since) >= GRACE {
+            if programs && !*told && turn.now.since(*since) >= GRACE {
                 *told = true;
                 let change = Change::NotProgrammed {
                     peer: address.to_string(),
@@ -111,6 +116,12 @@ impl Fib {
             self.standing(Place { table, prefix }),
             Standing::Usable(..) | Standing::Drops(_)
         )
+    }
+
+    /// Whether a watched route of `prefix` in the main table leads somewhere.
+    pub(crate) fn leads_on(&self, prefix: Prefix) -> bool {
+        let table = TABLE_MAIN;
+        matches!(self.standing(Place { table, prefix }), Standing::Usable(..))
     }
 
     /// Whether `prefix` ought to be there by now and is not.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::record::{Subject, SubjectKind};
-use crate::{address::PeerAddress, bgp::OpenFacts, node::Node};
+use crate::{address::PeerAddress, conversation::Direction, node::Node};
 
 /// Width of the grid for events that every witness sees at once: a session's end.
 const SUDDEN: Duration = Duration::from_mins(1);
@@ -14,15 +14,15 @@ const SILENT: Duration = Duration::from_mins(10);
 /// A peer as a subject. All witnesses see the same BGP identifier, and so does the node itself.
 pub(super) fn peer_subject(node: &Node, address: PeerAddress) -> Subject {
     let peer = node.peers.get(&address);
-    let open = peer.and_then(|peer| peer.exchange.opens.received.as_ref());
-    let reflects = peer.is_some_and(|peer| peer.exchange.reflects);
+    let id = peer.and_then(|peer| peer.exchange.bgp_id(Direction::BToA));
+    let reflects = peer.is_some_and(|peer| peer.exchange.reflects());
     Subject {
         kind: if reflects {
             SubjectKind::RouteReflector
         } else {
             SubjectKind::Peer
         },
-        identity: identity(open).unwrap_or_else(|| address.to_string()),
+        identity: id.map_or_else(|| address.to_string(), |id| id.to_string()),
         name: peer.and_then(|peer| peer.name.clone()),
     }
 }
@@ -32,17 +32,14 @@ pub(super) fn local_subject(node: &Node) -> Subject {
     let sent = node
         .peers
         .values()
-        .find_map(|peer| identity(peer.exchange.opens.sent.as_ref()));
+        .find_map(|peer| peer.exchange.bgp_id(Direction::AToB))
+        .map(|id| id.to_string());
     let own = || node.own.iter().next().map(ToString::to_string);
     Subject {
         kind: SubjectKind::Local,
         identity: sent.or_else(own).unwrap_or_else(|| node.name.clone()),
         name: Some(node.name.clone()),
     }
-}
-
-fn identity(open: Option<&OpenFacts>) -> Option<String> {
-    open?.bgp_id.map(|id| id.to_string())
 }
 
 /// The two keys of what happened to `identity` at `at`. `silent` is how long nothing had been heard

@@ -9,9 +9,10 @@ use super::{
     open::{Open, SETTLE, UPDATES_APART, is_local},
     probe::Probe,
     record::{Absence, Incident, MilestoneKind},
+    verdict::routes_of,
 };
 use crate::{
-    address::PeerAddress, change::Change, deadline::Due, event::NetnsId, node::Node,
+    address::PeerAddress, bgp::Prefix, change::Change, deadline::Due, event::NetnsId, node::Node,
     time::Timestamp, turn::Turn,
 };
 
@@ -47,9 +48,14 @@ impl Incidents {
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
+        if let Some(node) = nodes.get(&open.netns) {
+            regain_unseen(turn, open, node);
+        }
         let well = open.is_well(now);
         if !open.told {
-            let lasted = open.routes.lost_by(now, turn.config.gap()) > 0;
+            let threshold = turn.config.gap();
+            let lasted =
+                open.routes.lost_by(now, threshold) > 0 || open.link_lost_by(now, threshold);
             let silent = open.probes.iter().any(Probe::is_silent);
             let next = turn.again(Duration::from_millis(250));
             if let Some(held) = open.held.filter(|held| now < *held) {
@@ -64,6 +70,7 @@ impl Incidents {
                 self.publish(turn, number);
             } else if open.members.is_empty()
                 && open.routes.gone.is_empty()
+                && open.links.is_empty()
                 && now.since(open.begun) >= SUSPICION
             {
                 self.drop_suspicion(turn, number);
@@ -290,7 +297,7 @@ impl Incidents {
             .filter(|session| session.up_at.is_none())
             .map(|session| session.peer.clone())
             .collect();
-        let mut open = Open::restored(netns, record, turn.at);
+        let mut open = Open::restored(turn, netns, record);
         for peer in peers.iter().filter_map(|peer| PeerAddress::parse(peer)) {
             let up = match is_up(peer) {
                 None => continue,
@@ -298,6 +305,16 @@ impl Incidents {
             };
             open.take_back(peer, up);
             self.by_peer.insert((netns, peer), number);
+        }
+        let known = u64::try_from(open.routes.gone.len()).unwrap_or(u64::MAX);
+        let nameless = open.record.prefixes.still_gone.saturating_sub(known);
+        if nameless > 0 {
+            let what = format!(
+                "{} more that were gone are not known by name",
+                routes_of(nameless)
+            );
+            let within = Within::exactly(turn.at);
+            open.note(turn, MilestoneKind::Remark, within, what, "the store");
         }
         let subject = &open.record.subject;
         if !is_local(subject) {
@@ -346,6 +363,23 @@ fn last_moment(record: &Incident, since: Timestamp, turn: &Turn<'_>) -> Timestam
     last.map_or(since, |last| turn.wall.boot(last))
 }
 
+/// Routes that were gone when the agent last ran, and are back by now.
+fn regain_unseen(turn: &Turn<'_>, open: &mut Open, node: &Node) {
+    if open.before.is_none() || open.routes.gone.is_empty() {
+        return;
+    }
+    let last_seen = open.record.absences.last().map(|absence| absence.from);
+    let back = Within {
+        earliest: last_seen.map_or(open.begun, |from| turn.wall.boot(from)),
+        latest: turn.at,
+    };
+    let gone: Vec<Prefix> = open.routes.gone.keys().copied().collect();
+    for prefix in gone.into_iter().filter(|prefix| node.fib.leads_on(*prefix)) {
+        open.routes.regain(prefix, back, turn.config.gap());
+        open.news = true;
+    }
+}
+
 fn silence_words(open: &Open) -> String {
     let silent: Vec<String> = open
         .probes
@@ -354,11 +388,15 @@ fn silence_words(open: &Open) -> String {
         .map(|probe| probe.target.to_string())
         .collect();
     if silent.is_empty() {
-        "routes gone, and no session fell".to_owned()
-    } else {
-        format!(
-            "{} stopped answering while the session was up and its routes were there",
-            silent.join(", ")
-        )
+        return "routes gone, and no session fell".to_owned();
     }
+    let mut words = format!(
+        "{} stopped answering while the session was up and its routes were there",
+        silent.join(", ")
+    );
+    for peer in open.unresolved.iter().take(1) {
+        let more = format!("; {peer} does not answer on its link (ARP, neighbour discovery)");
+        words.push_str(&more);
+    }
+    words
 }

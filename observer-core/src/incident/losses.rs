@@ -27,7 +27,7 @@ const SUSPICIOUS: Duration = Duration::from_millis(50);
 /// Routes that wait, per node; with more at once something is wrong, and they need not.
 const MAX_PENDING: usize = 4_096;
 /// A session's end may be told this long after its routes went.
-const LOOK_BACK: Duration = Duration::from_secs(5);
+pub(super) const LOOK_BACK: Duration = Duration::from_secs(5);
 
 /// Routes of one node that wait.
 #[derive(Debug, Default)]

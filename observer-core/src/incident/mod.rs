@@ -6,21 +6,25 @@
 //! thousand sessions, both address families of one node, a route reflector and all it reflected.
 //! It is over when sessions, routes and targets have been well for a while, or stay gone and stable.
 //!
-//! `open` is one incident, `group` whom it concerns, `together` what fell for one reason, `sessions` and
-//! `losses` what comes in, `probing` what goes out, `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
+//! `open` is one incident, `group` whom it concerns, `together` and `silence` what fell for one reason, `sessions`,
+//! `links` and `losses` what comes in, `probing` what goes out, `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
 
 mod group;
 mod impact;
 mod lifecycle;
+mod links;
 mod losses;
+mod marks;
 mod milestones;
 mod open;
+mod overlap;
 mod pods;
 mod probe;
 mod probing;
 pub mod record;
 mod routes;
 mod sessions;
+mod silence;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -28,7 +32,13 @@ mod tests;
 #[cfg(test)]
 mod tests_many;
 #[cfg(test)]
+mod tests_node;
+#[cfg(test)]
+mod tests_own;
+#[cfg(test)]
 mod tests_pods;
+#[cfg(test)]
+mod tests_resumed;
 mod together;
 mod verdict;
 
@@ -95,6 +105,8 @@ impl Incidents {
             match notice {
                 Notice::Route(route) => self.take_route(turn, nodes, route),
                 Notice::Falling(falling) => self.fall(turn, nodes, falling),
+                Notice::Link(link) => self.take_link(turn, nodes, link),
+                Notice::Neighbour(neighbour) => self.take_neighbour(turn, nodes, neighbour),
             }
         }
         for record in changes {
@@ -154,6 +166,7 @@ impl Incidents {
             | Change::Routes(_)
             | Change::ForeignDelete { .. }
             | Change::RouteFight { .. }
+            | Change::ConcurrentRestarts { .. }
             | Change::IncidentOpened { .. }
             | Change::IncidentUpdated { .. }
             | Change::IncidentClosed { .. }

@@ -7,11 +7,12 @@ use std::{
 
 use super::{
     impact,
+    marks::missing,
     milestones::{self, Within},
     probe::Probe,
-    record::{Incident, MilestoneKind, Proof, SessionLoss, Span, Subject, SubjectKind, Verdict},
+    record::{Incident, MilestoneKind, Proof, SessionLoss, Subject, SubjectKind, Verdict},
     routes::Routes,
-    verdict::{self, Known, routes_of},
+    verdict::{self, Cut, Known, Packets},
 };
 use crate::{
     address::PeerAddress, bgp::Prefix, change::RestartEnd, event::NetnsId, time::Timestamp,
@@ -81,6 +82,18 @@ pub(super) struct Open {
     pub decommissioned: bool,
     /// Most of this node's sessions fell at once.
     pub mass: bool,
+    /// What explains it whatever its sessions say: this node is cut off.
+    pub cut: Option<(Cut, String)>,
+    /// Links of this node that are down, by interface: name, and since when.
+    pub links: BTreeMap<u32, (String, Timestamp)>,
+    /// One was down for longer than the gap threshold.
+    pub link_lost: bool,
+    /// Peers on a link that do not answer for their link-layer address.
+    pub unresolved: BTreeSet<PeerAddress>,
+    /// When a speaker ended, and that was it.
+    pub restarted: Option<Timestamp>,
+    /// Incidents of other nodes whose restart was not over then.
+    pub overlaps: BTreeSet<u64>,
     /// Its cause is final, and it is told then: others may fall for the same reason.
     pub held: Option<Timestamp>,
     /// Since when everything has been well.
@@ -100,10 +113,14 @@ impl Open {
         subject: Subject,
         begun: Timestamp,
     ) -> Self {
-        let opened_at = turn.wall.wall(begun);
+        let record = Incident::blank(node, subject, turn.wall.wall(begun));
+        Self::of(netns, record, begun)
+    }
+
+    fn of(netns: NetnsId, record: Incident, begun: Timestamp) -> Self {
         Self {
             netns,
-            record: Incident::blank(node, subject, opened_at),
+            record,
             begun,
             told: false,
             told_at: begun,
@@ -121,6 +138,12 @@ impl Open {
             routes_seen: false,
             decommissioned: false,
             mass: false,
+            cut: None,
+            links: BTreeMap::new(),
+            link_lost: false,
+            unresolved: BTreeSet::new(),
+            restarted: None,
+            overlaps: BTreeSet::new(),
             held: None,
             calm_since: None,
             pods_asked: false,
@@ -129,32 +152,23 @@ impl Open {
     }
 
     /// As `record` says it was.
-    pub fn restored(netns: NetnsId, record: Incident, at: Timestamp) -> Self {
+    pub fn restored(turn: &Turn<'_>, netns: NetnsId, record: Incident) -> Self {
+        let at = turn.at;
+        let routes = if record.prefixes.lost > 0 {
+            Routes::restored(&record, turn)
+        } else {
+            Routes::default()
+        };
         Self {
-            netns,
-            begun: at,
             told: true,
-            told_at: at,
-            news: true,
-            members: BTreeMap::new(),
-            peers: BTreeSet::new(),
-            routes: Routes::default(),
-            probes: Vec::new(),
-            next_echo: None,
-            unprogrammed: BTreeMap::new(),
-            waiting: None,
-            kept: false,
-            failed_restart: None,
-            presumed_lost: 0,
             routes_seen: true,
-            decommissioned: false,
-            mass: false,
-            held: None,
-            calm_since: None,
             // An earlier run has, if any was to.
             pods_asked: true,
+            // Whether they are back the kernel's routes tell, once they are known.
+            waiting: (record.prefixes.still_gone > 0).then_some(at),
+            routes,
             before: Some((record.verdict, record.proof)),
-            record,
+            ..Self::of(netns, record, at)
         }
     }
 
@@ -280,6 +294,9 @@ impl Open {
         if missing && now < self.waits_until() {
             return false;
         }
+        if !self.links.is_empty() && now < self.waits_until() {
+            return false;
+        }
         let recovered = self.recovered_at();
         self.peers
             .iter()
@@ -317,17 +334,33 @@ impl Open {
     pub fn waits_until(&self) -> Timestamp {
         let ups = self.members.values().filter_map(|member| member.up);
         let last = self.routes.last_gone.map(|gone| gone.latest);
+        let links = self.links.values().map(|(_, since)| *since).max();
         let since = ups
             .chain(last)
+            .chain(links)
             .chain(self.waiting)
             .max()
             .unwrap_or(self.begun);
         since.after(STABLE)
     }
 
+    /// Whether a link of this node was, or is by `now`, down for longer than `threshold`.
+    pub fn link_lost_by(&self, now: Timestamp, threshold: Duration) -> bool {
+        let mut links = self.links.values();
+        self.link_lost || links.any(|(_, since)| now.since(*since) > threshold)
+    }
+
+    /// This node's own speaker ended; its peers did not, nor is the node cut off from them.
+    pub const fn is_own_restart(&self) -> bool {
+        is_local(&self.record.subject) && !self.mass && self.cut.is_none()
+    }
+
     /// What is known, for the verdict.
     pub fn known(&self, turn: &Turn<'_>) -> Known {
         let threshold = turn.config.gap();
+        let lost =
+            self.routes.lost_by(turn.at, threshold) + self.unprogrammed.values().sum::<u64>();
+        let packets = Packets::of(&self.probes, threshold);
         Known {
             subject: self.record.subject.kind,
             sessions: self.record.sessions.len(),
@@ -337,17 +370,17 @@ impl Open {
                 .any(|member| member.up.is_none() && !member.forgotten),
             kept: self.kept,
             failed_restart: self.failed_restart,
-            lost: self.routes.lost_by(turn.at, threshold) + self.unprogrammed.values().sum::<u64>(),
+            lost,
             micro: self.routes.micro,
             still_gone: u64::try_from(self.routes.gone.len() + self.unprogrammed.len())
                 .unwrap_or(u64::MAX),
             routes_seen: self.routes_seen || self.routes.any(),
             presumed_lost: self.presumed_lost,
-            unreachable: self.probes.iter().any(Probe::was_unreachable),
-            alive: self
-                .probes
-                .iter()
-                .any(|probe| probe.seen_alive && probe.sent > 0),
+            link_lost: self.link_lost_by(turn.at, threshold),
+            link_down: !self.links.is_empty(),
+            cut: self.cut.as_ref().map(|(cut, _)| *cut),
+            packets,
+            own_restart: self.record.is_own_restart() && self.is_own_restart(),
             decommissioned: self.decommissioned,
         }
     }
@@ -375,9 +408,14 @@ impl Open {
         };
         record.updated_at = turn.wall.wall(turn.at);
         record.rests_on = verdict::rests_on(&known);
-        verdict::would_change(&known, judged).clone_into(&mut record.would_change);
+        record.would_change = verdict::would_change(&known, judged);
         record.next_check = verdict::next_check(&known, &record.cause, &record.subject.identity);
-        record.impact = impact::table(&known, &record.subject);
+        if known.own_restart
+            && let Some(key) = record.group_keys.first()
+        {
+            record.next_check = verdict::ask_the_peers(&record.next_check, key);
+        }
+        record.impact = impact::table(&known, record);
         if self.routes.any() {
             record.prefixes = self.routes.shown();
             record.route_gap_seconds = self.routes.gap(turn.at);
@@ -390,145 +428,6 @@ impl Open {
         let evidence = &mut self.record.evidence;
         evidence.complete = evidence.lost.is_empty() && self.record.absences.is_empty();
     }
-
-    fn mark_routes(&mut self, turn: &Turn<'_>) {
-        // rtnetlink has no times: what is known to the moment was stamped by a probe.
-        let evidence = |at: Within| {
-            if at.earliest == at.latest {
-                "the kernel's routes (probe)"
-            } else {
-                "the kernel's routes (rtnetlink)"
-            }
-        };
-        let routes = &self.routes;
-        let gone = u64::try_from(routes.gone.len()).unwrap_or(u64::MAX);
-        let total = self.record.prefixes.lost;
-        let writers: Vec<&str> = self
-            .record
-            .prefixes
-            .deleted_by
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let by = writers.join(", ");
-        let marks = [
-            (
-                MilestoneKind::FirstRouteGone,
-                routes.first_gone,
-                format!("first route gone, removed by: {by}"),
-            ),
-            (
-                MilestoneKind::LastRouteGone,
-                routes.last_gone,
-                format!("last route gone, {} in all", routes_of(total)),
-            ),
-            (
-                MilestoneKind::FirstRouteBack,
-                routes.first_back,
-                "first route back".to_owned(),
-            ),
-            (
-                MilestoneKind::LastRouteBack,
-                routes.last_back.filter(|_| gone == 0),
-                "last route back".to_owned(),
-            ),
-        ];
-        for (kind, at, what) in marks {
-            match at {
-                Some(at) => {
-                    milestones::renew(&mut self.record, turn, kind, at, what, evidence(at));
-                }
-                None => self
-                    .record
-                    .milestones
-                    .retain(|milestone| milestone.kind != kind),
-            }
-        }
-    }
-
-    fn mark_reach(&mut self, turn: &Turn<'_>) {
-        const ECHO: &str = "ICMP echo";
-        self.record.targets = self.probes.iter().map(Probe::report).collect();
-        let silenced: Vec<&Probe> = self
-            .probes
-            .iter()
-            .filter(|probe| probe.was_unreachable())
-            .collect();
-        let first = silenced.iter().filter_map(|probe| probe.first_loss).min();
-        let last = silenced.iter().filter_map(|probe| probe.last_loss).max();
-        let silent = silenced.iter().any(|probe| probe.is_silent());
-        let again = silenced.iter().filter_map(|probe| probe.again_at).max();
-        let spans: Vec<Span> = silenced
-            .iter()
-            .filter_map(|probe| probe.unreachable())
-            .collect();
-        let names: Vec<String> = silenced
-            .iter()
-            .map(|probe| probe.target.to_string())
-            .collect();
-        self.record.unreachable_seconds = widest(&spans).or_else(|| {
-            let alive = self
-                .probes
-                .iter()
-                .any(|probe| probe.seen_alive && probe.sent > 0);
-            alive.then_some(Span {
-                min: 0.0,
-                max: Some(0.0),
-            })
-        });
-        let names = names.join(", ");
-        if let (Some(first), Some(last)) = (first, last) {
-            let what = format!("no answer from {names}");
-            let record = &mut self.record;
-            milestones::renew(
-                record,
-                turn,
-                MilestoneKind::FirstLoss,
-                Within::exactly(first),
-                what,
-                ECHO,
-            );
-            let what = format!("last echo without answer from {names}");
-            milestones::renew(
-                record,
-                turn,
-                MilestoneKind::LastLoss,
-                Within::exactly(last),
-                what,
-                ECHO,
-            );
-        }
-        if let Some((missed, heard)) = again.filter(|_| !silent) {
-            let within = Within {
-                earliest: missed,
-                latest: heard,
-            };
-            let verb = if silenced.len() == 1 {
-                "answers"
-            } else {
-                "answer"
-            };
-            let what = format!("{names} {verb} again");
-            milestones::renew(
-                &mut self.record,
-                turn,
-                MilestoneKind::ReachableAgain,
-                within,
-                what,
-                ECHO,
-            );
-        }
-    }
-}
-
-/// The widest of several spans.
-fn widest(spans: &[Span]) -> Option<Span> {
-    let mut spans = spans.iter().copied();
-    let first = spans.next()?;
-    Some(spans.fold(first, |one, other| Span {
-        min: one.min.max(other.min),
-        max: one.max.zip(other.max).map(|(one, other)| one.max(other)),
-    }))
 }
 
 /// Which of two verdicts an earlier run's must not be replaced by a lesser one.
@@ -542,28 +441,6 @@ const fn worse(verdict: Verdict) -> u8 {
         Verdict::Blackholed => 5,
         Verdict::ReachabilityLost => 6,
     }
-}
-
-fn missing(known: &Known, probes: &[Probe]) -> Vec<String> {
-    let mut missing = Vec::new();
-    if !known.routes_seen {
-        missing.push("the kernel's routes were not observed".to_owned());
-    }
-    if probes.is_empty() {
-        missing.push("nothing was probed: reachability is inferred".to_owned());
-    }
-    let answers = |peer| {
-        probes
-            .iter()
-            .any(|probe| probe.peer == peer && probe.seen_alive)
-    };
-    for probe in probes.iter().filter(|probe| !answers(probe.peer)) {
-        missing.push(format!(
-            "{} was never seen alive: its silence proves nothing",
-            probe.target
-        ));
-    }
-    missing
 }
 
 /// Whether the subject is this node.

@@ -7,6 +7,7 @@ use super::{
     Incidents,
     open::Open,
     record::{AffectedPod, AffectedPods, Incident, SubjectKind},
+    verdict::Packets,
 };
 use crate::{
     change::{Change, Output, Request},
@@ -82,7 +83,9 @@ impl Incidents {
 impl Open {
     fn has_lost(&self, turn: &Turn<'_>) -> bool {
         let known = self.known(turn);
-        known.lost > 0 || known.unreachable || (!known.routes_seen && known.presumed_lost > 0)
+        known.lost > 0
+            || known.packets == Packets::Lost
+            || (!known.routes_seen && known.presumed_lost > 0)
     }
 
     /// The nodes behind what was lost.

@@ -49,6 +49,8 @@ pub(super) struct Probe {
     pub sent: u64,
     pub answered: u64,
     in_row: u32,
+    /// Echoes that were lost one after the other, at most.
+    most: u32,
     /// Silences that are over, shortest and longest possible.
     over: Option<(Duration, Duration)>,
     pub first_loss: Option<Timestamp>,
@@ -77,6 +79,7 @@ impl Probe {
             sent: 0,
             answered: 0,
             in_row: 0,
+            most: 0,
             over: None,
             first_loss: None,
             last_loss: None,
@@ -167,6 +170,7 @@ impl Probe {
         });
         silence.last = sent;
         silence.lost = silence.lost.saturating_add(1);
+        self.most = self.most.max(silence.lost);
         self.first_loss.get_or_insert(sent);
         self.last_loss = Some(sent);
     }
@@ -179,6 +183,11 @@ impl Probe {
     /// Its silence, over or not, proves that it could not be reached.
     pub const fn was_unreachable(&self) -> bool {
         self.seen_alive && (self.over.is_some() || self.silence_counts())
+    }
+
+    /// So many echoes were lost in a row that it was no accident.
+    pub const fn was_silent(&self) -> bool {
+        self.seen_alive && self.most >= PROVES
     }
 
     const fn silence_counts(&self) -> bool {

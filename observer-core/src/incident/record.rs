@@ -90,6 +90,13 @@ pub struct Incident {
 }
 
 impl Incident {
+    /// Whether it is the end of this node's own speaker. Its record tells of one direction only: what
+    /// this node could reach. Whether others could reach the pods here is in their records.
+    pub fn is_own_restart(&self) -> bool {
+        self.subject.kind == SubjectKind::Local
+            && self.cause_label.as_deref() == Some("local_speaker_gone")
+    }
+
     /// One of which nothing is known yet.
     pub(super) fn blank(node: &str, subject: Subject, opened_at: jiff::Timestamp) -> Self {
         Self {
@@ -247,7 +254,7 @@ pub enum MilestoneKind {
     Cause,
     /// Graceful restart keeps routes as stale.
     RestartBegan,
-    /// A link went down or came up.
+    /// A link of this node went down or came up, or a neighbour stopped or began to answer on it.
     Link,
     /// The first route was gone.
     FirstRouteGone,

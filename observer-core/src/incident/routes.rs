@@ -6,12 +6,16 @@ use std::{
     time::Duration,
 };
 
-use super::{milestones::Within, record::LostPrefix, record::LostPrefixes, record::Span};
+use super::{
+    milestones::Within,
+    record::{Incident, LostPrefix, LostPrefixes, MilestoneKind, Span},
+};
 use crate::{
     address::PeerAddress,
     bgp::Prefix,
     notice::{RouteLoss, RouteNotice, RouteOwner},
     time::Timestamp,
+    turn::Turn,
 };
 
 /// Prefixes listed one by one.
@@ -54,6 +58,19 @@ impl Gone {
         }
     }
 
+    /// As an earlier run listed it.
+    fn restored(entry: &LostPrefix, since: Within) -> Self {
+        let peers = entry.peers.iter();
+        Self {
+            since,
+            how: RouteLoss::Deleted,
+            owner: RouteOwner::Bird,
+            peers: peers.filter_map(|peer| PeerAddress::parse(peer)).collect(),
+            writer: Some(entry.deleted_by.clone()),
+            node: entry.node.clone(),
+        }
+    }
+
     /// Who removed it.
     fn deleted_by(&self) -> String {
         match (&self.writer, self.how) {
@@ -92,6 +109,49 @@ pub(super) struct Routes {
 }
 
 impl Routes {
+    /// As a record of an earlier run says: what it lists as still gone is waited for.
+    pub fn restored(record: &Incident, turn: &Turn<'_>) -> Self {
+        let moment = |kind: MilestoneKind| {
+            let found = record.milestones.iter().find(|found| found.kind == kind);
+            found.map(|found| Within {
+                earliest: turn.wall.boot(found.earliest),
+                latest: turn.wall.boot(found.latest),
+            })
+        };
+        let prefixes = &record.prefixes;
+        let threshold = turn.config.gap().as_secs_f64();
+        let mut routes = Self {
+            by_owner: prefixes.by_owner.clone(),
+            deleted_by: prefixes.deleted_by.clone(),
+            by_node: prefixes.by_node.clone(),
+            first_gone: moment(MilestoneKind::FirstRouteGone),
+            last_gone: moment(MilestoneKind::LastRouteGone),
+            first_back: moment(MilestoneKind::FirstRouteBack),
+            last_back: moment(MilestoneKind::LastRouteBack),
+            ..Self::default()
+        };
+        let since = routes
+            .last_gone
+            .unwrap_or_else(|| Within::exactly(turn.wall.boot(record.opened_at)));
+        for entry in &prefixes.listed {
+            let Some(prefix) = Prefix::parse(&entry.prefix) else {
+                continue;
+            };
+            routes.seen.insert(prefix);
+            routes.listed.push((prefix, entry.clone()));
+            match entry.gap_seconds {
+                Some(gap) if gap > threshold => routes.lost += 1,
+                Some(_) => routes.micro += 1,
+                None => {
+                    routes.gone.insert(prefix, Gone::restored(entry, since));
+                }
+            }
+        }
+        let listed = u64::try_from(routes.seen.len()).unwrap_or(u64::MAX);
+        routes.overflow = prefixes.lost.saturating_sub(listed);
+        routes
+    }
+
     /// A route is gone.
     pub fn lose(&mut self, prefix: Prefix, gone: Gone) {
         if self.gone.contains_key(&prefix) {

@@ -96,13 +96,14 @@ impl Incidents {
             number
         });
         let number = self.group(turn, node, number, &flap.cause);
+        self.suspect_silence(turn, node, number, peer, flap);
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
         let kept = open.members.get(&peer).is_some_and(|member| member.stale);
+        let here = open.is_own_restart();
         if let Some(member) = open.members.get_mut(&peer) {
             member.counted = true;
-            let here = is_local(&open.record.subject) && !open.mass;
             open.kept |= here && restarts_quietly(node, peer, &flap.cause);
             // What this node's own speaker programmed stays when it ends.
             if !kept && !here {
@@ -131,39 +132,27 @@ impl Incidents {
             .map_or("none", String::as_str)
             .to_owned();
         open.note(turn, MilestoneKind::Cause, within, what, &evidence);
+        self.look_for_overlap(turn, node.netns, number, (&flap.cause, within));
         self.hold(turn, node, number);
     }
 
     /// More is known of a flap's cause.
     pub(super) fn amend(&mut self, turn: &mut Turn<'_>, node: &Node, flap: &Flap) {
-        let Some(peer) = PeerAddress::parse(&flap.peer) else {
-            return;
-        };
-        let Some(open) = self
-            .by_peer
-            .get(&(node.netns, peer))
-            .and_then(|number| self.open.get_mut(number))
-        else {
-            return;
-        };
-        let Some(session) = open.session_of(&flap.peer) else {
-            return;
-        };
-        session.cause.clone_from(&flap.cause_text);
-        let first = open
-            .record
-            .sessions
-            .first()
-            .is_some_and(|first| first.peer == flap.peer);
-        if first {
-            open.record.cause.clear();
-            name_cause(open, flap);
-        }
-        if matches!(flap.cause, Cause::LocalSpeakerGone { .. }) && open.members.len() == 1 {
-            open.record.subject = local_subject(node);
-        }
-        open.news = true;
-        self.look_again_of(turn, node.netns, peer);
+        self.at_open(turn, node, &flap.peer, |open, _, _| {
+            let Some(session) = open.session_of(&flap.peer) else {
+                return;
+            };
+            session.cause.clone_from(&flap.cause_text);
+            let first = open.record.sessions.first();
+            if first.is_some_and(|first| first.peer == flap.peer) {
+                open.record.cause.clear();
+                name_cause(open, flap);
+            }
+            if matches!(flap.cause, Cause::LocalSpeakerGone { .. }) && open.members.len() == 1 {
+                open.record.subject = local_subject(node);
+            }
+            open.news = true;
+        });
     }
 
     /// A session is Established again.
@@ -174,29 +163,18 @@ impl Incidents {
         peer: &str,
         within: Within,
     ) {
-        let Some(address) = PeerAddress::parse(peer) else {
-            return;
-        };
-        let wall = turn.wall.wall(within.latest);
-        let Some(open) = self.open_of(node.netns, address) else {
-            return;
-        };
-        let Some(member) = open.members.get_mut(&address) else {
-            return;
-        };
-        member.up = Some(within.latest);
-        if let Some(session) = open.session_of(peer) {
-            session.up_at = Some(wall);
-        }
-        let what = format!("session with {peer} Established");
-        open.note(
-            turn,
-            MilestoneKind::SessionUp,
-            within,
-            what,
-            "OPEN and KEEPALIVE both ways",
-        );
-        self.look_again_of(turn, node.netns, address);
+        self.at_open(turn, node, peer, |open, turn, address| {
+            let Some(member) = open.members.get_mut(&address) else {
+                return;
+            };
+            member.up = Some(within.latest);
+            if let Some(session) = open.session_of(peer) {
+                session.up_at = Some(turn.wall.wall(within.latest));
+            }
+            let what = format!("session with {peer} Established");
+            let evidence = "OPEN and KEEPALIVE both ways";
+            open.note(turn, MilestoneKind::SessionUp, within, what, evidence);
+        });
     }
 
     /// Graceful restart keeps a peer's routes.
@@ -208,28 +186,22 @@ impl Incidents {
         within: Within,
         (secs, stale): (u16, u64),
     ) {
-        let Some(address) = PeerAddress::parse(peer) else {
-            return;
-        };
-        let Some(open) = self.open_of(node.netns, address) else {
-            return;
-        };
-        open.kept = true;
-        if let Some(member) = open.members.get_mut(&address) {
-            member.stale = true;
-            if member.counted {
-                open.presumed_lost = open.presumed_lost.saturating_sub(member.announced);
+        self.at_open(turn, node, peer, |open, turn, address| {
+            open.kept = true;
+            if let Some(member) = open.members.get_mut(&address) {
+                member.stale = true;
+                if member.counted {
+                    open.presumed_lost = open.presumed_lost.saturating_sub(member.announced);
+                }
             }
-        }
-        let what = format!("{} of {peer} stale, kept for {secs} s", routes_of(stale));
-        open.note(
-            turn,
-            MilestoneKind::RestartBegan,
-            within,
-            what,
-            "what both OPENs agreed on",
-        );
-        self.look_again_of(turn, node.netns, address);
+            // What a session older than the agent had brought is not known.
+            let what = match stale {
+                0 => format!("routes of {peer} are kept for {secs} s"),
+                _ => format!("{} of {peer} stale, kept for {secs} s", routes_of(stale)),
+            };
+            let evidence = "what both OPENs agreed on";
+            open.note(turn, MilestoneKind::RestartBegan, within, what, evidence);
+        });
     }
 
     /// None of a peer's routes are stale any more.
@@ -241,45 +213,18 @@ impl Incidents {
         within: Within,
         (how, dropped): (RestartEnd, u64),
     ) {
-        let Some(address) = PeerAddress::parse(peer) else {
-            return;
-        };
-        let Some(open) = self.open_of(node.netns, address) else {
-            return;
-        };
-        if let Some(member) = open.members.get_mut(&address) {
-            member.stale = false;
-        }
-        if how != RestartEnd::EndOfRib {
-            open.failed_restart = Some(how);
-            open.presumed_lost = open.presumed_lost.saturating_add(dropped);
-        }
-        let what = match how {
-            RestartEnd::EndOfRib => format!("End-of-RIB of {peer}"),
-            RestartEnd::Expired => {
-                format!(
-                    "restart time of {peer} ran out, {} dropped",
-                    routes_of(dropped)
-                )
+        self.at_open(turn, node, peer, |open, turn, address| {
+            if let Some(member) = open.members.get_mut(&address) {
+                member.stale = false;
             }
-            RestartEnd::NotPreserved => {
-                format!(
-                    "{peer} is back without its forwarding state, {} dropped",
-                    routes_of(dropped)
-                )
+            if how != RestartEnd::EndOfRib {
+                open.failed_restart = Some(how);
+                open.presumed_lost = open.presumed_lost.saturating_add(dropped);
             }
-            RestartEnd::SecondRestart => {
-                format!("{peer} fell again while its routes were stale, {dropped} dropped")
-            }
-        };
-        open.note(
-            turn,
-            MilestoneKind::RestartEnded,
-            within,
-            what,
-            "BGP messages and their timers",
-        );
-        self.look_again_of(turn, node.netns, address);
+            let what = restart_end_words(peer, how, dropped);
+            let evidence = "BGP messages and their timers";
+            open.note(turn, MilestoneKind::RestartEnded, within, what, evidence);
+        });
     }
 
     /// A peer is forgotten: nobody waits for it.
@@ -291,32 +236,40 @@ impl Incidents {
         within: Within,
         reason: &str,
     ) {
-        let Some(address) = PeerAddress::parse(peer) else {
-            return;
-        };
-        let Some(open) = self.open_of(node.netns, address) else {
-            return;
-        };
-        if let Some(member) = open.members.get_mut(&address) {
-            member.forgotten = true;
-            member.stale = false;
+        self.at_open(turn, node, peer, |open, turn, address| {
+            if let Some(member) = open.members.get_mut(&address) {
+                member.forgotten = true;
+                member.stale = false;
+            }
+            let planned = reason.contains("inventory") || reason.contains("De-configured");
+            let all = open.members.values().all(|member| member.forgotten);
+            open.decommissioned |= planned && all;
+            open.routes
+                .gone
+                .retain(|_, gone| gone.peers.iter().any(|other| *other != address));
+            open.probes.retain(|probe| probe.peer != address);
+            let what = format!("{peer} forgotten: {reason}");
+            let evidence = "inventory or operator";
+            open.note(turn, MilestoneKind::Remark, within, what, evidence);
+        });
+    }
+
+    /// Something happened to a peer: its open incident takes it in and is looked at again.
+    fn at_open(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &Node,
+        peer: &str,
+        take_in: impl FnOnce(&mut Open, &Turn<'_>, PeerAddress),
+    ) {
+        let address = PeerAddress::parse(peer);
+        let number = address.and_then(|address| self.by_peer.get(&(node.netns, address)).copied());
+        if let (Some(address), Some(number)) = (address, number)
+            && let Some(open) = self.open.get_mut(&number)
+        {
+            take_in(open, turn, address);
+            self.look_again(turn, number);
         }
-        let planned = reason.contains("inventory") || reason.contains("De-configured");
-        let all = open.members.values().all(|member| member.forgotten);
-        open.decommissioned |= planned && all;
-        open.routes
-            .gone
-            .retain(|_, gone| gone.peers.iter().any(|other| *other != address));
-        open.probes.retain(|probe| probe.peer != address);
-        let what = format!("{peer} forgotten: {reason}");
-        open.note(
-            turn,
-            MilestoneKind::Remark,
-            within,
-            what,
-            "inventory or operator",
-        );
-        self.look_again_of(turn, node.netns, address);
     }
 
     /// A local speaker ended.
@@ -389,27 +342,38 @@ impl Incidents {
             self.look_again(turn, number);
         }
     }
+}
 
-    pub(super) fn open_of(&mut self, netns: NetnsId, peer: PeerAddress) -> Option<&mut Open> {
-        let number = self.by_peer.get(&(netns, peer))?;
-        self.open.get_mut(number)
-    }
-
-    fn look_again_of(&mut self, turn: &mut Turn<'_>, netns: NetnsId, peer: PeerAddress) {
-        if let Some(number) = self.by_peer.get(&(netns, peer)) {
-            self.look_again(turn, *number);
+fn restart_end_words(peer: &str, how: RestartEnd, dropped: u64) -> String {
+    match how {
+        RestartEnd::EndOfRib => format!("End-of-RIB of {peer}"),
+        RestartEnd::Expired => format!(
+            "restart time of {peer} ran out, {} dropped",
+            routes_of(dropped)
+        ),
+        RestartEnd::NotPreserved => format!(
+            "{peer} is back without its forwarding state, {} dropped",
+            routes_of(dropped)
+        ),
+        RestartEnd::SecondRestart => {
+            format!("{peer} fell again while its routes were stale, {dropped} dropped")
         }
     }
 }
 
-/// Whether peers keep this node's routes over the end of its speaker: it offered that, and sent no
-/// NOTIFICATION.
+/// Whether peers keep this node's routes over the end of its speaker: it offered that for some family
+/// (with none it only helps others to restart, RFC 4724 §3), and sent no NOTIFICATION.
 fn restarts_quietly(node: &Node, peer: PeerAddress, cause: &Cause) -> bool {
-    let offered = node
-        .peers
-        .get(&peer)
-        .and_then(|peer| peer.exchange.opens.sent.as_ref())
-        .is_some_and(|open| open.restart.is_some());
+    let offered = node.peers.get(&peer).is_some_and(|peer| {
+        let remembered = peer.exchange.remembered.as_ref();
+        match &peer.exchange.opens.sent {
+            Some(open) => {
+                let restart = open.restart.as_ref();
+                restart.is_some_and(|restart| !restart.families.is_empty())
+            }
+            None => remembered.is_some_and(|terms| terms.own_restart.is_some()),
+        }
+    });
     let quiet = matches!(
         cause,
         Cause::LocalSpeakerGone {
@@ -428,4 +392,7 @@ fn name_cause(open: &mut Open, flap: &Flap) {
         record.cause.clone_from(&flap.cause_text);
     }
     name_mass(open);
+    if let Some((_, cut)) = &open.cut {
+        open.record.cause.clone_from(cut);
+    }
 }

@@ -183,6 +183,61 @@ fn a_restart_without_dash_r_is_a_micro_gap_to_the_tables_and_a_loss_to_pods() {
 }
 
 #[test]
+fn an_echo_lost_in_a_gap_of_50_ms_is_part_of_the_micro_gap() {
+    let (mut story, mut talk) = Story::graceful(ReachMode::Tunnel);
+    talk.peer_closes(&mut story.scene);
+    story.pass(1_790);
+    let sent = story.echoes.len();
+    story.gone(RouteLoss::Deleted);
+    story.reachable = false;
+    story.pass(50);
+    story.reachable = true;
+    story.back();
+    let lost = story.echoes.len() - sent;
+    assert_eq!(lost, 1, "the gap held one echo");
+    let mut talk = story.session(2);
+    talk.says(&mut story.scene, false, &end_of_rib());
+    let incident = story.closed();
+    assert_eq!(incident.verdict, Verdict::MicroGap);
+    let span = incident.unreachable_seconds.unwrap();
+    assert!(
+        span.max.is_some_and(|max| (0.05..=0.45).contains(&max)),
+        "{span:?}"
+    );
+    assert!(
+        incident.rests_on.contains("for 0.4 s at most"),
+        "{}",
+        incident.rests_on
+    );
+    let way = &incident.impact[0];
+    assert!(
+        way.affected == Affected::Yes && way.reason.contains("moment"),
+        "{way:?}"
+    );
+    assert!(incident.would_change.contains("gap threshold"));
+}
+
+#[test]
+fn one_echo_lost_by_accident_makes_no_loss_of_a_graceful_restart_and_three_do() {
+    for (silent, verdict) in [(150, Verdict::Graceful), (550, Verdict::ReachabilityLost)] {
+        let (mut story, mut talk) = Story::graceful(ReachMode::Tunnel);
+        talk.peer_closes(&mut story.scene);
+        story.pass(1_050);
+        let before = story.echoes.len();
+        story.reachable = false;
+        story.pass(silent);
+        story.reachable = true;
+        let lost = story.echoes.len() - before;
+        assert_eq!(lost, if silent < 200 { 1 } else { 3 });
+        let mut talk = story.session(2);
+        talk.says(&mut story.scene, false, &end_of_rib());
+        let incident = story.closed();
+        assert_eq!(incident.verdict, verdict, "{lost} lost");
+        assert!(incident.unreachable_seconds.unwrap().max > Some(0.1));
+    }
+}
+
+#[test]
 fn a_firewall_is_told_by_the_hold_timer_and_grouped_by_when_the_peer_was_last_heard() {
     let (mut story, mut talk) = Story::graceful(ReachMode::Off);
     story.pass(200_000);

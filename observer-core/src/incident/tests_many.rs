@@ -9,11 +9,12 @@ use super::testing::{BLOCK, Story};
 use crate::{
     change::{Change, ChangeRecord},
     config::{CoreConfig, ReachConfig, ReachMode},
-    event::{Socket, TcpState},
+    event::{Socket, SocketId, TcpState},
     incident::record::SubjectKind,
     notice::{RouteLoss, RouteStep},
     replay::replay,
     testing::{PEER, socket},
+    testing_wire::{Talk, notification},
 };
 
 /// A large full mesh.
@@ -190,6 +191,68 @@ fn only_what_the_network_refuses_is_loss_not_what_this_node_held_back() {
                 "held back is not given up: {target:?}"
             );
             assert_eq!(target.sent, target.answered, "what never left is not sent");
+        }
+    }
+}
+
+/// The peers of a small mesh, all reached.
+fn small() -> (Story, Vec<Talk>) {
+    let mut story = Story::new(ReachMode::Off);
+    let mut talks = Vec::new();
+    for host in [2_u64, 3] {
+        let local = format!("10.0.0.1:{}", 30_000 + host);
+        let mut talk = Talk::new(socket(host, &local, &format!("10.0.0.{host}:179")));
+        talk.establish(&mut story.scene);
+        talks.push(talk);
+    }
+    story.pass(10_000);
+    (story, talks)
+}
+
+fn overlaps(story: &Story) -> Vec<Vec<String>> {
+    let told = story.scene.changes.iter();
+    told.filter_map(|record| {
+        if let Change::ConcurrentRestarts { nodes, .. } = &record.change {
+            Some(nodes.clone())
+        } else {
+            None
+        }
+    })
+    .collect()
+}
+
+#[test]
+fn restarts_that_overlap_are_said_to_and_a_rolling_restart_does_not() {
+    for (pause, back_first, expected) in [(4_000, false, 1), (4_000, true, 0), (0, false, 1)] {
+        let (mut story, mut talks) = small();
+        for talk in &mut talks {
+            talk.says(&mut story.scene, false, &notification(6, 2, ""));
+            talk.peer_closes(&mut story.scene);
+            story.pass(pause);
+            if back_first {
+                story.scene.establish(Socket {
+                    id: SocketId(talk.socket.id.0 + 10),
+                    ..talk.socket
+                });
+                story.pass(10_000);
+            }
+        }
+        story.pass(5_000);
+        let told = overlaps(&story);
+        assert_eq!(told.len(), expected, "{pause} {back_first}: {told:?}");
+        if expected == 1 {
+            assert_eq!(told[0], ["10.0.0.2", "10.0.0.3"]);
+            let all = story.all();
+            assert_eq!(all.len(), 2, "each is its own: {all:#?}");
+            for incident in &all {
+                let said = incident.milestones.iter();
+                let mut said = said.map(|milestone| milestone.what.as_str());
+                assert!(
+                    said.any(|what| what.contains("restarts overlap")),
+                    "{incident:#?}"
+                );
+                assert_eq!(incident.related.len(), 1);
+            }
         }
     }
 }

@@ -130,7 +130,7 @@ impl Incidents {
     }
 
     /// What `from`, of which nobody was told, knows, belongs to `to`.
-    fn merge(&mut self, turn: &mut Turn<'_>, from: &BTreeSet<u64>, to: u64) {
+    pub(super) fn merge(&mut self, turn: &mut Turn<'_>, from: &BTreeSet<u64>, to: u64) {
         if !self.open.contains_key(&to) {
             return;
         }
@@ -157,9 +157,15 @@ pub(super) fn name_mass(open: &mut Open) {
         return;
     }
     let mut causes = open.record.sessions.iter().map(|session| &session.cause);
+    let cease = |cause: &String| cause.starts_with("peer sent Cease");
+    let look = if causes.clone().all(cease) {
+        "each by its peer's Cease, so look at what stops their speakers"
+    } else {
+        "so look at this node"
+    };
     let first = causes.find(|cause| *cause != "pending");
     open.record.cause = format!(
-        "{} sessions fell at once, so look at this node; the first: {}",
+        "{} sessions fell at once, {look}; the first: {}",
         open.members.len(),
         first.map_or("cause pending", String::as_str)
     );

@@ -1,7 +1,32 @@
 //! What an incident came to, and on what that rests: from what is known, nothing else.
+//!
+//! When do lost echoes make it `reachability_lost` (or `blackholed`)? The gap threshold (1 s) holds for
+//! packets as it does for routes:
+//!
+//! - Silence for longer than the threshold, three echoes or more in a row: always.
+//! - A shorter silence while a route was gone for longer than the threshold, or a link was down for
+//!   longer: yes, it is what the tables say must happen.
+//! - A shorter silence while routes were gone for less than the threshold: no. It is the `micro_gap` that the
+//!   routes show, and the record gives the time for which packets were lost.
+//! - A shorter silence and no gap at all in the routes: from three echoes in a row on, nothing else
+//!   explaining it. One or two may have been lost by accident, and the record gives their time.
 
-use super::record::{Proof, SubjectKind, Verdict};
+use std::time::Duration;
+
+use super::{
+    probe::Probe,
+    record::{Proof, SubjectKind, Verdict},
+};
 use crate::change::RestartEnd;
+
+/// How this node is cut off from its peers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Cut {
+    /// A link that they are reached over is down.
+    Link,
+    /// Nothing is heard from them.
+    Silence,
+}
 
 /// What is known.
 #[derive(Clone, Copy, Debug)]
@@ -28,17 +53,102 @@ pub(super) struct Known {
     pub routes_seen: bool,
     /// Where they are not: routes that the sessions had brought and nothing keeps.
     pub presumed_lost: u64,
-    /// A target that was alive could not be reached.
-    pub unreachable: bool,
-    /// A target was alive.
-    pub alive: bool,
+    /// A link of this node that peers are reached over was down for longer than the threshold.
+    pub link_lost: bool,
+    /// One is down now.
+    pub link_down: bool,
+    /// This node is cut off.
+    pub cut: Option<Cut>,
+    pub packets: Packets,
+    /// This node's own speaker ended: only one direction can be seen from here.
+    pub own_restart: bool,
     pub decommissioned: bool,
 }
 
+/// What echoes showed of targets that were seen alive.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Packets {
+    /// No target was seen alive: nothing.
+    None,
+    /// All were answered.
+    Answered,
+    /// One or two in a row were not, which may be an accident: for so many seconds at most.
+    Few(f64),
+    /// More in a row were not, but for no longer than the gap threshold, likewise.
+    Brief(f64),
+    /// They were not for longer, or are not now.
+    Lost,
+}
+
+impl Packets {
+    /// As `probes` show.
+    pub fn of(probes: &[Probe], threshold: Duration) -> Self {
+        let mut alive = probes
+            .iter()
+            .filter(|probe| probe.seen_alive && probe.sent > 0)
+            .peekable();
+        if alive.peek().is_none() {
+            return Self::None;
+        }
+        let mut most = 0.0_f64;
+        let (mut missed, mut silent) = (false, false);
+        for probe in alive {
+            let Some(span) = probe.unreachable() else {
+                continue;
+            };
+            missed = true;
+            silent |= probe.was_silent();
+            let Some(max) = span.max else {
+                return Self::Lost;
+            };
+            if probe.was_silent() && max > threshold.as_secs_f64() {
+                return Self::Lost;
+            }
+            most = most.max(max);
+        }
+        match (missed, silent) {
+            (false, _) => Self::Answered,
+            (true, false) => Self::Few(most),
+            (true, true) => Self::Brief(most),
+        }
+    }
+
+    /// For how long at most targets did not answer without that counting as a loss.
+    const fn moment(self) -> Option<f64> {
+        match self {
+            Self::Few(most) | Self::Brief(most) => Some(most),
+            Self::None | Self::Answered | Self::Lost => None,
+        }
+    }
+}
+
+impl Known {
+    /// A target was alive.
+    pub fn alive(&self) -> bool {
+        self.packets != Packets::None
+    }
+
+    /// Packets prove that targets could not be reached. See the module's own words for the rule.
+    pub fn unreachable(&self) -> bool {
+        match self.packets {
+            Packets::None | Packets::Answered => false,
+            Packets::Few(_) => self.lost > 0 || self.link_lost,
+            Packets::Brief(_) => self.lost > 0 || self.link_lost || self.micro == 0,
+            Packets::Lost => true,
+        }
+    }
+
+    /// For how long at most targets were silent, where that counts as a moment and no loss.
+    pub fn moment(&self) -> Option<f64> {
+        self.packets.moment().filter(|_| !self.unreachable())
+    }
+}
+
 /// What it came to.
-pub(super) const fn judge(known: &Known) -> Verdict {
-    if known.unreachable {
-        return if known.sessions == 0 && known.lost == 0 && known.micro == 0 {
+pub(super) fn judge(known: &Known) -> Verdict {
+    if known.unreachable() {
+        let healthy = known.sessions == 0 && known.lost == 0 && known.micro == 0;
+        return if healthy && !known.link_lost {
             Verdict::Blackholed
         } else {
             Verdict::ReachabilityLost
@@ -47,7 +157,9 @@ pub(super) const fn judge(known: &Known) -> Verdict {
     if known.decommissioned {
         return Verdict::Decommissioned;
     }
-    if known.lost > 0 || (!known.routes_seen && known.presumed_lost > 0) {
+    // A link that is down carries nothing, whatever its routes look like; what answered had another way.
+    let cut = known.link_lost && !known.alive();
+    if known.lost > 0 || cut || (!known.routes_seen && known.presumed_lost > 0) {
         return Verdict::RoutesLost;
     }
     if known.micro > 0 {
@@ -60,8 +172,8 @@ pub(super) const fn judge(known: &Known) -> Verdict {
 }
 
 /// Whether packets say so.
-pub(super) const fn proof(known: &Known) -> Proof {
-    if known.alive {
+pub(super) fn proof(known: &Known) -> Proof {
+    if known.alive() {
         Proof::Proven
     } else {
         Proof::Inferred
@@ -70,6 +182,11 @@ pub(super) const fn proof(known: &Known) -> Proof {
 
 /// What the verdict rests on.
 pub(super) fn rests_on(known: &Known) -> String {
+    let link = if known.link_lost {
+        "a link of this node that was down; "
+    } else {
+        ""
+    };
     let routes = match (known.lost, known.micro) {
         (0, 0) if known.routes_seen => "the kernel's routes, none of which was lost".to_owned(),
         (0, 0) if known.presumed_lost > 0 => format!(
@@ -81,12 +198,20 @@ pub(super) fn rests_on(known: &Known) -> String {
         (0, micro) => format!("{} back within the gap threshold", routes_of(micro)),
         (lost, _) => format!("{} gone for longer than the gap threshold", routes_of(lost)),
     };
-    let packets = match (known.unreachable, known.alive) {
-        (true, _) => "targets that answered before or after, and not in between",
-        (false, true) => "targets that answered all the time",
-        (false, false) => "no packet: no target was seen alive",
+    let packets = match known.moment() {
+        Some(most) => format!("targets that answered, but for {most:.1} s at most"),
+        None if known.unreachable() => {
+            "targets that answered before or after, and not in between".to_owned()
+        }
+        None if known.alive() => "targets that answered all the time".to_owned(),
+        None => "no packet: no target was seen alive".to_owned(),
     };
-    format!("{routes}; {packets}")
+    let direction = if known.own_restart {
+        "; all of that is what this node could reach, not who could reach it"
+    } else {
+        ""
+    };
+    format!("{link}{routes}; {packets}{direction}")
 }
 
 /// So many routes.
@@ -97,17 +222,29 @@ pub(super) fn routes_of(count: u64) -> String {
     }
 }
 
+/// Whom to ask whether others could reach this node, whose speaker ended.
+pub(super) fn ask_the_peers(own: &str, key: &str) -> String {
+    format!(
+        "the peers' records, group key {key}: they tell whether pods on this node could be reached \
+         (`bgp-observer incidents` there). Here: {own}"
+    )
+}
+
 /// What would have made it another one.
-pub(super) const fn would_change(known: &Known, verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Graceful | Verdict::MicroGap | Verdict::NoImpact if known.alive => {
+pub(super) fn would_change(known: &Known, verdict: Verdict) -> String {
+    let own = match verdict {
+        Verdict::Graceful | Verdict::MicroGap | Verdict::NoImpact if known.moment().is_some() => {
+            "a silence longer than the gap threshold, or three echoes lost in a row without a gap \
+             in the routes, would make it reachability_lost"
+        }
+        Verdict::Graceful | Verdict::MicroGap | Verdict::NoImpact if known.alive() => {
             "a target that stopped answering would make it reachability_lost"
         }
         Verdict::Graceful | Verdict::MicroGap | Verdict::NoImpact => {
             "a route gone for longer, or a target seen alive that stops answering, would make it \
              routes_lost or reachability_lost"
         }
-        Verdict::RoutesLost if known.alive => {
+        Verdict::RoutesLost if known.alive() => {
             "a target that stopped answering would make it reachability_lost: they all answered"
         }
         Verdict::RoutesLost => {
@@ -122,12 +259,24 @@ pub(super) const fn would_change(known: &Known, verdict: Verdict) -> &'static st
         Verdict::Decommissioned => {
             "a target that still lived there would make it reachability_lost"
         }
-    }
+    };
+    own.to_owned()
 }
 
 /// The one thing to look at next.
 pub(super) fn next_check(known: &Known, cause: &str, identity: &str) -> String {
     let here = matches!(known.subject, SubjectKind::Local);
+    if known.link_down {
+        return format!(
+            "why is it: {cause}? `ip link`, `ethtool` and the kernel's log on this node, the port of its \
+             switch"
+        );
+    }
+    if known.cut == Some(Cut::Silence) && known.still_down {
+        return "does this node's own firewall let tcp/179 pass, and does anything reach it at all? \
+                Look at its nftables or iptables, its security group, its links"
+            .to_owned();
+    }
     if known.sessions > 0 && known.still_down {
         return if here {
             "is BIRD running on this node? `kubectl logs` of its calico-node, and its previous \
@@ -153,7 +302,7 @@ pub(super) fn next_check(known: &Known, cause: &str, identity: &str) -> String {
                 NetworkManager and systemd-networkd"
             .to_owned();
     }
-    if known.unreachable && known.sessions == 0 && known.lost == 0 {
+    if known.unreachable() && known.sessions == 0 && known.lost == 0 {
         return format!(
             "session and routes to {identity} look healthy and packets do not pass: its links, its \
              firewall, and its own routes"
@@ -201,8 +350,11 @@ mod tests {
         still_gone: 0,
         routes_seen: true,
         presumed_lost: 0,
-        unreachable: false,
-        alive: false,
+        link_lost: false,
+        link_down: false,
+        cut: None,
+        packets: Packets::None,
+        own_restart: false,
         decommissioned: false,
     };
 
@@ -253,8 +405,7 @@ mod tests {
             (
                 Known {
                     lost: 1,
-                    unreachable: true,
-                    alive: true,
+                    packets: Packets::Lost,
                     ..CALM
                 },
                 Verdict::ReachabilityLost,
@@ -262,11 +413,84 @@ mod tests {
             (
                 Known {
                     sessions: 0,
-                    unreachable: true,
-                    alive: true,
+                    packets: Packets::Lost,
                     ..CALM
                 },
                 Verdict::Blackholed,
+            ),
+            (
+                Known {
+                    sessions: 0,
+                    link_lost: true,
+                    ..CALM
+                },
+                Verdict::RoutesLost,
+            ),
+            (
+                Known {
+                    sessions: 0,
+                    link_lost: true,
+                    packets: Packets::Answered,
+                    ..CALM
+                },
+                Verdict::NoImpact,
+            ),
+            (
+                Known {
+                    sessions: 0,
+                    link_lost: true,
+                    packets: Packets::Lost,
+                    ..CALM
+                },
+                Verdict::ReachabilityLost,
+            ),
+            (
+                Known {
+                    micro: 1,
+                    packets: Packets::Few(0.4),
+                    ..CALM
+                },
+                Verdict::MicroGap,
+            ),
+            (
+                Known {
+                    micro: 1,
+                    packets: Packets::Brief(0.9),
+                    ..CALM
+                },
+                Verdict::MicroGap,
+            ),
+            (
+                Known {
+                    micro: 1,
+                    packets: Packets::Lost,
+                    ..CALM
+                },
+                Verdict::ReachabilityLost,
+            ),
+            (
+                Known {
+                    lost: 1,
+                    packets: Packets::Few(0.4),
+                    ..CALM
+                },
+                Verdict::ReachabilityLost,
+            ),
+            (
+                Known {
+                    kept: true,
+                    packets: Packets::Few(0.4),
+                    ..CALM
+                },
+                Verdict::Graceful,
+            ),
+            (
+                Known {
+                    kept: true,
+                    packets: Packets::Brief(0.9),
+                    ..CALM
+                },
+                Verdict::ReachabilityLost,
             ),
             (
                 Known {
@@ -282,7 +506,7 @@ mod tests {
             assert!(!would_change(&known, verdict).is_empty());
             assert!(!next_check(&known, "", "10.0.0.2").is_empty());
             let proven = proof(&known) == Proof::Proven;
-            assert_eq!(proven, known.alive);
+            assert_eq!(proven, known.alive());
         }
     }
 }

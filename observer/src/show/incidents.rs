@@ -93,12 +93,13 @@ fn lines(incidents: &[Incident]) -> String {
             plain(&subject(incident)),
             words::moment(incident.opened_at),
             lasted(incident),
-            words::of(&incident.verdict),
+            format!("{}{}", words::of(&incident.verdict), from_here(incident)),
             words::of(&incident.proof),
             incident.prefixes.lost.to_string(),
-            incident
-                .unreachable_seconds
-                .map_or_else(|| "-".to_owned(), length),
+            incident.unreachable_seconds.map_or_else(
+                || "-".to_owned(),
+                |whole| format!("{}{}", length(whole), from_here(incident)),
+            ),
             plain(&incident.cause),
         ]);
     }
@@ -291,6 +292,15 @@ fn when(incident: &Incident) -> String {
     }
 }
 
+/// What is seen of this node's own restart holds for one direction.
+fn from_here(incident: &Incident) -> &'static str {
+    if incident.is_own_restart() {
+        " from here"
+    } else {
+        ""
+    }
+}
+
 fn verdict(incident: &Incident) -> String {
     let meaning = match incident.verdict {
         Verdict::Graceful => "the session fell and graceful restart kept its routes",
@@ -305,7 +315,14 @@ fn verdict(incident: &Incident) -> String {
         Proof::Proven => "proven by packets",
         Proof::Inferred => "inferred, no packet proves it",
     };
-    format!("{}: {meaning}; {proof}", incident.verdict.name())
+    let name = incident.verdict.name();
+    if incident.is_own_restart() {
+        return format!(
+            "{name} for what this node could reach: {meaning}; {proof}. Whether others could reach \
+             the pods here is not observable from this node: see \"Look at next\""
+        );
+    }
+    format!("{name}: {meaning}; {proof}")
 }
 
 fn routes(incident: &Incident) -> String {
@@ -349,7 +366,8 @@ fn unreachable(incident: &Incident) -> String {
         return "not measured".to_owned();
     };
     let targets: Vec<String> = incident.targets.iter().filter_map(target).collect();
-    format!("{}; {}", length(whole), targets.join("; "))
+    let whole = format!("{}{}", length(whole), from_here(incident));
+    format!("{whole}; {}", targets.join("; "))
 }
 
 fn target(target: &TargetReport) -> Option<String> {

@@ -137,6 +137,27 @@ fn the_list_has_one_line_each() {
 }
 
 #[test]
+fn the_own_restart_is_told_as_one_direction() {
+    let mut own = restart();
+    own.subject.kind = SubjectKind::Local;
+    own.cause_label = Some("local_speaker_gone".to_owned());
+    own.verdict = Verdict::NoImpact;
+    own.unreachable_seconds = Some(Span {
+        min: 0.0,
+        max: Some(0.0),
+    });
+    let listed = lines(&[own.clone()]);
+    assert!(listed.contains("| no impact from here |"), "{listed}");
+    assert!(listed.contains("| never from here |"), "{listed}");
+    let told = story(&own);
+    assert!(
+        told.contains("no_impact for what this node could reach"),
+        "{told}"
+    );
+    assert!(told.contains("not observable from this node"), "{told}");
+}
+
+#[test]
 fn names_from_outside_cannot_move_the_cursor() {
     let mut odd = restart();
     odd.cause = "\x1b[2J".to_owned();

@@ -147,6 +147,15 @@ pub fn describe(change: &Change) -> (&str, Cow<'static, str>) {
             )
             .into(),
         ),
+        Change::ConcurrentRestarts { nodes, seconds } => (
+            "",
+            format!(
+                "restarts overlap: the BGP daemons of {} ended within {}",
+                nodes.join(", "),
+                span(*seconds)
+            )
+            .into(),
+        ),
         Change::NotProgrammed {
             peer,
             announced,

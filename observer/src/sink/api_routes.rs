@@ -55,7 +55,7 @@ async fn list(
         ..RouteFilter::default()
     };
     if let Some(text) = &query.prefix {
-        filter.within = prefix(text);
+        filter.within = Prefix::parse(text);
         if filter.within.is_none() {
             let told = format!("'{text}' is no prefix and no address");
             return problem(StatusCode::BAD_REQUEST, &told);
@@ -117,18 +117,6 @@ async fn path(
     }
 }
 
-/// A prefix, or an address as the prefix of itself; bits beyond the length do not matter.
-pub fn prefix(text: &str) -> Option<Prefix> {
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length.parse::<u8>().ok()?)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    let full = if address.is_ipv4() { 32 } else { 128 };
-    let length = length.unwrap_or(full);
-    (length <= full).then(|| Prefix::masked(address, length))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,7 +134,7 @@ mod tests {
             ("10.0.0/8", None),
             ("", None),
         ] {
-            let found = prefix(text).map(|prefix| prefix.to_string());
+            let found = Prefix::parse(text).map(|prefix| prefix.to_string());
             assert_eq!(found.as_deref(), read, "{text}");
         }
     }

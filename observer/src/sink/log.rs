@@ -15,6 +15,7 @@ pub fn tell(record: &ChangeRecord) {
         | Change::Lost { .. }
         | Change::ForeignDelete { .. }
         | Change::RouteFight { .. }
+        | Change::ConcurrentRestarts { .. }
         | Change::NotProgrammed { .. }
         | Change::SpeakerEnded { .. }
         | Change::HoldMarginLow { .. }

@@ -3,11 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use observer_core::{
-    change::Change,
-    incident::record::{EvidenceState, LostPrefixes, Proof, Subject, SubjectKind, Verdict},
-    time::Timestamp,
-};
+use observer_core::{change::Change, incident::record::Verdict, time::Timestamp};
 use rusqlite::Connection;
 
 use super::{
@@ -17,7 +13,7 @@ use super::{
     schema::make_version,
     *,
 };
-use crate::testing::{flap, noon};
+use crate::testing::{flap, incident, noon};
 
 const LIMITS: Limits = Limits {
     retention: Duration::from_hours(24),
@@ -37,45 +33,6 @@ fn record(seq: u64, change: Change) -> Arc<ChangeRecord> {
 fn down(peer: &str) -> Change {
     Change::SessionDown {
         peer: peer.to_owned(),
-    }
-}
-
-/// An incident of node `a` with this peer, open.
-fn incident(id: &str, peer: &str) -> Incident {
-    Incident {
-        id: id.to_owned(),
-        node: "a".to_owned(),
-        subject: Subject {
-            kind: SubjectKind::Peer,
-            identity: peer.to_owned(),
-            name: None,
-        },
-        group_keys: Vec::new(),
-        opened_at: noon(),
-        closed_at: None,
-        updated_at: noon(),
-        verdict: Verdict::NoImpact,
-        proof: Proof::Inferred,
-        cause: "FIN".to_owned(),
-        cause_label: None,
-        sessions: Vec::new(),
-        milestones: Vec::new(),
-        milestones_dropped: 0,
-        prefixes: LostPrefixes::default(),
-        pods: None,
-        targets: Vec::new(),
-        route_gap_seconds: None,
-        unreachable_seconds: None,
-        evidence: EvidenceState::default(),
-        route_owner: None,
-        versions: BTreeMap::new(),
-        impact: Vec::new(),
-        rests_on: String::new(),
-        would_change: String::new(),
-        next_check: String::new(),
-        related: Vec::new(),
-        absences: Vec::new(),
-        note: None,
     }
 }
 

@@ -95,8 +95,9 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
         speaker: arguments.speaker,
         ..Plan::default()
     };
-    plan.manners.hold = arguments.hold.or(arguments.scenario.hold());
+    plan.manners.hold = arguments.hold;
     plan.manners.graceful_restart = !arguments.no_graceful_restart;
+    let plan = arguments.scenario.plan(plan);
     let lab = build(plan, out)?;
     let agent = Agent::start(
         &lab,

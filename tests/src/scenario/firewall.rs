@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Cast, Expected, Script, Step, When, at, record::LOSS};
+use super::{Act, Cast, Expected, ExpectedLoss, Extent, Script, When, at, record::LOSS, step};
 
 /// Which comes first is the speaker's business: its hold timer, or TCP's patience.
 const SILENCE: &[&str] = &["hold_timer_expired", "tcp_error"];
@@ -12,7 +12,8 @@ const SILENCE: &[&str] = &["hold_timer_expired", "tcp_error"];
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(SILENCE, &[]);
     flaps.extend(cast.victim_sees(SILENCE, &[]));
-    let step = |when, act| Step { when, act };
+    let mut incidents = cast.others_record(LOSS, "", Some(1));
+    incidents.push(cast.victim_loses("nothing is heard from any of"));
     Script {
         title: "a firewall cuts n2 off",
         steps: vec![
@@ -22,8 +23,15 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         ],
         expected: Expected {
             flaps,
-            incidents: cast.others_record(LOSS, "", Some(1)),
+            incidents,
             recovers: true,
+            // Whose hold timer expires first breaks the way there or the way back for both.
+            loss: cast
+                .loss(Extent::About(Duration::from_secs(6)))
+                .map(|loss| ExpectedLoss {
+                    witnesses: cast.ends(),
+                    ..loss
+                }),
             // The old connections' retransmission timers have backed off to about as much.
             calm: Duration::from_secs(15),
             ..Expected::default()

@@ -1,9 +1,11 @@
 //! A crash: SIGKILL, so the kernel closes what the speaker held; back after 3 s.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use observer_core::incident::record::Verdict;
 
-use super::{Act, Cast, Expected, Script, at, closed, record::LOSS};
+use super::{Act, Cast, Expected, Extent, Script, at, cast::closed, record::LOSS};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(closed(cast.victim), &[]);
@@ -12,10 +14,12 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         &[cast.victim.speaker.comm(), "SIGKILL from"],
     ));
     // Without graceful restart it is a loss like any other.
-    let mut incidents = if cast.graceful {
-        cast.others_record(&[Verdict::Graceful], "FIN received", Some(0))
+    let (mut incidents, extent) = if cast.graceful {
+        let recorded = cast.others_record(&[Verdict::Graceful], "FIN received", Some(0));
+        (recorded, Extent::Nothing)
     } else {
-        cast.others_record(LOSS, "FIN received", Some(1))
+        let recorded = cast.others_record(LOSS, "FIN received", Some(1));
+        (recorded, Extent::About(Duration::from_secs(5)))
     };
     incidents.push(cast.victim_records_itself("SIGKILL"));
     Script {
@@ -25,7 +29,8 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
             flaps,
             incidents,
             recovers: true,
-            restarts: cast.keep_stale(),
+            restarts: cast.keep_stale(&["stale", "end_of_rib"]),
+            loss: cast.loss(extent),
             ..Expected::default()
         },
     }

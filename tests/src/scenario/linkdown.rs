@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use super::{Act, Cast, Expected, Script, at};
+use super::{Act, Cast, Expected, ExpectedLoss, Extent, Script, at};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
+    let witnesses = cast.ends().split_off(1);
     Script {
         title: "the uplink of n2 is down for 4 s",
         steps: vec![at(0, Act::LinkDown), at(4, Act::LinkUp)],
         expected: Expected {
             calm: Duration::from_secs(3),
-            incidents: cast.victim_records_each("no session fell"),
+            incidents: vec![cast.victim_loses("link eth0 down")],
             recovers: true,
+            loss: cast
+                .loss(Extent::About(Duration::from_secs(4)))
+                .map(|loss| ExpectedLoss { witnesses, ..loss }),
             ..Expected::default()
         },
     }

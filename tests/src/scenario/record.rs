@@ -2,7 +2,7 @@
 
 use observer_core::incident::{Incident, record::Verdict};
 
-use super::{Cast, Session, session};
+use super::{Cast, Session, cast::session};
 
 /// Packets were lost, whether or not a probe was there to prove it.
 pub(super) const LOSS: &[Verdict] = &[Verdict::RoutesLost, Verdict::ReachabilityLost];
@@ -75,7 +75,8 @@ impl Cast<'_> {
         words: &'static str,
         lost: Option<u64>,
     ) -> Vec<ExpectedIncident> {
-        let bird = |node: &&&super::Node| node.speaker.is_bird() && self.victim.speaker.is_bird();
+        let bird =
+            |node: &&&crate::lab::Node| node.speaker.is_bird() && self.victim.speaker.is_bird();
         let nodes = self.others.iter().filter(bird);
         nodes
             .map(|node| ExpectedIncident {
@@ -99,17 +100,12 @@ impl Cast<'_> {
         }
     }
 
-    /// The victim records a loss towards every other node.
-    pub(super) fn victim_records_each(&self, words: &'static str) -> Vec<ExpectedIncident> {
-        self.others
-            .iter()
-            .map(|node| ExpectedIncident {
-                session: session(self.victim, node),
-                verdicts: LOSS,
-                words,
-                lost: Some(1),
-                over: true,
-            })
-            .collect()
+    /// The victim records one loss of its own, towards every other node.
+    pub(super) fn victim_loses(&self, words: &'static str) -> ExpectedIncident {
+        ExpectedIncident {
+            verdicts: LOSS,
+            lost: Some(u64::try_from(self.others.len()).unwrap_or(u64::MAX)),
+            ..self.victim_records_itself(words)
+        }
     }
 }

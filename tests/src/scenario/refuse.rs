@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::{Act, Cast, Expected, Script, at, record::LOSS};
+use super::{Act, Cast, Expected, Extent, Script, at, record::LOSS};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["notification_received"], &["peer sent Cease"]);
@@ -19,6 +19,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         expected: Expected {
             flaps,
             incidents,
+            loss: cast.loss(Extent::Unproven),
             failures: cast
                 .dial_victim()
                 .map(|session| (session, "refused"))

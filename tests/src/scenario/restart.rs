@@ -1,8 +1,10 @@
 //! A rolling restart: SIGTERM, so BIRD says Cease and closes; back after 3 s.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
-use super::{Act, Cast, Expected, Script, at, record::LOSS};
+use super::{Act, Cast, Expected, Extent, Script, at, record::LOSS};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["notification_received"], &["peer sent Cease"]);
@@ -19,6 +21,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
             flaps,
             incidents,
             recovers: true,
+            loss: cast.loss(Extent::About(Duration::from_secs(7))),
             ..Expected::default()
         },
     }

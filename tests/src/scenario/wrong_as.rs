@@ -3,7 +3,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::{Act, Cast, Expected, Script, at, session};
+use super::{Act, Cast, Expected, Extent, Script, at, cast::session, record::LOSS};
 
 const SENT: &str = "OPEN Message Error/Bad Peer AS sent";
 const RECEIVED: &str = "OPEN Message Error/Bad Peer AS received";
@@ -11,6 +11,10 @@ const RECEIVED: &str = "OPEN Message Error/Bad Peer AS received";
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["notification_received"], &["peer sent Cease"]);
     flaps.extend(cast.victim_sees(&["local_speaker_gone"], &["SIGTERM from"]));
+    let mut incidents = cast.others_record(LOSS, "peer sent Cease", Some(1));
+    for incident in &mut incidents {
+        incident.over = false;
+    }
     let mut failures = Vec::new();
     for other in &cast.others {
         failures.push((session(other, cast.victim), SENT));
@@ -21,6 +25,8 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         steps: vec![at(0, Act::End(Signal::SIGTERM)), at(1, Act::StartForeign)],
         expected: Expected {
             flaps,
+            incidents,
+            loss: cast.loss(Extent::Unproven),
             failures,
             ..Expected::default()
         },

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{ASN, Identity, Manners};
+use super::{ASN, Identity, Manners, Relation};
+
+/// The cluster that all reflectors of a lab serve (RFC 4456 §7).
+const CLUSTER: &str = "244.0.0.1";
 
 pub(super) fn config(identity: &Identity, manners: Manners) -> String {
     let Identity {
@@ -16,15 +19,17 @@ pub(super) fn config(identity: &Identity, manners: Manners) -> String {
     } else {
         ("", "")
     };
-    let hold = manners
-        .hold
-        .map(|hold| format!("  hold time {hold};\n"))
-        .unwrap_or_default();
+    let line = |words: &str, value: Option<u16>| {
+        value.map_or_else(String::new, |value| format!("{words} {value};\n"))
+    };
+    let restart_time = line("  graceful restart time", manners.restart_time);
+    let recovery_wait = line("graceful restart wait", manners.recovery_wait);
+    let hold = line("  hold time", manners.hold);
     let mut text = format!(
         "\
 # Shaped like Calico's bird.cfg, bird_aggr.cfg and bird_ipam.cfg.
 router id {address};
-
+{recovery_wait}
 protocol static {{
   route {block} blackhole;
 }}
@@ -73,7 +78,7 @@ template bgp bgp_template {{
   import all;
   export filter calico_export_to_bgp_peers;
   add paths on;
-{graceful}{hold}  connect delay time 2;
+{graceful}{restart_time}{hold}  connect delay time 2;
   connect retry time 5;
   error wait time 5,30;
 }}
@@ -85,9 +90,14 @@ template bgp bgp_template {{
         } else {
             ""
         };
+        let client = if neighbor.relation == Relation::Client {
+            format!("  rr client;\n  rr cluster id {CLUSTER};\n")
+        } else {
+            String::new()
+        };
         let _ = write!(
             text,
-            "\nprotocol bgp {} from bgp_template {{\n  neighbor {} as {ASN};\n  source address {address};\n{passive}}}\n",
+            "\nprotocol bgp {} from bgp_template {{\n  neighbor {} as {ASN};\n  source address {address};\n{passive}{client}}}\n",
             neighbor.protocol(),
             neighbor.address,
         );

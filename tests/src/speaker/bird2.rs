@@ -33,11 +33,15 @@ protocol kernel {{
   learn;
   persist;
   scan time 2;
-  ipv4 {{ import all; export where net ~ 10.244.0.0/16; }};
+{graceful}  ipv4 {{ import all; export where net ~ 10.244.0.0/16; }};
 }}
 
 protocol device {{
   scan time 2;
+}}
+
+protocol direct {{
+  ipv4;
 }}
 
 template bgp bgp_template {{

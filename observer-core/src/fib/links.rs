@@ -1,0 +1,160 @@
+//! Links and neighbours that peers are reached over. What hangs on a link is told by addresses: a
+//! tunnel's routes name the tunnel, not the link below it.
+
+use std::net::IpAddr;
+
+use super::{Fib, Link, MAX_SURROUNDINGS, Span, World};
+use crate::{
+    address::PeerAddress,
+    bgp::Prefix,
+    event::forwarding::NeighbourState,
+    notice::{LinkNotice, LinkStep, NeighbourNotice, Notice},
+    turn::Turn,
+};
+
+impl Link {
+    /// Whether packets can leave by it.
+    const fn is_usable(&self) -> bool {
+        self.up && self.carrier
+    }
+}
+
+impl Fib {
+    /// A link is as `link` says.
+    pub(super) fn link_told(
+        &mut self,
+        turn: &mut Turn<'_>,
+        world: World<'_>,
+        interface: u32,
+        link: Link,
+        span: Span,
+    ) {
+        if self.links.len() >= MAX_SURROUNDINGS && !self.links.contains_key(&interface) {
+            return;
+        }
+        let (up, usable) = (link.up, link.is_usable());
+        let step = match (usable, up) {
+            (true, _) => LinkStep::Up,
+            (false, true) => LinkStep::NoCarrier,
+            (false, false) => LinkStep::Down,
+        };
+        let Some(before) = self.links.insert(interface, link) else {
+            return;
+        };
+        if before.is_usable() != usable {
+            self.tell_link(turn, world, (interface, &before.name), step, span);
+        }
+        if before.up != up {
+            self.suspect_interface(turn, interface);
+        }
+    }
+
+    /// There is no such link any more.
+    pub(super) fn link_gone(
+        &mut self,
+        turn: &mut Turn<'_>,
+        world: World<'_>,
+        interface: u32,
+        span: Span,
+    ) {
+        if let Some(before) = self.links.remove(&interface)
+            && before.is_usable()
+        {
+            let link = (interface, before.name.as_str());
+            self.tell_link(turn, world, link, LinkStep::Gone, span);
+        }
+        self.addresses.retain(|(of, _, _)| *of != interface);
+        self.neighbours.retain(|(of, _), _| *of != interface);
+        self.suspect_interface(turn, interface);
+    }
+
+    fn tell_link(
+        &self,
+        turn: &mut Turn<'_>,
+        world: World<'_>,
+        (interface, name): (u32, &str),
+        step: LinkStep,
+        span: Span,
+    ) {
+        let peers = self.behind(world, interface);
+        if peers.is_empty() {
+            return;
+        }
+        turn.notices.push(Notice::Link(LinkNotice {
+            netns: self.netns,
+            interface,
+            name: name.to_owned(),
+            earliest: span.earliest,
+            latest: span.latest,
+            step,
+            peers,
+        }));
+    }
+
+    /// The known peers that are reached over a link: those in one of its networks, and those to whom
+    /// this node speaks from one of its addresses.
+    fn behind(&self, world: World<'_>, interface: u32) -> Vec<PeerAddress> {
+        let own: Vec<(IpAddr, u8)> = { self.addresses.iter() }
+            .filter(|(of, _, _)| *of == interface)
+            .map(|(_, address, length)| (*address, *length))
+            .collect();
+        let near = |ip: IpAddr| {
+            own.iter().any(|(address, length)| {
+                let network = Prefix {
+                    address: *address,
+                    length: *length,
+                };
+                network.contains(ip)
+            })
+        };
+        let speaks = |peer: &PeerAddress| {
+            let carrier = world.peers.get(peer).and_then(|peer| peer.session.carrier);
+            let local = carrier
+                .and_then(|id| world.connections.get(&id))
+                .map(|connection| connection.socket.local.ip());
+            local.is_some_and(|local| own.iter().any(|(address, _)| *address == local))
+        };
+        let reached =
+            |peer: &&PeerAddress| peer.scope == interface || near(peer.ip) || speaks(peer);
+        world.peers.keys().filter(reached).copied().collect()
+    }
+
+    /// A neighbour's state is another now.
+    pub(super) fn neighbour_told(
+        &mut self,
+        turn: &mut Turn<'_>,
+        world: World<'_>,
+        (interface, address): (u32, IpAddr),
+        state: NeighbourState,
+        span: Span,
+    ) {
+        let key = (interface, address);
+        if state == NeighbourState::Gone {
+            self.neighbours.remove(&key);
+        } else if self.neighbours.len() < MAX_SURROUNDINGS || self.neighbours.contains_key(&key) {
+            self.neighbours.insert(key, state);
+        }
+        let peer = PeerAddress::new(address, interface);
+        let failed = state == NeighbourState::Failed;
+        // Whoever does not answer is asked again and again, and fails each time.
+        let news = match state {
+            NeighbourState::Failed => {
+                world.peers.contains_key(&peer) && self.unresolved.insert(peer)
+            }
+            NeighbourState::Usable => self.unresolved.remove(&peer),
+            NeighbourState::Incomplete | NeighbourState::Gone => false,
+        };
+        if !news {
+            return;
+        }
+        let link = self.links.get(&interface);
+        turn.notices.push(Notice::Neighbour(NeighbourNotice {
+            netns: self.netns,
+            peer,
+            link: link.map_or_else(|| interface.to_string(), |link| link.name.clone()),
+            earliest: span.earliest,
+            latest: span.latest,
+            failed,
+        }));
+    }
+}

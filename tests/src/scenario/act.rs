@@ -1,0 +1,115 @@
+//! What can be done to the nodes of a lab.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::{
+    firewall as wall,
+    lab::{Lab, Node},
+    netns, programs,
+    speaker::Manners,
+};
+
+/// The AS of a node whose operator mistook the number.
+pub const FOREIGN_ASN: u32 = 64513;
+
+/// What is done to a node.
+#[derive(Clone, Copy, Debug)]
+pub enum Act {
+    /// Its speaker gets a signal that ends it.
+    End(Signal),
+    /// Its speaker is started.
+    Start,
+    /// Its BIRD is started without `-R`.
+    StartAnew,
+    /// Its speaker is started as one of AS [`FOREIGN_ASN`].
+    StartForeign,
+    /// Its BIRD restarts every session.
+    RestartSessions,
+    /// Its firewall drops all BGP.
+    Drop,
+    /// Its firewall lets new BGP connections pass; those there were when it began to drop stay cut.
+    Admit,
+    /// Its firewall lets BGP pass again.
+    Pass,
+    /// Its kernel resets every BGP connection (`ss --kill`).
+    Reset,
+    /// Its uplink goes down.
+    LinkDown,
+    /// Its uplink comes back, with the default route that went with it.
+    LinkUp,
+}
+
+impl Act {
+    /// What is done, in words.
+    pub fn describe(self, node: &Node) -> String {
+        let Node { name, speaker, .. } = node;
+        let who = format!("{} of {name}", speaker.title());
+        match self {
+            Self::End(signal) => {
+                format!(
+                    "{who} (pid {}) gets {signal}",
+                    node.pid().unwrap_or_default()
+                )
+            }
+            Self::Start => format!("{who} is started"),
+            Self::StartAnew => format!("{who} is started without -R"),
+            Self::StartForeign => format!("{who} is started with AS {FOREIGN_ASN}"),
+            Self::RestartSessions => format!("{who} restarts its sessions (birdc restart)"),
+            Self::Drop => format!("the firewall of {name} drops tcp/179"),
+            Self::Admit => format!("the firewall of {name} passes new connections to tcp/179"),
+            Self::Pass => format!("the firewall of {name} passes tcp/179 again"),
+            Self::Reset => format!("the kernel of {name} resets its BGP connections (ss --kill)"),
+            Self::LinkDown => format!("eth0 of {name} goes down"),
+            Self::LinkUp => format!("eth0 of {name} comes back"),
+        }
+    }
+
+    /// Does it to `node`.
+    pub fn perform(self, lab: &Lab, node: &Node) -> Result<()> {
+        let ns = &node.namespace;
+        match self {
+            Self::End(signal) => lab.signal(node, signal),
+            Self::Start => {
+                lab.await_end(node, Duration::from_secs(15))?;
+                lab.start(node)
+            }
+            Self::StartAnew => {
+                lab.await_end(node, Duration::from_secs(15))?;
+                let manners = Manners {
+                    recover: false,
+                    ..lab.manners()
+                };
+                lab.start_with(node, manners)
+            }
+            Self::StartForeign => {
+                lab.await_end(node, Duration::from_secs(15))?;
+                lab.configure_as(node, FOREIGN_ASN, "")?;
+                lab.start(node)
+            }
+            Self::RestartSessions => lab.neighbors(node).iter().try_for_each(|peer| {
+                lab.birdc(node, &format!("restart {}", peer.protocol()))
+                    .map(drop)
+            }),
+            Self::Drop => wall::cut(ns),
+            Self::Admit => wall::admit_new(ns),
+            Self::Pass => wall::lift(ns),
+            Self::Reset => {
+                let mut ss = programs::find("iproute2", "ss")?.command();
+                ss.args(["--kill", "--tcp", "--numeric", "state", "established"]);
+                ss.args(["(", "sport", "=", "179", "or", "dport", "=", "179", ")"]);
+                netns::output(ns, &mut ss).map(drop)
+            }
+            Self::LinkDown => netns::ip(Some(ns), &["link set eth0 down".to_owned()]),
+            Self::LinkUp => netns::ip(
+                Some(ns),
+                &[
+                    "link set eth0 up".to_owned(),
+                    "route add default via 10.0.0.254".to_owned(),
+                ],
+            ),
+        }
+    }
+}
