@@ -33,6 +33,7 @@ use tracing::info;
 use saver::Saver;
 
 use crate::{
+    cluster::PodsWanted,
     flight::{Flight, FlightRecorder},
     health::Health,
     intake::{Batch, Control},
@@ -196,6 +197,8 @@ pub struct Parts {
     pub control: mpsc::Sender<Control>,
     /// To the `sock_diag` thread.
     pub asker: Asker,
+    /// To whoever reads the cluster's API.
+    pub pods: mpsc::Sender<PodsWanted>,
     /// What is to be recorded, if anything is.
     pub recorder: Option<Recorder>,
     /// The last of what the core is told.
@@ -227,6 +230,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         inspects_refused: 0,
         control: parts.control,
         asker: parts.asker,
+        pods: parts.pods,
         recorder: parts.recorder,
         flight: parts.flight,
         observed: BTreeSet::new(),
@@ -257,6 +261,7 @@ struct Task {
     inspects_refused: u64,
     control: mpsc::Sender<Control>,
     asker: Asker,
+    pods: mpsc::Sender<PodsWanted>,
     recorder: Option<Recorder>,
     flight: Option<FlightRecorder>,
     observed: BTreeSet<NetnsId>,
@@ -378,6 +383,10 @@ impl Task {
             Request::Trust { netns, address } => self.controls.push(Control::Trust(netns, address)),
             Request::Distrust { netns, address } => {
                 self.controls.push(Control::Distrust(netns, address));
+            }
+            Request::ListPods { incident, nodes } => {
+                // A full queue costs names only: incidents say what they do not know.
+                let _ = self.pods.try_send(PodsWanted { incident, nodes });
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
             Request::DumpRoutes { netns, ipv6, since } => {
