@@ -32,9 +32,10 @@ use tracing::info;
 use saver::Saver;
 
 use crate::{
+    control::Control,
     flight::{Flight, FlightRecorder},
     health::Health,
-    intake::{Batch, Control},
+    intake::Batch,
     recorder::Recorder,
     sink,
     sockets::{Asker, Question},
@@ -375,6 +376,10 @@ impl Task {
             Request::Trust { netns, address } => self.controls.push(Control::Trust(netns, address)),
             Request::Distrust { netns, address } => {
                 self.controls.push(Control::Distrust(netns, address));
+            }
+            Request::Watch { netns, prefix } => self.controls.push(Control::Watch(netns, prefix)),
+            Request::Unwatch { netns, prefix } => {
+                self.controls.push(Control::Unwatch(netns, prefix));
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
             Request::DumpRoutes { netns, ipv6, since } => {

@@ -129,6 +129,7 @@ pub fn incident(id: &str, peer: &str) -> Incident {
         milestones_dropped: 0,
         prefixes: LostPrefixes::default(),
         targets: Vec::new(),
+        dropped: Vec::new(),
         route_gap_seconds: None,
         unreachable_seconds: None,
         evidence: EvidenceState::default(),

@@ -7,6 +7,7 @@ mod fib;
 mod incident;
 mod inventory;
 mod page;
+mod reach;
 mod wire;
 
 use std::{
@@ -27,7 +28,7 @@ use self::page::{Labels, Page, float};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 31] = [
+const EVENT_KINDS: [&str; 32] = [
     "tick",
     "wall_clock",
     "node_observed",
@@ -56,6 +57,7 @@ const EVENT_KINDS: [&str; 31] = [
     "strangers",
     "echo_replied",
     "echo_failed",
+    "packets_dropped",
     "incidents_restored",
     "incident_note",
     "versions",
@@ -95,6 +97,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::Forwarding { forwarding, .. } => forwarding.kind(),
         Fact::EchoReplied { .. } => "echo_replied",
         Fact::EchoFailed { .. } => "echo_failed",
+        Fact::PacketsDropped { .. } => "packets_dropped",
         Fact::IncidentsRestored { .. } => "incidents_restored",
         Fact::IncidentNote { .. } => "incident_note",
         Fact::Versions { .. } => "versions",
@@ -135,6 +138,7 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
         wire::peers(&mut page, &snapshot.peers);
         nodes(&mut page, snapshot);
         incident::add(&mut page, snapshot);
+        reach::add(&mut page, &snapshot.totals);
         wire::nodes(&mut page, &snapshot.totals);
         fib::peers(&mut page, snapshot);
         fib::nodes(&mut page, snapshot);
