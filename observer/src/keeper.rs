@@ -32,6 +32,7 @@ use tracing::info;
 use saver::Saver;
 
 use crate::{
+    cluster::PodsWanted,
     control::Control,
     flight::{Flight, FlightRecorder},
     health::Health,
@@ -194,6 +195,8 @@ pub struct Parts {
     pub control: mpsc::Sender<Control>,
     /// To the `sock_diag` thread.
     pub asker: Asker,
+    /// To whoever reads the cluster's API.
+    pub pods: mpsc::Sender<PodsWanted>,
     /// What is to be recorded, if anything is.
     pub recorder: Option<Recorder>,
     /// The last of what the core is told.
@@ -225,6 +228,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         inspects_refused: 0,
         control: parts.control,
         asker: parts.asker,
+        pods: parts.pods,
         recorder: parts.recorder,
         flight: parts.flight,
         observed: BTreeSet::new(),
@@ -255,6 +259,7 @@ struct Task {
     inspects_refused: u64,
     control: mpsc::Sender<Control>,
     asker: Asker,
+    pods: mpsc::Sender<PodsWanted>,
     recorder: Option<Recorder>,
     flight: Option<FlightRecorder>,
     observed: BTreeSet<NetnsId>,
@@ -380,6 +385,10 @@ impl Task {
             Request::Watch { netns, prefix } => self.controls.push(Control::Watch(netns, prefix)),
             Request::Unwatch { netns, prefix } => {
                 self.controls.push(Control::Unwatch(netns, prefix));
+            }
+            Request::ListPods { incident, nodes } => {
+                // A full queue costs names only: incidents say what they do not know.
+                let _ = self.pods.try_send(PodsWanted { incident, nodes });
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
             Request::DumpRoutes { netns, ipv6, since } => {

@@ -17,11 +17,12 @@ use crate::{
 /// The Kubernetes versions that are maintained.
 const VERSIONS: [&str; 3] = ["1.35", "1.36", "1.37"];
 /// Every folder that can be applied.
-const RENDERED: [&str; 5] = [
+const RENDERED: [&str; 6] = [
     "base",
     "overlays/ebpf",
     "overlays/privileged",
     "overlays/openshift",
+    "overlays/pods",
     "overlays/prometheus-operator",
 ];
 /// The one that install.yaml is.

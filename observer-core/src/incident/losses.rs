@@ -104,7 +104,10 @@ impl Incidents {
         })
     }
 
-    fn add_gone(&mut self, turn: &mut Turn<'_>, number: u64, prefix: Prefix, gone: Gone) {
+    fn add_gone(&mut self, turn: &mut Turn<'_>, number: u64, prefix: Prefix, mut gone: Gone) {
+        gone.node = { turn.inventory.cluster() }
+            .node_of(prefix)
+            .map(str::to_owned);
         if let Some(open) = self.open.get_mut(&number) {
             if !open.told && gone.since.earliest < open.begun {
                 open.begun = gone.since.earliest;

@@ -20,6 +20,7 @@ mod marks;
 mod milestones;
 mod open;
 mod overlap;
+mod pods;
 mod probe;
 mod probing;
 pub mod record;
@@ -38,6 +39,8 @@ mod tests_many;
 mod tests_node;
 #[cfg(test)]
 mod tests_own;
+#[cfg(test)]
+mod tests_pods;
 #[cfg(test)]
 mod tests_reach;
 #[cfg(test)]

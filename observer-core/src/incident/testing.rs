@@ -33,6 +33,8 @@ pub(super) struct Story {
     pub echoes: Vec<(u64, IpAddr)>,
     /// What the kernel is to watch for dropped packets.
     pub watched: Vec<Prefix>,
+    /// Incidents and nodes whose pods were asked for.
+    pub lists: Vec<(String, Vec<String>)>,
 }
 
 impl Story {
@@ -44,10 +46,13 @@ impl Story {
     }
 
     pub fn with(reach: ReachConfig) -> Self {
-        let config = CoreConfig {
+        Self::configured(CoreConfig {
             reach,
             ..CoreConfig::default()
-        };
+        })
+    }
+
+    pub fn configured(config: CoreConfig) -> Self {
         let mut scene = Scene::with(config);
         scene.dumped();
         Self {
@@ -56,18 +61,25 @@ impl Story {
             refused: None,
             echoes: Vec::new(),
             watched: Vec::new(),
+            lists: Vec::new(),
         }
     }
 
     /// A session with graceful restart and one block, and time for a baseline.
     pub fn graceful(mode: ReachMode) -> (Self, Talk) {
         let mut story = Self::new(mode);
-        let mut talk = story.session(1);
-        talk.says(&mut story.scene, false, &update(&[], &[26, 10, 244, 2, 0]));
-        talk.says(&mut story.scene, false, &end_of_rib());
-        story.pass(20_000);
-        assert_eq!(story.all(), [], "nothing has happened");
+        let talk = story.begin();
         (story, talk)
+    }
+
+    /// The session with its block is up.
+    pub fn begin(&mut self) -> Talk {
+        let mut talk = self.session(1);
+        talk.says(&mut self.scene, false, &update(&[], &[26, 10, 244, 2, 0]));
+        talk.says(&mut self.scene, false, &end_of_rib());
+        self.pass(20_000);
+        assert_eq!(self.all(), [], "nothing has happened");
+        talk
     }
 
     pub fn session(&mut self, id: u64) -> Talk {
@@ -105,6 +117,10 @@ impl Story {
             if let Request::Unwatch { prefix, .. } = request {
                 assert!(self.watched.contains(&prefix), "{prefix} is not watched");
                 self.watched.retain(|watched| *watched != prefix);
+            }
+            if let Request::ListPods { incident, nodes } = request {
+                self.lists.push((incident, nodes));
+                continue;
             }
             let Request::Echo {
                 netns,

@@ -37,6 +37,7 @@ fn next_run(mut scene: Scene, peers: Vec<SavedPeer>) -> Story {
         refused: None,
         echoes: Vec::new(),
         watched: Vec::new(),
+        lists: Vec::new(),
     }
 }
 

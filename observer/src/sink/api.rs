@@ -31,7 +31,7 @@ use crate::{
     keeper::{Keeper, Page},
     sink::{
         api_routes,
-        metrics::{self, Scene},
+        metrics::{self, Scene, Visibility},
         stored,
     },
     store::{ChangeQuery, Store},
@@ -51,6 +51,8 @@ pub struct Answers {
     pub node: Arc<str>,
     /// What is kept.
     pub store: Option<Store>,
+    /// Which peers a scrape shows.
+    pub visibility: Arc<Visibility>,
 }
 
 /// The metrics listener: this and nothing else.
@@ -130,6 +132,8 @@ async fn scrape(State(answers): State<Answers>) -> Response {
                 blind: answers.health.blind(),
                 version: env!("CARGO_PKG_VERSION"),
                 ages: &answers.health.cluster_ages(),
+                peer_metrics: answers.visibility.mode(&snapshot.peers),
+                now: jiff::Timestamp::now(),
             },
         ),
         Err(error) => Err(error),

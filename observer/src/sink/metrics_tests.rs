@@ -9,7 +9,7 @@ use observer_core::{
 };
 
 use super::*;
-use crate::testing::{down, read, up};
+use crate::testing::{down, noon, read, up};
 
 fn sources() -> Vec<SourceStatus> {
     let probe = SourceStatus {
@@ -133,6 +133,8 @@ pub(super) fn text(blind: bool) -> String {
             (ClusterKind::Nodes, Duration::ZERO),
             (ClusterKind::Blocks, Duration::from_millis(90_500)),
         ]),
+        peer_metrics: PeerMetrics::Full,
+        now: noon(),
     };
     render(&snapshot(), &scene).unwrap()
 }
@@ -181,6 +183,8 @@ fn counters_that_alerts_use_exist_before_anything_happened() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        peer_metrics: PeerMetrics::Full,
+        now: noon(),
     };
     let shown = render(&snapshot, &scene).unwrap();
     let zero = |line: &str| assert!(shown.contains(line), "{line} is not in\n{shown}");
@@ -225,6 +229,8 @@ fn label_values_are_escaped() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        peer_metrics: PeerMetrics::Full,
+        now: noon(),
     };
     let shown = render(&snapshot, &scene).unwrap();
     assert!(
@@ -252,6 +258,8 @@ fn a_node_whose_packets_are_not_read_shows_no_counts_of_them() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        peer_metrics: PeerMetrics::Full,
+        now: noon(),
     };
     let shown = render(&snapshot, &scene).unwrap();
     let has = |name: &str, peer: &str| {

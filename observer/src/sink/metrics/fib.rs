@@ -102,11 +102,11 @@ pub fn nodes(page: &mut Page, snapshot: &Snapshot) {
 /// What a series of latencies shows.
 type Latency = fn(&LatencyView) -> Option<f64>;
 
-/// The latest time of each kind, of peers that are known.
-pub fn peers(page: &mut Page, snapshot: &Snapshot) {
+/// The latest time of each kind, of peers that are shown.
+pub fn peers(page: &mut Page, snapshot: &Snapshot, shown: &[PeerView]) {
     let known = |node: &str, peer: &str| {
         let is = |view: &&PeerView| view.node == node && view.peer == peer;
-        snapshot.peers.iter().find(is).is_some()
+        shown.iter().find(is).is_some()
     };
     let each: [(&str, &str, Latency); 3] = [
         (
