@@ -44,7 +44,11 @@ mod tests_pods;
 #[cfg(test)]
 mod tests_reach;
 #[cfg(test)]
+mod tests_reflector;
+#[cfg(test)]
 mod tests_resumed;
+#[cfg(test)]
+mod tests_windows;
 mod together;
 mod verdict;
 
