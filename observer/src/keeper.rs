@@ -21,6 +21,7 @@ use observer_core::{
     route_view::{FibView, PathView, RouteFilter, RoutesView},
     safety::Safety,
     time::{Timestamp, WallOffset},
+    topology::Topology,
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -82,6 +83,8 @@ pub struct Snapshot {
     pub open_incidents: BTreeMap<(String, Verdict), u64>,
     /// Whether nodes' speakers may be restarted.
     pub safety: Vec<Safety>,
+    /// How sessions are laid out.
+    pub topology: Vec<Topology>,
     /// BGP is not in use here.
     pub bgp_unused: bool,
 }
@@ -479,6 +482,7 @@ impl Task {
                     events: self.events.clone(),
                     open_incidents: self.observer.open_incidents(),
                     safety: self.observer.safety(self.now.max(boottime_now())),
+                    topology: self.observer.topology(),
                     bgp_unused: self.observer.is_bgp_unused(),
                 });
             }

@@ -38,7 +38,11 @@ mod tests_own;
 #[cfg(test)]
 mod tests_pods;
 #[cfg(test)]
+mod tests_reflector;
+#[cfg(test)]
 mod tests_resumed;
+#[cfg(test)]
+mod tests_windows;
 mod together;
 mod verdict;
 

@@ -149,6 +149,7 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
         wire::nodes(&mut page, &snapshot.totals);
         fib::peers(&mut page, snapshot, &shown);
         fib::nodes(&mut page, snapshot);
+        fib::unprogrammed(&mut page, snapshot, &shown);
     }
     agent(&mut page, snapshot, scene);
     TextEncoder::new()
