@@ -21,6 +21,7 @@ use observer_core::{
     route_view::{FibView, PathView, RouteFilter, RoutesView},
     safety::Safety,
     time::{Timestamp, WallOffset},
+    topology::Topology,
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -33,9 +34,10 @@ use saver::Saver;
 
 use crate::{
     cluster::PodsWanted,
+    control::Control,
     flight::{Flight, FlightRecorder},
     health::Health,
-    intake::{Batch, Control},
+    intake::Batch,
     recorder::Recorder,
     sink,
     sockets::{Asker, Question},
@@ -82,6 +84,8 @@ pub struct Snapshot {
     pub open_incidents: BTreeMap<(String, Verdict), u64>,
     /// Whether nodes' speakers may be restarted.
     pub safety: Vec<Safety>,
+    /// How sessions are laid out.
+    pub topology: Vec<Topology>,
     /// BGP is not in use here.
     pub bgp_unused: bool,
 }
@@ -381,6 +385,10 @@ impl Task {
             Request::Distrust { netns, address } => {
                 self.controls.push(Control::Distrust(netns, address));
             }
+            Request::Watch { netns, prefix } => self.controls.push(Control::Watch(netns, prefix)),
+            Request::Unwatch { netns, prefix } => {
+                self.controls.push(Control::Unwatch(netns, prefix));
+            }
             Request::ListPods { incident, nodes } => {
                 // A full queue costs names only: incidents say what they do not know.
                 let _ = self.pods.try_send(PodsWanted { incident, nodes });
@@ -479,6 +487,7 @@ impl Task {
                     events: self.events.clone(),
                     open_incidents: self.observer.open_incidents(),
                     safety: self.observer.safety(self.now.max(boottime_now())),
+                    topology: self.observer.topology(),
                     bgp_unused: self.observer.is_bgp_unused(),
                 });
             }

@@ -8,7 +8,7 @@ use super::{
     group::local_subject,
     milestones::Within,
     open::{Open, is_local},
-    record::MilestoneKind,
+    record::{MilestoneKind, SubjectKind},
     routes::{Gone, how},
 };
 use crate::{
@@ -100,11 +100,25 @@ impl Incidents {
         by_peer.or_else(|| {
             let local = |open: &&Open| open.netns == netns && is_local(&open.record.subject);
             let mut all = self.open.iter();
-            all.find(|(_, open)| local(open)).map(|(number, _)| *number)
+            let local = all.find(|(_, open)| local(open)).map(|(number, _)| *number);
+            local.or_else(|| self.reflected(netns, peers))
         })
     }
 
-    fn add_gone(&mut self, turn: &Turn<'_>, number: u64, prefix: Prefix, mut gone: Gone) {
+    /// The open incident of a route reflector that fell, for routes that hang on nobody: the speaker may
+    /// take longer to remove all that came by it than its announcements are remembered, and their next
+    /// hops are no peers.
+    fn reflected(&self, netns: NetnsId, peers: &[PeerAddress]) -> Option<u64> {
+        let fell = |open: &&Open| {
+            open.netns == netns
+                && open.record.subject.kind == SubjectKind::RouteReflector
+                && open.members.values().any(|member| member.up.is_none())
+        };
+        let mut all = self.open.iter().filter(|_| peers.is_empty());
+        all.find(|(_, open)| fell(open)).map(|(number, _)| *number)
+    }
+
+    fn add_gone(&mut self, turn: &mut Turn<'_>, number: u64, prefix: Prefix, mut gone: Gone) {
         gone.node = { turn.inventory.cluster() }
             .node_of(prefix)
             .map(str::to_owned);
@@ -119,12 +133,14 @@ impl Incidents {
                     self.by_peer.entry((open.netns, *peer)).or_insert(number);
                 }
             }
+            open.drops.lose(prefix, gone.how, gone.since.earliest);
             open.routes.lose(prefix, gone);
             open.calm_since = None;
             open.news = true;
             self.losing.insert(number, open.netns);
             self.touched.insert(number);
         }
+        self.watch_drops(turn, number, [prefix]);
     }
 
     /// Routes have waited long enough to be suspicious.
@@ -193,7 +209,7 @@ impl Incidents {
     /// A session fell: what waits and hangs on it belongs to its incident.
     pub(super) fn claim_pending(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &mut Turn<'_>,
         netns: NetnsId,
         peer: PeerAddress,
         number: u64,
@@ -230,6 +246,7 @@ impl Incidents {
         for number in holders {
             if let Some(open) = self.open.get_mut(&number) {
                 open.routes.regain(prefix, back, threshold);
+                open.drops.regain(prefix, back.latest);
                 open.news = true;
             }
             self.touched.insert(number);
@@ -293,6 +310,7 @@ impl Incidents {
             );
         }
         self.publish(turn, number);
+        self.watch_behind(turn, node, number, address);
         self.begin_probing(turn, node, number);
         self.look_again(turn, number);
     }

@@ -86,6 +86,7 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/sources", get(sources))
         .merge(api_routes::routes())
         .route("/api/v1/safe-to-restart", get(safe_to_restart))
+        .route("/api/v1/topology", get(topology))
         .merge(stored::reading())
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
@@ -184,6 +185,13 @@ async fn safe_to_restart(State(answers): State<Answers>) -> Response {
             }
             Json(json!({ "nodes": snapshot.safety })).into_response()
         }
+        Err(error) => stopping(&error),
+    }
+}
+
+async fn topology(State(answers): State<Answers>) -> Response {
+    match answers.keeper.snapshot().await {
+        Ok(snapshot) => Json(json!({ "nodes": snapshot.topology })).into_response(),
         Err(error) => stopping(&error),
     }
 }

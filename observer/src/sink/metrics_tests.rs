@@ -3,8 +3,10 @@ use observer_core::{
     fib::totals::FibTotals,
     incident::record::Verdict,
     observer::{Histogram, Totals, WireTotals},
-    route_view::{FibView, LatencyView, RouteCount},
+    reach::{ProbeResult, ReachTotals},
+    route_view::{FibView, LatencyView, RouteCount, Unprogrammed},
     safety::{Safe, Safety},
+    topology::{Reflector, Shape, Topology},
 };
 
 use super::*;
@@ -42,6 +44,17 @@ fn snapshot() -> Snapshot {
                 "a".to_owned(),
                 BTreeMap::from([(Verdict::Graceful, 2), (Verdict::RoutesLost, 1)]),
             )]),
+            reach: BTreeMap::from([(
+                "a".to_owned(),
+                ReachTotals {
+                    probes: BTreeMap::from([(ProbeResult::Answered, 3), (ProbeResult::Lost, 2)]),
+                    rtt: Histogram {
+                        bounds: &[0.001, 0.01],
+                        counts: vec![2, 1, 0],
+                        sum: 0.004,
+                    },
+                },
+            )]),
             unreachable: BTreeMap::from([(("a".to_owned(), "10.0.0.2".to_owned()), 6.8)]),
             strangers: 9,
             lost: BTreeMap::from([(LossStage::Decode, 4)]),
@@ -65,8 +78,31 @@ fn snapshot() -> Snapshot {
             unknown: Vec::new(),
             unchecked: Vec::new(),
         }],
+        topology: vec![topology("a")],
         open_incidents: BTreeMap::from([(("a".to_owned(), Verdict::RoutesLost), 1)]),
         bgp_unused: false,
+    }
+}
+
+/// Of two route reflectors one is up.
+fn topology(node: &str) -> Topology {
+    let reflector = |peer: &str, up| Reflector {
+        peer: peer.to_owned(),
+        peer_node: None,
+        up,
+        prefixes: 3,
+        alone: 0.0,
+    };
+    Topology {
+        node: node.to_owned(),
+        shape: Shape::RouteReflectors,
+        nodes: 4,
+        sessions: 2,
+        established: 1,
+        full_mesh_sessions: 6,
+        clients: 0,
+        reflectors: vec![reflector("10.0.0.2", true), reflector("10.0.0.3", false)],
+        advice: Vec::new(),
     }
 }
 
@@ -81,7 +117,12 @@ fn forwarding(node: &str) -> FibView {
         source: Some(RouteSource::Netlink),
         complete: true,
         routes: vec![count("bird", 4, 7), count("dhcp", 4, 1), count("99", 4, 2)],
-        unprogrammed: Vec::new(),
+        unprogrammed: vec![Unprogrammed {
+            peer: "10.0.0.2".to_owned(),
+            announced: 3,
+            seconds: 8.0,
+            expected_within_seconds: 232.0,
+        }],
         latencies: vec![LatencyView {
             peer: "10.0.0.2".to_owned(),
             update_to_fib_seconds: Some(0.001),
