@@ -8,6 +8,7 @@
     reason = "a terminal tool: what it prints is its result"
 )]
 
+mod bench;
 mod build;
 mod debian;
 mod deploy;
@@ -49,6 +50,8 @@ enum Command {
     Deploy(deploy::Args),
     /// Run a mesh of real BGP speakers on this machine and watch it with the agent (needs root).
     Lab(lab::Args),
+    /// Measure this program beside others.
+    Bench(bench::Args),
     /// Run the fuzz targets for a while.
     Fuzz(fuzz::Args),
     /// Check formatting, lints, licences, house rules and alerts, and run the tests.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),

@@ -1,0 +1,92 @@
+//! `cargo xtask bench`: figures of this program beside those of others, measured in the same run.
+//!
+//! The contestants of one comparison take turns, so that whatever else the machine does meets all of
+//! them; a figure is the median of its turns, with the least and the most beside it. What ratio one
+//! has to the first is worth more than the figure itself, which is the machine's.
+#![expect(
+    clippy::print_stdout,
+    reason = "a terminal tool: what it prints is its result"
+)]
+
+mod decode;
+mod measure;
+mod memory;
+mod mesh;
+mod page;
+mod replay;
+mod routes;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use measure::Figure;
+
+/// Measures this program beside others.
+#[derive(Parser)]
+struct Args {
+    /// Only these of: decode, memory, replay.
+    names: Vec<String>,
+    /// Routes in the table that is read.
+    #[arg(long, default_value_t = 500_000)]
+    routes: u32,
+    /// Turns of each contestant.
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
+    /// Also write the figures here as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Also put the figures into this page, in place of those that are there.
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// What of `memory` this process is to measure, and nothing else.
+    #[arg(long, hide = true)]
+    alone: Option<String>,
+}
+
+type Bench = fn(&Args) -> Result<Vec<Figure>>;
+
+const BENCHES: [(&str, Bench); 3] = [
+    ("decode", |args| decode::measure(args.routes, args.turns)),
+    ("memory", |_| memory::measure()),
+    ("replay", |args| replay::measure(args.routes, args.turns)),
+];
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(subject) = &args.alone {
+        println!("{}", serde_json::to_string(&memory::alone(subject)?)?);
+        return Ok(());
+    }
+    let known = |name: &String| BENCHES.iter().any(|(known, _)| known == name);
+    if let Some(unknown) = args.names.iter().find(|name| !known(name)) {
+        bail!("there is no benchmark `{unknown}`");
+    }
+    let mut report = page::Report {
+        machine: page::machine(),
+        command: format!("cargo xtask bench {}", args.names.join(" "))
+            .trim_end()
+            .to_owned(),
+        benches: Vec::new(),
+    };
+    println!("{}", report.machine);
+    for (name, bench) in BENCHES {
+        if args.names.is_empty() || args.names.iter().any(|wanted| wanted == name) {
+            let mut figures = bench(&args).with_context(|| format!("benchmark {name}"))?;
+            measure::compare(&mut figures);
+            print!("{}", page::table(name, &figures));
+            report.benches.push((name.to_owned(), figures));
+        }
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.page {
+        let old = fs::read_to_string(path).with_context(|| format!("no {}", path.display()))?;
+        let new = page::put(&old, &page::markdown(&report))
+            .with_context(|| format!("no marks for the figures in {}", path.display()))?;
+        fs::write(path, new).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

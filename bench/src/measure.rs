@@ -1,0 +1,154 @@
+//! Turns, medians and what they are printed as.
+
+use std::{fs, time::Instant};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+/// One contestant's result in one unit.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Figure {
+    /// What was done.
+    pub what: String,
+    /// By whom.
+    pub who: String,
+    /// Of the numbers.
+    pub unit: String,
+    /// Of all turns.
+    pub median: f64,
+    /// Of all turns.
+    pub least: f64,
+    /// Of all turns.
+    pub most: f64,
+    /// The median beside that of the first contestant in the same thing and unit.
+    pub ratio: Option<f64>,
+}
+
+/// A contestant and what it does in a turn.
+pub struct Contestant<'a> {
+    pub who: &'a str,
+    pub turn: Box<dyn FnMut() -> Result<()> + 'a>,
+}
+
+impl Figure {
+    /// Of the values of several turns.
+    pub fn of(what: &str, who: &str, unit: &str, mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        Self {
+            what: what.to_owned(),
+            who: who.to_owned(),
+            unit: unit.to_owned(),
+            median: at(values.len() / 2),
+            least: at(0),
+            most: at(values.len().saturating_sub(1)),
+            ratio: None,
+        }
+    }
+
+    /// Of one value.
+    pub fn one(what: &str, who: &str, unit: &str, value: f64) -> Self {
+        Self::of(what, who, unit, vec![value])
+    }
+}
+
+/// Sets the ratios: to the first figure of the same thing and unit.
+pub fn compare(figures: &mut [Figure]) {
+    let firsts: Vec<Figure> = figures.to_vec();
+    for figure in figures {
+        let first = firsts
+            .iter()
+            .find(|first| first.what == figure.what && first.unit == figure.unit);
+        figure.ratio = first
+            .filter(|first| first.who != figure.who && first.median > 0.0)
+            .map(|first| figure.median / first.median);
+    }
+}
+
+/// Seconds of each turn of each contestant, taking turns.
+pub fn race(contestants: &mut [Contestant<'_>], turns: usize) -> Result<Vec<Vec<f64>>> {
+    let mut seconds = vec![Vec::new(); contestants.len()];
+    for _ in 0..turns {
+        for (contestant, seconds) in contestants.iter_mut().zip(&mut seconds) {
+            let start = Instant::now();
+            (contestant.turn)().with_context(|| contestant.who.to_owned())?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(seconds)
+}
+
+/// Memory of this process that is resident, in octets.
+pub fn resident() -> Result<u64> {
+    let pages = fs::read_to_string("/proc/self/statm").context("no /proc/self/statm")?;
+    let pages: u64 = pages.split(' ').nth(1).context("no pages")?.parse()?;
+    Ok(pages * 4096)
+}
+
+/// `count` as a floating number; exact as far as any figure here needs.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// With as many digits as say something.
+pub fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        large if large >= 100.0 => 0,
+        small if small < 1.0 => 3,
+        _ => 1,
+    };
+    let text = format!("{value:.digits$}");
+    let (whole, rest) = text
+        .split_once('.')
+        .map_or((&*text, ""), |(whole, rest)| (whole, rest));
+    let mut grouped = String::new();
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) && !grouped.ends_with('-') {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    if rest.is_empty() {
+        grouped
+    } else {
+        format!("{grouped}.{rest}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_the_median_between_least_and_most() {
+        let figure = Figure::of("x", "ours", "s", vec![3.0, 1.0, 2.0]);
+        assert!((figure.median - 2.0).abs() < 1e-9);
+        assert!((figure.least - 1.0).abs() < 1e-9 && (figure.most - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn ratios_are_to_the_first_of_the_same_thing() {
+        let mut figures = [
+            Figure::one("x", "ours", "s", 2.0),
+            Figure::one("x", "theirs", "s", 5.0),
+            Figure::one("y", "theirs", "s", 5.0),
+        ];
+        compare(&mut figures);
+        let ratios: Vec<_> = figures.iter().map(|figure| figure.ratio).collect();
+        assert_eq!(ratios, [None, Some(2.5), None]);
+    }
+
+    #[test]
+    fn numbers_have_groups_and_few_digits() {
+        for (value, text) in [
+            (1_234_567.8, "1,234,568"),
+            (123.4, "123"),
+            (12.34, "12.3"),
+            (0.0234, "0.023"),
+            (-1234.0, "-1,234"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+    }
+}
