@@ -5,9 +5,9 @@ use core::arch::asm;
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
-use observer_abi::{COUNTERS as COUNTERS_LEN, PeerKey};
+use observer_abi::{COUNTERS as COUNTERS_LEN, DROP_KEY_DATA, DropCount, MAX_WATCHED, PeerKey};
 
 use crate::route::FullRecord;
 
@@ -48,19 +48,36 @@ pub static KNOWN_PEERS: HashMap<PeerKey, u8> = HashMap::with_max_entries(16_384,
 #[map]
 pub static SPEAKERS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
 
+/// Prefixes whose dropped packets are counted → where in [`DROPS`].
+#[map]
+pub static WATCHED: LpmTrie<[u8; DROP_KEY_DATA], u32> = LpmTrie::with_max_entries(MAX_WATCHED, 0);
+
+/// What was dropped, by the value of [`WATCHED`].
+#[map]
+pub static DROPS: Array<DropCount> = Array::with_max_entries(MAX_WATCHED, 0);
+
 /// Adds one to the counter `index`.
 #[inline(always)]
 pub fn count(index: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: this CPU's own slot, aligned. Atomic, because a softirq can run another program
-        // in the middle of this one; by hand, because Rust has no atomic add for a target without
-        // compare-and-swap.
-        unsafe {
-            asm!(
-                "lock *(u64 *)({counter} + 0) += {one}",
-                counter = in(reg) counter,
-                one = in(reg) 1_u64,
-            );
-        }
+        // in the middle of this one.
+        unsafe { add_one(counter) };
+    }
+}
+
+/// Adds one; by hand, because Rust has no atomic add for a target without compare-and-swap.
+///
+/// # Safety
+/// `counter` must be aligned and valid for writing.
+#[inline(always)]
+pub unsafe fn add_one(counter: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({counter} + 0) += {one}",
+            counter = in(reg) counter,
+            one = in(reg) 1_u64,
+        );
     }
 }

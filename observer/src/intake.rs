@@ -21,6 +21,7 @@ use tracing::{info, warn};
 pub use self::outbox::Batch;
 use self::outbox::Outbox;
 use crate::{
+    control::Control,
     echoes::Echoes,
     health::{Health, SourceStatus},
     namespaces::{Namespaces, Step},
@@ -43,21 +44,6 @@ const RETAP: Duration = Duration::from_secs(5);
 const RETAP_SOON: Duration = Duration::from_millis(20);
 /// How often sockets are dumped when the kernel does not tell of changes.
 const POLL: Duration = Duration::from_millis(500);
-
-/// What the core wants of the sources.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Control {
-    /// This peer's events go through the main ring.
-    Trust(NetnsId, IpAddr),
-    /// They no longer do.
-    Distrust(NetnsId, IpAddr),
-    /// Something of this namespace was lost: dump it.
-    Dump(NetnsId),
-    /// Its routes of a family, IPv6 or IPv4, may have gone without a word since then: dump them.
-    DumpRoutes(NetnsId, bool, Timestamp),
-    /// Send an echo from this namespace to this target, with this token.
-    Echo(NetnsId, IpAddr, u64),
-}
 
 /// What the task is made of.
 pub struct Intake {
@@ -127,7 +113,7 @@ impl Intake {
                         state.follow_netlink();
                     }
                 }
-                readable = state.taps.readable() => {
+                readable = segments(&room, &state.taps) => {
                     if let Err(error) = readable {
                         warn!("taps cannot be waited for: {error}");
                     }
@@ -158,6 +144,15 @@ impl Intake {
         state.drain();
         state.finish();
     }
+}
+
+/// Segments wait until the core's queue is half empty: a packet socket holds seconds of them, and the
+/// kernel counts what it drops.
+async fn segments(queue: &mpsc::Sender<Batch>, taps: &Taps) -> std::io::Result<()> {
+    if queue.reserve_many(QUEUE / 2).await.is_err() {
+        return std::future::pending().await;
+    }
+    taps.readable().await
 }
 
 async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
@@ -216,7 +211,11 @@ impl Reading {
             }
         }
         self.look_up_routes();
-        self.taps.drain(&mut self.drained);
+        if self.outbox.is_half_empty() {
+            self.taps.drain(&mut self.drained);
+        } else {
+            self.taps.put_off();
+        }
         self.echoes.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
         if boottime_now() >= self.retap {
@@ -454,6 +453,10 @@ impl Reading {
                 return self.routes.dump(netns, ipv6, since);
             }
             Control::Echo(netns, target, token) => return self.echo(netns, target, token),
+            Control::Watch(netns, prefix) => kernel.map(|kernel| kernel.watch(netns, prefix)),
+            Control::Unwatch(netns, prefix) => {
+                kernel.map(|kernel| kernel.unwatch(netns, prefix, &mut self.drained))
+            }
             Control::Trust(netns, address) => {
                 if self.taps.follow(netns, address) {
                     self.retap = self.retap.min(boottime_now().after(RETAP_SOON));

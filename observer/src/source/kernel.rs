@@ -5,40 +5,43 @@
 //! descriptors of this process, nothing is pinned.
 
 pub mod decode;
+pub mod drops;
 pub mod identity;
 pub mod layout;
 pub mod probes;
+mod ring;
 pub mod route;
 
 use std::{
     collections::BTreeMap,
     io,
     net::IpAddr,
-    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use observer_abi::{
-    COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_ROUTES_LOST, COUNTER_STRANGER_EVENTS_LOST,
-    COUNTER_STRANGERS, COUNTERS, MAX_PORTS, MAX_TABLES,
+    COUNTER_DROPS, COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_ROUTES_LOST,
+    COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS, COUNTERS, MAX_PORTS, MAX_TABLES,
 };
 use observer_core::{
+    bgp::Prefix,
     event::{Event, Fact, LossStage, NetnsId, SocketId},
     time::{Occurred, Timestamp},
 };
-use tokio::io::{Interest, unix::AsyncFd};
 use zerocopy::IntoBytes;
 
 pub use self::probes::ProbeStatus;
 use self::{
+    drops::Drops,
     identity::Identities,
     layout::Found,
-    probes::{PROBES, ROUTE_PROBES, attach_to_routes, explain},
+    probes::{DROP_PROBE, PROBES, ROUTE_PROBES, attach_to_routes, explain},
+    ring::Ring,
     route::Told,
 };
 use super::{
@@ -50,9 +53,6 @@ use super::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-
-/// Records taken from one ring per [`KernelSource::drain`]: about a millisecond of work.
-const DRAIN_LIMIT: usize = 2048;
 
 /// How often the programs' own misses are looked up: one small file per program.
 const MISSES_EVERY: Duration = Duration::from_secs(1);
@@ -96,6 +96,8 @@ pub struct KernelSource {
     strangers: Ring,
     routes: Ring,
     tells_routes: bool,
+    /// None where the probe of dropped packets does not run.
+    drops: Option<Drops>,
     routes_are: RoutesAre,
     to_look_up: BTreeMap<(NetnsId, bool), Timestamp>,
     counters: PerCpuArray<MapData, u64>,
@@ -104,7 +106,7 @@ pub struct KernelSource {
     speakers: HashMap<MapData, u32, u32>,
     identities: Identities,
     has_cookies: bool,
-    counted: [u64; COUNTERS as usize],
+    counted: [u64; COUNTED_FACTS],
     missed: u64,
     missed_at: Timestamp,
     drained_at: Timestamp,
@@ -118,7 +120,8 @@ impl KernelSource {
         let none = |reason: &str| {
             let off = |probe: &probes::Probe| probe.off(reason.to_owned());
             let of_routes = ROUTE_PROBES.iter().filter(|_| options.routes);
-            (None, PROBES.iter().chain(of_routes).map(off).collect())
+            let all = PROBES.iter().chain([&DROP_PROBE]).chain(of_routes);
+            (None, all.map(off).collect())
         };
         let prepared = match Prepared::new(options) {
             Ok(prepared) => prepared,
@@ -133,6 +136,9 @@ impl KernelSource {
             .iter()
             .map(|probe| probe.attach(&mut programs, &btf, &found))
             .collect();
+        let of_drops = DROP_PROBE.attach(&mut programs, &btf, &found);
+        let tells_drops = of_drops.attached;
+        statuses.push(of_drops);
         let mut tells_routes = options.routes;
         if options.routes {
             let of_routes = attach_to_routes(&mut programs, &btf, &found);
@@ -142,13 +148,20 @@ impl KernelSource {
         if statuses.iter().all(|status| !status.attached) {
             return (None, statuses);
         }
-        match Self::over(programs, &found, tells_routes) {
+        match Self::over(programs, &found, (tells_routes, tells_drops)) {
             Ok(source) => (Some(source), statuses),
             Err(error) => none(&explain(&error)),
         }
     }
 
-    fn over(mut programs: Ebpf, found: &Found, tells_routes: bool) -> Result<Self, MapError> {
+    fn over(
+        mut programs: Ebpf,
+        found: &Found,
+        (tells_routes, tells_drops): (bool, bool),
+    ) -> Result<Self, MapError> {
+        let drops = tells_drops
+            .then(|| Drops::over(&mut programs))
+            .transpose()?;
         let mut take = |name: &str| -> Result<Map, MapError> {
             programs
                 .take_map(name)
@@ -161,6 +174,7 @@ impl KernelSource {
             strangers: Ring::over(take("STRANGERS")?)?,
             routes: Ring::over(take("ROUTES")?)?,
             tells_routes,
+            drops,
             routes_are: RoutesAre::Taken,
             to_look_up: BTreeMap::new(),
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
@@ -172,7 +186,7 @@ impl KernelSource {
             missed_at: Timestamp::default(),
             identities: Identities::default(),
             has_cookies: found.layout.has_socket_cookie == 1,
-            counted: [0; COUNTERS as usize],
+            counted: [0; COUNTED_FACTS],
             drained_at: boottime_now(),
             // The programs have run since they were attached.
             more: true,
@@ -241,6 +255,28 @@ impl KernelSource {
         })
     }
 
+    /// Whether the probe of dropped packets runs.
+    pub const fn tells_drops(&self) -> bool {
+        self.drops.is_some()
+    }
+
+    /// Counts packets that are dropped on their way to `prefix`, where that probe runs.
+    pub fn watch(&mut self, netns: NetnsId, prefix: Prefix) -> Result<(), MapChangeError> {
+        let drops = self.drops.as_mut();
+        drops.map_or(Ok(()), |drops| drops.watch(netns, prefix))
+    }
+
+    /// No longer; what was counted last goes to `out`.
+    pub fn unwatch(
+        &mut self,
+        netns: NetnsId,
+        prefix: Prefix,
+        out: &mut Vec<Event>,
+    ) -> Result<(), MapChangeError> {
+        let drops = self.drops.as_mut();
+        drops.map_or(Ok(()), |drops| drops.unwatch(netns, prefix, out))
+    }
+
     /// Watches the end of process `pid`, which speaks BGP in `netns`. Processes that dial or listen
     /// while the programs run are found by them.
     pub fn add_speaker(&mut self, pid: u32, netns: NetnsId) -> Result<(), MapChangeError> {
@@ -269,7 +305,7 @@ impl KernelSource {
     }
 
     /// Appends what the rings hold to `out`, by time, then what the kernel counted since the last
-    /// call. True where there is more: at most [`DRAIN_LIMIT`] records of each ring at once.
+    /// call. True where there is more: at most some records of each ring at once.
     pub fn drain(&mut self, out: &mut Vec<Event>) -> bool {
         let first = out.len();
         let mut undecoded = 0;
@@ -336,13 +372,22 @@ impl KernelSource {
         }
         for ((index, fact), counted) in COUNTED.into_iter().zip(&mut self.counted) {
             // A read that fails is made good by the next one: the counters only ever rise.
-            if let Ok(values) = self.counters.get(&index, 0) {
-                let total = values.iter().copied().fold(0, u64::wrapping_add);
+            if let Some(total) = total(&self.counters, index) {
                 push(total.wrapping_sub(*counted), fact);
                 *counted = total;
             }
         }
+        if let (Some(drops), Some(total)) = (&mut self.drops, total(&self.counters, COUNTER_DROPS))
+        {
+            drops.read(total, occurred.latest, out);
+        }
     }
+}
+
+/// A counter of the programs', over all CPUs.
+fn total(counters: &PerCpuArray<MapData, u64>, index: u32) -> Option<u64> {
+    let values = counters.get(&index, 0).ok()?;
+    Some(values.iter().copied().fold(0, u64::wrapping_add))
 }
 
 /// Before 6.9 the OOM tracepoint tells a number only; the victim still has its name in /proc.
@@ -382,6 +427,7 @@ impl Prepared {
             .override_global("LAYOUT", found.layout.as_bytes(), true)
             .override_global("PORTS", ports.as_bytes(), true)
             .override_global("PROTOCOLS", protocols(&options.protocols).as_bytes(), true)
+            .override_global("REASONS", found.reasons.as_bytes(), true)
             .override_global("TABLES", tables.as_bytes(), true)
             .load(OBJECT)
             .map_err(|error| explain(&error))?;
@@ -458,8 +504,11 @@ fn key(netns: NetnsId, peer: IpAddr) -> [u8; 24] {
 
 type CountedFact = fn(u64) -> Fact;
 
-/// What each kernel counter counts.
-const COUNTED: [(u32, CountedFact); COUNTERS as usize] = [
+/// How many of the kernel's counters are facts by themselves.
+const COUNTED_FACTS: usize = COUNTERS as usize - 1;
+
+/// What each kernel counter counts, but for [`COUNTER_DROPS`].
+const COUNTED: [(u32, CountedFact); COUNTED_FACTS] = [
     (COUNTER_EVENTS_LOST, |count| lost(LossStage::Ring, count)),
     (COUNTER_STRANGER_EVENTS_LOST, |count| {
         lost(LossStage::StrangerRing, count)
@@ -486,45 +535,6 @@ fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-/// A ring buffer and what wakes us when it fills.
-struct Ring {
-    buffer: RingBuf<MapData>,
-    /// Made on first use: it needs a running tokio, starting the source does not.
-    wake_up: Option<AsyncFd<OwnedFd>>,
-}
-
-impl Ring {
-    fn over(map: Map) -> Result<Self, MapError> {
-        Ok(Self {
-            buffer: RingBuf::try_from(map)?,
-            wake_up: None,
-        })
-    }
-
-    fn wake_up(&mut self) -> io::Result<&AsyncFd<OwnedFd>> {
-        let fd = if let Some(fd) = self.wake_up.take() {
-            fd
-        } else {
-            let duplicate = self.buffer.as_fd().try_clone_to_owned()?;
-            // SAFETY: the `OwnedFd` is open, and is neither replaced nor closed while the `AsyncFd`
-            // owns it: only a shared reference to it is ever given out.
-            unsafe { AsyncFd::register_with_interest(duplicate, Interest::READABLE)? }
-        };
-        Ok(self.wake_up.insert(fd))
-    }
-
-    /// Hands over each record; true where the limit was reached.
-    fn drain(&mut self, mut record: impl FnMut(&[u8])) -> bool {
-        for _ in 0..DRAIN_LIMIT {
-            match self.buffer.next() {
-                Some(bytes) => record(&bytes),
-                None => return false,
-            }
-        }
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -533,7 +543,7 @@ mod tests {
     fn reason(options: &KernelOptions) -> String {
         let (source, statuses) = KernelSource::start(options);
         assert!(source.is_none());
-        assert_eq!(statuses.len(), PROBES.len());
+        assert_eq!(statuses.len(), PROBES.len() + 1);
         let mut reasons: Vec<_> = statuses
             .into_iter()
             .map(|status| status.reason.unwrap())
