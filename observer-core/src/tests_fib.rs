@@ -260,6 +260,30 @@ fn what_a_dump_does_not_show_went_silently_within_its_window() {
 }
 
 #[test]
+fn of_routes_that_share_their_place_the_first_is_mirrored_and_the_next_follows() {
+    let second = route(BLOCK, 12, &[via("10.0.0.3", 2)]);
+    let mut scene = Scene::with_routes(&[block()]);
+    let leads = |scene: &Scene| scene.shown(false)[0].next_hops[0].gateway;
+    scene.act(RouteOp::Appended, &second, None);
+    assert_eq!(leads(&scene), block().next_hops[0].gateway);
+    scene.del(&second);
+    scene.pass(2_000);
+    assert_eq!(scene.story(), Vec::<String>::new());
+    assert_eq!(scene.route_dumps_asked(), 0);
+    // Known from a dump, too.
+    let now = scene.now;
+    scene.dump_routes(false, now, &[block(), second.clone()]);
+    scene.del(&block());
+    assert_eq!(scene.route_dumps_asked(), 1);
+    let now = scene.now;
+    scene.now += 20;
+    scene.dump_routes(false, now, std::slice::from_ref(&second));
+    assert_eq!(leads(&scene), second.next_hops[0].gateway);
+    scene.pass(2_000);
+    assert_eq!(scene.story(), ["1 replaced of bird"]);
+}
+
+#[test]
 fn a_link_that_no_route_uses_makes_nobody_look() {
     let mut scene = Scene::with_routes(&[block()]);
     scene.link(7, true);

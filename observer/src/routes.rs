@@ -42,6 +42,9 @@ const DUMPS_APART: Duration = Duration::from_millis(20);
 const DUMPS_REST: u32 = 3;
 /// All is compared again this often, whatever was told.
 const AUDIT: Duration = Duration::from_mins(5);
+/// After changes the source rests for this long: to wake it for each costs whoever makes them more than
+/// the reading does.
+const PAUSE: Duration = Duration::from_millis(2);
 /// How often an idle source looks, so that a change that ends the quiet lies within this: netlink has
 /// no times, and what is known of one is only that it was not there at the look before.
 const LOOK: Duration = Duration::from_millis(100);
@@ -250,7 +253,9 @@ impl Work {
                     Err(error) => return Err(io::Error::from(error).into()),
                 }
                 self.hear_wishes()?;
-                self.drain()?;
+                if self.drain()? {
+                    thread::sleep(PAUSE);
+                }
                 self.dump_wanted()?;
             }
         };
@@ -308,8 +313,9 @@ impl Work {
         }
     }
 
-    /// Reads all changes there are, and sends them.
-    fn drain(&mut self) -> Result<(), Stop> {
+    /// Reads all changes there are, and sends them; whether there were any.
+    fn drain(&mut self) -> Result<bool, Stop> {
+        let mut any = false;
         loop {
             let now = boottime_now();
             let (mut told, mut broken) = (Vec::new(), 0);
@@ -321,12 +327,12 @@ impl Work {
                 self.lose();
             }
             match read {
-                Read::Some => {}
+                Read::Some => any = true,
                 Read::Overrun => self.lose(),
                 Read::Empty => {
                     self.flush()?;
                     self.quiet = now;
-                    return Ok(());
+                    return Ok(any);
                 }
             }
         }
@@ -373,7 +379,7 @@ impl Work {
             }
             Told::Else(forwarding) => self.note(forwarding),
             Told::Rule(..) => self.rules = true,
-            Told::Done | Told::Error(_) | Told::Nothing => {}
+            Told::NextHop(..) | Told::Done | Told::Error(_) | Told::Nothing => {}
         }
         Ok(())
     }
@@ -462,9 +468,12 @@ impl Work {
             .into_iter()
             .filter_map(|told| match told {
                 Told::Rule(_, rule) => rule,
-                Told::Route(_) | Told::Else(_) | Told::Done | Told::Error(_) | Told::Nothing => {
-                    None
-                }
+                Told::Route(_)
+                | Told::NextHop(..)
+                | Told::Else(_)
+                | Told::Done
+                | Told::Error(_)
+                | Told::Nothing => None,
             })
             .collect();
         rules.sort_by_key(|rule| rule.priority);
@@ -476,6 +485,8 @@ impl Work {
     /// before it, so that the core knows which is newer.
     fn dump_routes(&mut self, ipv6: bool, since: Timestamp) -> Result<(), Stop> {
         self.socket.settle()?;
+        // Before Linux 5.3 there are none. What they are was learned in passing.
+        let _: io::Result<Vec<Told>> = self.socket.dump(Kind::NextHops);
         self.drain()?;
         self.note(Forwarding::DumpBegun { ipv6, since });
         self.flush()?;
@@ -494,9 +505,12 @@ impl Work {
             last = rows.last;
             routes.extend(rows.told.into_iter().filter_map(|told| match told {
                 Told::Route(change) => Some(change.route),
-                Told::Rule(..) | Told::Else(_) | Told::Done | Told::Error(_) | Told::Nothing => {
-                    None
-                }
+                Told::Rule(..)
+                | Told::NextHop(..)
+                | Told::Else(_)
+                | Told::Done
+                | Told::Error(_)
+                | Told::Nothing => None,
             }));
             if routes.len() >= CHUNK || last {
                 self.drain()?;

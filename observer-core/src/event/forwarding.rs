@@ -283,6 +283,9 @@ pub struct RouteChange {
 pub enum RouteOp {
     /// It is new, or, with IPv6, has a hop more: the hops are all it has now.
     Added,
+    /// It is one more with the same prefix, table, TOS and metric, behind those that are there
+    /// (`ip route append`): the kernel does not use it as long as they are. IPv4 only.
+    Appended,
     /// It takes the place of the one with the same prefix, table, TOS and metric.
     Replaced,
     /// It is gone.

@@ -109,6 +109,9 @@ pub(crate) struct Fib {
     rules: ByFamily<Vec<Rule>>,
     followed: Option<RouteSource>,
     dump: Option<Dump>,
+    /// IPv4 routes with others behind them that are known by the same: the mirror has the first, which
+    /// the kernel uses.
+    doubled: BTreeSet<RouteId>,
     /// All routes of the family were seen once.
     known: ByFamily<bool>,
     /// A dump was asked for and has not begun.
@@ -137,6 +140,7 @@ impl Fib {
             rules: ByFamily::default(),
             followed: None,
             dump: None,
+            doubled: BTreeSet::new(),
             known: ByFamily::default(),
             asked: ByFamily::default(),
             watch: Watch::default(),
@@ -165,6 +169,8 @@ impl Fib {
             Forwarding::DumpBegun { ipv6, since } => {
                 self.mirror.hide(*ipv6);
                 *self.asked.of(*ipv6) = false;
+                self.doubled
+                    .retain(|id| id.prefix.address.is_ipv6() != *ipv6);
                 self.dump = Some(Dump {
                     ipv6: *ipv6,
                     since: *since,
@@ -258,9 +264,40 @@ impl Fib {
             span,
         };
         match op {
+            RouteOp::Removed if self.is_another(turn, route) => {}
             RouteOp::Removed => self.remove(turn, world, route, act),
-            RouteOp::Added | RouteOp::Replaced => self.write(turn, world, route, act),
+            RouteOp::Appended if self.mirror.get(&RouteId::of(route)).is_some() => {
+                self.double(RouteId::of(route));
+            }
+            RouteOp::Added | RouteOp::Appended | RouteOp::Replaced => {
+                self.write(turn, world, route, act);
+            }
         }
+    }
+
+    /// There is one more route that is known by `id`.
+    fn double(&mut self, id: RouteId) {
+        if id.prefix.address.is_ipv4() && self.doubled.len() < MAX_SURROUNDINGS {
+            self.doubled.insert(id);
+        }
+    }
+
+    /// Whether `route`, which is removed, is not the one that the mirror has but one behind it. If it is
+    /// the mirror's, a dump will show which one takes its place.
+    fn is_another(&mut self, turn: &mut Turn<'_>, route: &Route) -> bool {
+        let id = RouteId::of(route);
+        if !self.doubled.contains(&id) {
+            return false;
+        }
+        let Some(kept) = self.mirror.get(&id) else {
+            return false;
+        };
+        let hops = self.hops(kept.hops);
+        if kept.protocol != route.protocol || hops.hops != route.next_hops {
+            return true;
+        }
+        self.suspect(turn, false);
+        false
     }
 
     /// A dump shows `route`.
@@ -269,9 +306,13 @@ impl Fib {
             return;
         };
         let id = RouteId::of(route);
-        // It changed since the dump began, and the change is the newer; or the kernel has two that
-        // cannot be told apart, of which it uses the first.
-        if dump.removed.contains(&id) || self.mirror.show(&id) {
+        // It changed since the dump began, and the change is the newer …
+        if dump.removed.contains(&id) {
+            return;
+        }
+        // … or this is one more that is known by the same, and the kernel uses the first.
+        if self.mirror.show(&id) {
+            self.double(id);
             return;
         }
         let act = Act {

@@ -5,6 +5,7 @@
 
 pub mod decode;
 pub mod filter;
+pub mod next_hops;
 
 use std::{
     io,
@@ -13,19 +14,24 @@ use std::{
 };
 
 use bytes::BytesMut;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
     neighbour::NeighbourMessage, route::RouteMessage, rule::RuleMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use observer_core::event::forwarding::Forwarding;
 
-use self::{decode::Told, filter::Followed};
+use self::{decode::Told, filter::Followed, next_hops::NextHops};
 
 /// At BIRD's full speed this is half a minute; with it nothing was lost up to a million routes.
 const RECEIVE_BUFFER: libc::c_int = 64 << 20;
 /// Room for one datagram: the kernel fills 32 KiB of a dump at most.
 const DATAGRAM: usize = 64 << 10;
+/// Not known to netlink-packet-route.
+const RTM_GETNEXTHOP: u16 = 106;
 /// The index of `lo`, which every namespace has.
 const LOOPBACK: u32 = 1;
 /// How long a dump may stop.
@@ -47,6 +53,8 @@ pub enum Kind {
     Neighbours,
     /// Rules of a family, IPv6 or IPv4.
     Rules(bool),
+    /// Nexthop objects.
+    NextHops,
     /// Routes of a family, IPv6 or IPv4.
     Routes(bool),
 }
@@ -81,6 +89,7 @@ pub struct Rtnetlink {
     sequence: u32,
     buffer: BytesMut,
     followed: Followed,
+    next_hops: NextHops,
 }
 
 impl AsFd for Rtnetlink {
@@ -128,6 +137,7 @@ impl Rtnetlink {
             sequence: 0,
             buffer: BytesMut::with_capacity(DATAGRAM),
             followed: followed.clone(),
+            next_hops: NextHops::default(),
         })
     }
 
@@ -145,10 +155,9 @@ impl Rtnetlink {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Read::Some),
             Err(error) => return Err(error),
         }
-        let followed = &self.followed;
+        let (followed, next_hops) = (&self.followed, &mut self.next_hops);
         decode::messages(&self.buffer, |_, told| match told {
-            Ok(Told::Route(change)) if !followed.has(&change.route) => {}
-            Ok(told) => each(told),
+            Ok(told) => each_followed(told, followed, next_hops, &mut each),
             Err(_) => *broken += 1,
         });
         Ok(Read::Some)
@@ -200,15 +209,17 @@ impl Rtnetlink {
             last: false,
             consistent: true,
         };
-        let (mut failed, followed) = (None, &self.followed);
+        let mut failed = None;
+        let (followed, next_hops) = (&self.followed, &mut self.next_hops);
         decode::messages(&self.buffer, |flags, told| {
             rows.consistent &= flags & NLM_F_DUMP_INTR == 0;
             match told {
                 Ok(Told::Done) => rows.last = true,
                 Ok(Told::Error(errno)) => failed = Some(errno),
                 Ok(Told::Nothing) => {}
-                Ok(Told::Route(change)) if !followed.has(&change.route) => {}
-                Ok(told) => rows.told.push(told),
+                Ok(told) => {
+                    each_followed(told, followed, next_hops, &mut |told| rows.told.push(told));
+                }
                 Err(_) => rows.consistent = false,
             }
         });
@@ -235,6 +246,28 @@ impl Rtnetlink {
     }
 }
 
+/// Hands on what is followed, with the hops of nexthop objects, which are remembered for that.
+fn each_followed(
+    told: Told,
+    followed: &Followed,
+    next_hops: &mut NextHops,
+    each: &mut dyn FnMut(Told),
+) {
+    match told {
+        Told::Route(change) if !followed.has(&change.route) => {}
+        Told::Route(mut change) => {
+            next_hops.resolve(&mut change.route);
+            each(Told::Route(change));
+        }
+        Told::NextHop(id, object) => {
+            let gone = object.is_none();
+            next_hops.set(id, object);
+            each(Told::Else(Forwarding::NextHopObject { id, gone }));
+        }
+        Told::Else(_) | Told::Rule(..) | Told::Done | Told::Error(_) | Told::Nothing => each(told),
+    }
+}
+
 fn request(kind: Kind, sequence: u32) -> Vec<u8> {
     let of = |ipv6| {
         if ipv6 {
@@ -252,6 +285,7 @@ fn request(kind: Kind, sequence: u32) -> Vec<u8> {
             rule.header.family = of(ipv6);
             RouteNetlinkMessage::GetRule(rule)
         }
+        Kind::NextHops => return raw(RTM_GETNEXTHOP, NLM_F_REQUEST | NLM_F_DUMP, sequence),
         Kind::Routes(ipv6) => {
             let mut route = RouteMessage::default();
             route.header.address_family = of(ipv6);
@@ -259,6 +293,17 @@ fn request(kind: Kind, sequence: u32) -> Vec<u8> {
         }
     };
     bytes(message, NLM_F_REQUEST | NLM_F_DUMP, sequence)
+}
+
+/// A message with an empty header of eight octets, of a type that netlink-packet-route does not know.
+fn raw(kind: u16, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut message = vec![0; 24];
+    let mut header = NetlinkBuffer::new(&mut message);
+    header.set_length(24);
+    header.set_message_type(kind);
+    header.set_flags(flags);
+    header.set_sequence_number(sequence);
+    message
 }
 
 fn bytes(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {

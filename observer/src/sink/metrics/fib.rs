@@ -193,7 +193,7 @@ fn counts(node: &FibView) -> Vec<(Labels, f64)> {
 
 const fn op_label(op: RouteOp) -> &'static str {
     match op {
-        RouteOp::Added => "add",
+        RouteOp::Added | RouteOp::Appended => "add",
         RouteOp::Replaced => "replace",
         RouteOp::Removed => "delete",
     }

@@ -28,22 +28,27 @@ use observer_core::{
     },
 };
 
+use super::next_hops::{self, Object};
+
 /// Message types that netlink-packet-route does not know (nexthop objects, Linux 5.3).
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
-/// The nexthop message's header (`struct nhmsg`), and its first attribute.
-const NHMSG_LENGTH: usize = 8;
-const NHA_ID: u16 = 1;
+/// Octets of a message's header (`struct nlmsghdr`).
+const HEADER: usize = 16;
 /// A route that the kernel made for one destination (PMTU, redirect): no route of the table.
 const RTM_F_CLONED: u32 = 0x200;
 /// The change takes the place of another.
 const NLM_F_REPLACE: u16 = 0x100;
+/// It stands behind others that it shares its place with.
+const NLM_F_APPEND: u16 = 0x800;
 
 /// What one message says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Told {
     /// A route: as a row of a dump, or as a change.
     Route(RouteChange),
+    /// A nexthop object is this now, or gone.
+    NextHop(u32, Option<Object>),
     /// Something else about forwarding.
     Else(Forwarding),
     /// A rule of this family changed, or is one row of a dump.
@@ -74,10 +79,9 @@ pub fn messages(mut bytes: &[u8], mut each: impl FnMut(u16, Result<Told, DecodeE
 
 fn told(kind: u16, flags: u16, message: &[u8]) -> Result<Told, DecodeError> {
     if kind == RTM_NEWNEXTHOP || kind == RTM_DELNEXTHOP {
-        let id = next_hop_object(message.get(16 + NHMSG_LENGTH..).unwrap_or_default());
-        let gone = kind == RTM_DELNEXTHOP;
-        return Ok(id.map_or(Told::Nothing, |id| {
-            Told::Else(Forwarding::NextHopObject { id, gone })
+        let found = next_hops::object(message.get(HEADER..).unwrap_or_default());
+        return Ok(found.map_or(Told::Nothing, |(id, object)| {
+            Told::NextHop(id, Some(object).filter(|_| kind == RTM_NEWNEXTHOP))
         }));
     }
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)?;
@@ -89,14 +93,7 @@ fn told(kind: u16, flags: u16, message: &[u8]) -> Result<Told, DecodeError> {
             None => Told::Nothing,
         },
         NetlinkPayload::InnerMessage(inner) => match inner {
-            RouteNetlinkMessage::NewRoute(route) => {
-                let op = if flags & NLM_F_REPLACE == 0 {
-                    RouteOp::Added
-                } else {
-                    RouteOp::Replaced
-                };
-                change(&route, op)
-            }
+            RouteNetlinkMessage::NewRoute(route) => change(&route, op(&route, flags)),
             RouteNetlinkMessage::DelRoute(route) => change(&route, RouteOp::Removed),
             RouteNetlinkMessage::NewLink(link) => self::link(link),
             RouteNetlinkMessage::DelLink(link) => link_gone(&link),
@@ -114,19 +111,15 @@ fn told(kind: u16, flags: u16, message: &[u8]) -> Result<Told, DecodeError> {
     })
 }
 
-/// The number in a nexthop message's attributes.
-fn next_hop_object(mut attributes: &[u8]) -> Option<u32> {
-    while let Some((header, _)) = attributes.split_first_chunk::<4>() {
-        let [a, b, c, d] = *header;
-        let (length, kind) = (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]));
-        let length = usize::from(length).max(4);
-        if kind == NHA_ID {
-            let value = attributes.get(4..8)?.try_into().ok()?;
-            return Some(u32::from_ne_bytes(value));
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
+fn op(message: &RouteMessage, flags: u16) -> RouteOp {
+    if flags & NLM_F_REPLACE != 0 {
+        RouteOp::Replaced
+    } else if flags & NLM_F_APPEND != 0 && message.header.address_family == AddressFamily::Inet {
+        RouteOp::Appended
+    } else {
+        // Of an IPv6 route that got a hop more the kernel tells all hops.
+        RouteOp::Added
     }
-    None
 }
 
 fn change(message: &RouteMessage, op: RouteOp) -> Told {
