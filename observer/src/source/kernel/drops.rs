@@ -25,7 +25,7 @@ use zerocopy::IntoBytes;
 use super::{MapChangeError, decode::peer_key};
 
 /// Reasons that are counted, by the kernel's name without its `SKB_DROP_REASON_`, and whether the
-/// probe is of no use without it. Tried on 6.1, 6.12 and 6.18: a forwarded packet that no route takes
+/// probe is of no use without it. Tried on 6.18: a forwarded packet that no route takes
 /// is dropped for the first (IPv4, IPv6) or second (IPv6), one whose next hop does not answer for those
 /// of neighbours, one that meets an `unreachable` or `blackhole` route for the last.
 pub const REASONS: [(&str, DropReason, bool); DROP_REASONS] = [
