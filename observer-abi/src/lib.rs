@@ -215,8 +215,12 @@ pub const COUNTER_STRANGERS: u32 = 2;
 pub const COUNTER_MAP_FULL: u32 = 3;
 /// Index into `COUNTERS`: route records that did not fit into their ring.
 pub const COUNTER_ROUTES_LOST: u32 = 4;
+/// Index into `COUNTERS`: IPv4 routes that were seen to go, of any protocol and table.
+pub const COUNTER_REMOVALS_TOLD: u32 = 5;
+/// Index into `COUNTERS`: those that the kernel's functions said they had removed.
+pub const COUNTER_REMOVALS_RETURNED: u32 = 6;
 /// Length of `COUNTERS`.
-pub const COUNTERS: u32 = 5;
+pub const COUNTERS: u32 = 7;
 
 /// How many BGP ports can be configured, 179 included.
 pub const MAX_PORTS: usize = 8;

@@ -6,7 +6,8 @@
 //! fills from the running kernel's BTF before it loads the programs. Kernel structs are read by
 //! plain loads through the tracepoint's own typed pointers, which the verifier checks against the
 //! same BTF and which cannot fault. No `bpf_probe_read*` is used, so `lockdown=confidentiality`
-//! has nothing to refuse.
+//! has nothing to refuse; but for the kprobes (`Untyped`), the second choice where functions cannot be
+//! traced.
 //!
 //! Nothing here may compile to a call of `memset` or `memcpy`: records are written field by field.
 #![no_std]
@@ -29,6 +30,7 @@
     reason = "offsets are those of kernel members; byte arrays of the ABI lie at multiples of four"
 )]
 
+mod entered;
 mod filter;
 mod layout;
 mod maps;
@@ -40,6 +42,7 @@ mod route;
 mod route6;
 mod route6_removed;
 mod route6_written;
+mod route_counted;
 mod route_removed;
 mod route_written;
 mod socket;

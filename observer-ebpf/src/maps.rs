@@ -51,15 +51,21 @@ pub static SPEAKERS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
 /// Adds one to the counter `index`.
 #[inline(always)]
 pub fn count(index: u32) {
+    count_more(index, 1);
+}
+
+/// Adds to the counter `index`.
+#[inline(always)]
+pub fn count_more(index: u32, more: u64) {
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: this CPU's own slot, aligned. Atomic, because a softirq can run another program
         // in the middle of this one; by hand, because Rust has no atomic add for a target without
         // compare-and-swap.
         unsafe {
             asm!(
-                "lock *(u64 *)({counter} + 0) += {one}",
+                "lock *(u64 *)({counter} + 0) += {more}",
                 counter = in(reg) counter,
-                one = in(reg) 1_u64,
+                more = in(reg) more,
             );
         }
     }

@@ -20,7 +20,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::values::{Listen, LogFormat, NetnsSpec, RouteProtocol, Size, Span};
 use crate::{
-    cli::BadUsage, cluster::Kubernetes, reach::Reach, source::rtnetlink::filter::Followed,
+    cli::BadUsage,
+    cluster::Kubernetes,
+    reach::Reach,
+    source::{kernel::RouteProbes, rtnetlink::filter::Followed},
     store::Limits,
 };
 
@@ -147,6 +150,10 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_BTF", value_name = "FILE")]
     pub btf: Option<PathBuf>,
 
+    /// How the kernel's functions are asked for route changes, where they can be [default: auto]
+    #[arg(long, env = "BGP_OBSERVER_ROUTE_PROBES", value_name = "KIND")]
+    pub route_probes: Option<RouteProbes>,
+
     /// Form of the log on standard error [default: text]
     #[arg(long, env = "BGP_OBSERVER_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -200,6 +207,7 @@ impl Settings {
             kubernetes: self.kubernetes.or(under.kubernetes),
             record: self.record.or(under.record),
             btf: self.btf.or(under.btf),
+            route_probes: self.route_probes.or(under.route_probes),
             log_format: self.log_format.or(under.log_format),
             log: self.log.or(under.log),
             forget_after: self.forget_after.or(under.forget_after),
@@ -257,6 +265,8 @@ pub struct Config {
     /// BTF to use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub btf: Option<PathBuf>,
+    /// How route changes are asked for.
+    pub route_probes: RouteProbes,
     /// Form of the log.
     pub log_format: LogFormat,
     /// Filter of the log.
@@ -300,6 +310,7 @@ impl Config {
             kubernetes: settings.kubernetes.unwrap_or(Kubernetes::Auto),
             record: settings.record,
             btf: settings.btf,
+            route_probes: settings.route_probes.unwrap_or_default(),
             log_format: settings.log_format.unwrap_or(LogFormat::Text),
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
             forget_after: settings

@@ -8,39 +8,42 @@ pub mod decode;
 pub mod identity;
 pub mod layout;
 pub mod probes;
+mod removals;
+mod ring;
 pub mod route;
+pub mod route_probes;
 
 use std::{
     collections::BTreeMap,
     io,
     net::IpAddr,
-    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness, Pod,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use observer_abi::{
-    COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_ROUTES_LOST, COUNTER_STRANGER_EVENTS_LOST,
-    COUNTER_STRANGERS, COUNTERS, MAX_PORTS, MAX_TABLES,
+    COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_REMOVALS_RETURNED, COUNTER_REMOVALS_TOLD,
+    COUNTER_ROUTES_LOST, COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS, MAX_PORTS, MAX_TABLES,
 };
 use observer_core::{
     event::{Event, Fact, LossStage, NetnsId, SocketId},
     time::{Occurred, Timestamp},
 };
-use tokio::io::{Interest, unix::AsyncFd};
 use zerocopy::IntoBytes;
 
-pub use self::probes::ProbeStatus;
 use self::{
     identity::Identities,
     layout::Found,
-    probes::{PROBES, ROUTE_PROBES, attach_to_routes, explain},
+    probes::{PROBES, explain},
+    removals::Removals,
+    ring::Ring,
     route::Told,
 };
+pub use self::{probes::ProbeStatus, route_probes::RouteProbes};
 use super::{
     btf::{Btf, BtfError},
     clock::boottime_now,
@@ -51,9 +54,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ob
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Records taken from one ring per [`KernelSource::drain`]: about a millisecond of work.
-const DRAIN_LIMIT: usize = 2048;
-
 /// How often the programs' own misses are looked up: one small file per program.
 const MISSES_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,8 +62,8 @@ const MISSES_EVERY: Duration = Duration::from_secs(1);
 pub struct KernelOptions {
     /// The ports BGP is spoken on, at most [`MAX_PORTS`].
     pub ports: Vec<u16>,
-    /// Whether to tell of routes.
-    pub routes: bool,
+    /// How to tell of routes.
+    pub routes: RouteProbes,
     /// The protocols whose routes are told of; all where empty.
     pub protocols: Vec<u8>,
     /// The routing tables whose routes are told of, at most [`MAX_TABLES`]; all where empty.
@@ -104,7 +104,8 @@ pub struct KernelSource {
     speakers: HashMap<MapData, u32, u32>,
     identities: Identities,
     has_cookies: bool,
-    counted: [u64; COUNTERS as usize],
+    counted: [u64; COUNTED.len()],
+    removals: Removals,
     missed: u64,
     missed_at: Timestamp,
     drained_at: Timestamp,
@@ -117,8 +118,8 @@ impl KernelSource {
     pub fn start(options: &KernelOptions) -> (Option<Self>, Vec<ProbeStatus>) {
         let none = |reason: &str| {
             let off = |probe: &probes::Probe| probe.off(reason.to_owned());
-            let of_routes = ROUTE_PROBES.iter().filter(|_| options.routes);
-            (None, PROBES.iter().chain(of_routes).map(off).collect())
+            let all = PROBES.iter().chain(options.routes.named());
+            (None, all.map(off).collect())
         };
         let prepared = match Prepared::new(options) {
             Ok(prepared) => prepared,
@@ -133,12 +134,9 @@ impl KernelSource {
             .iter()
             .map(|probe| probe.attach(&mut programs, &btf, &found))
             .collect();
-        let mut tells_routes = options.routes;
-        if options.routes {
-            let of_routes = attach_to_routes(&mut programs, &btf, &found);
-            tells_routes = of_routes.iter().all(|status| status.attached);
-            statuses.extend(of_routes);
-        }
+        let of_routes = route_probes::attach(options.routes, &mut programs, &btf, &found);
+        let tells_routes = of_routes.first().is_some_and(|status| status.attached);
+        statuses.extend(of_routes);
         if statuses.iter().all(|status| !status.attached) {
             return (None, statuses);
         }
@@ -172,7 +170,8 @@ impl KernelSource {
             missed_at: Timestamp::default(),
             identities: Identities::default(),
             has_cookies: found.layout.has_socket_cookie == 1,
-            counted: [0; COUNTERS as usize],
+            counted: [0; COUNTED.len()],
+            removals: Removals::default(),
             drained_at: boottime_now(),
             // The programs have run since they were attached.
             more: true,
@@ -182,6 +181,12 @@ impl KernelSource {
     /// Whether it tells of every change of routes.
     pub const fn tells_routes(&self) -> bool {
         self.tells_routes
+    }
+
+    /// How many removals of IPv4 routes were seen, and how many the kernel says it made.
+    pub fn removals(&self) -> Option<(u64, u64)> {
+        let returned = total_of(&self.counters, COUNTER_REMOVALS_RETURNED)?;
+        Some((total_of(&self.counters, COUNTER_REMOVALS_TOLD)?, returned))
     }
 
     /// Routes that changed in a way the last [`drain`](Self::drain) could not tell whole: of which
@@ -252,6 +257,18 @@ impl KernelSource {
             })
     }
 
+    /// Lets go of all namespaces, peers and speakers, as if it had just been attached.
+    pub fn forget_all(&mut self) -> Result<(), MapChangeError> {
+        let clear = |source| MapChangeError {
+            doing: "let go of everything".to_owned(),
+            source,
+        };
+        clear_map(&mut self.netns)
+            .and_then(|()| clear_map(&mut self.known))
+            .and_then(|()| clear_map(&mut self.speakers))
+            .map_err(clear)
+    }
+
     /// Waits until there may be something to [`drain`](Self::drain). Cancelling it loses nothing.
     pub async fn readable(&mut self) -> io::Result<()> {
         if self.more {
@@ -269,7 +286,7 @@ impl KernelSource {
     }
 
     /// Appends what the rings hold to `out`, by time, then what the kernel counted since the last
-    /// call. True where there is more: at most [`DRAIN_LIMIT`] records of each ring at once.
+    /// call. True where there is more: at most [`ring::DRAIN_LIMIT`] records of each ring at once.
     pub fn drain(&mut self, out: &mut Vec<Event>) -> bool {
         let first = out.len();
         let mut undecoded = 0;
@@ -328,16 +345,24 @@ impl KernelSource {
         push(undecoded, |count| lost(LossStage::Decode, count));
         if occurred.latest.since(self.missed_at) >= MISSES_EVERY {
             self.missed_at = occurred.latest;
-            let total = probes::misses(&self.programs);
+            let all = PROBES.iter().chain(route_probes::every());
+            let total = probes::misses(&self.programs, all);
             push(total.saturating_sub(self.missed), |count| {
                 lost(LossStage::Ring, count)
             });
             self.missed = total;
+            // In this order: a removal is seen before it returns.
+            let returned = total_of(&self.counters, COUNTER_REMOVALS_RETURNED);
+            let seen = total_of(&self.counters, COUNTER_REMOVALS_TOLD);
+            if let (Some(returned), Some(seen)) = (returned, seen) {
+                push(self.removals.compare(returned, seen), |count| {
+                    lost(LossStage::Ring, count)
+                });
+            }
         }
         for ((index, fact), counted) in COUNTED.into_iter().zip(&mut self.counted) {
             // A read that fails is made good by the next one: the counters only ever rise.
-            if let Ok(values) = self.counters.get(&index, 0) {
-                let total = values.iter().copied().fold(0, u64::wrapping_add);
+            if let Some(total) = total_of(&self.counters, index) {
                 push(total.wrapping_sub(*counted), fact);
                 *counted = total;
             }
@@ -456,10 +481,16 @@ fn key(netns: NetnsId, peer: IpAddr) -> [u8; 24] {
     zerocopy::transmute!(decode::peer_key(netns, peer))
 }
 
+/// Of all CPUs.
+fn total_of(counters: &PerCpuArray<MapData, u64>, index: u32) -> Option<u64> {
+    let values = counters.get(&index, 0).ok()?;
+    Some(values.iter().copied().fold(0, u64::wrapping_add))
+}
+
 type CountedFact = fn(u64) -> Fact;
 
-/// What each kernel counter counts.
-const COUNTED: [(u32, CountedFact); COUNTERS as usize] = [
+/// What kernel counters count, but for those that are compared with one another.
+const COUNTED: [(u32, CountedFact); 5] = [
     (COUNTER_EVENTS_LOST, |count| lost(LossStage::Ring, count)),
     (COUNTER_STRANGER_EVENTS_LOST, |count| {
         lost(LossStage::StrangerRing, count)
@@ -476,6 +507,12 @@ const fn lost(stage: LossStage, count: u64) -> Fact {
     Fact::Lost { stage, count }
 }
 
+fn clear_map<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<(), MapError> {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    keys.iter()
+        .try_for_each(|key| absent_is_fine(map.remove(key)))
+}
+
 fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
         Err(MapError::KeyNotFound) => Ok(()),
@@ -483,45 +520,6 @@ fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
             Ok(())
         }
         other => other,
-    }
-}
-
-/// A ring buffer and what wakes us when it fills.
-struct Ring {
-    buffer: RingBuf<MapData>,
-    /// Made on first use: it needs a running tokio, starting the source does not.
-    wake_up: Option<AsyncFd<OwnedFd>>,
-}
-
-impl Ring {
-    fn over(map: Map) -> Result<Self, MapError> {
-        Ok(Self {
-            buffer: RingBuf::try_from(map)?,
-            wake_up: None,
-        })
-    }
-
-    fn wake_up(&mut self) -> io::Result<&AsyncFd<OwnedFd>> {
-        let fd = if let Some(fd) = self.wake_up.take() {
-            fd
-        } else {
-            let duplicate = self.buffer.as_fd().try_clone_to_owned()?;
-            // SAFETY: the `OwnedFd` is open, and is neither replaced nor closed while the `AsyncFd`
-            // owns it: only a shared reference to it is ever given out.
-            unsafe { AsyncFd::register_with_interest(duplicate, Interest::READABLE)? }
-        };
-        Ok(self.wake_up.insert(fd))
-    }
-
-    /// Hands over each record; true where the limit was reached.
-    fn drain(&mut self, mut record: impl FnMut(&[u8])) -> bool {
-        for _ in 0..DRAIN_LIMIT {
-            match self.buffer.next() {
-                Some(bytes) => record(&bytes),
-                None => return false,
-            }
-        }
-        true
     }
 }
 
@@ -533,7 +531,7 @@ mod tests {
     fn reason(options: &KernelOptions) -> String {
         let (source, statuses) = KernelSource::start(options);
         assert!(source.is_none());
-        assert_eq!(statuses.len(), PROBES.len());
+        assert_eq!(statuses.len(), PROBES.len() + options.routes.named().len());
         let mut reasons: Vec<_> = statuses
             .into_iter()
             .map(|status| status.reason.unwrap())

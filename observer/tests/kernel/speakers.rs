@@ -176,7 +176,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         // The kernel takes a moment to see that the last process is gone.
         wait_until("the cgroup to be empty", || {
-            fs::remove_dir(&self.0).is_ok().then_some(())
+            (!self.0.exists() || fs::remove_dir(&self.0).is_ok()).then_some(())
         });
     }
 }
