@@ -3,8 +3,9 @@
 # console ("vm: ok NAME SECONDS", "vm: FAILED NAME …") and ends QEMU with the result.
 export PATH=/bin HOME=/root CI=true
 export BGP_OBSERVER_CACHE=/cache BGP_OBSERVER_BIN=/bin/bgp-observer
-# Tests wait so many times longer, and expect the traced functions that other hosts may refuse.
-export BGP_OBSERVER_TEST_SLOWNESS=15 BGP_OBSERVER_TEST_TRACES=1
+# Tests wait so many times longer, and expect what other hosts may refuse or lack: that functions can
+# be traced, and devices of all kinds.
+export BGP_OBSERVER_TEST_SLOWNESS=30 BGP_OBSERVER_TEST_TRACES=1 BGP_OBSERVER_TEST_DEVICES=1
 
 finish() {
     echo "vm: end $1"
@@ -23,6 +24,7 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mkdir -p /run/netns /sys/fs/cgroup
 mount -t cgroup2 cgroup /sys/fs/cgroup
+echo +memory >/sys/fs/cgroup/cgroup.subtree_control
 mount -t debugfs debug /sys/kernel/debug
 mount -t tracefs trace /sys/kernel/tracing
 ip link set lo up
