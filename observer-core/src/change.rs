@@ -26,7 +26,7 @@ pub enum Output {
 }
 
 /// A question of the core to the edges.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Request {
     /// Ask sock_diag about one socket: [`Fact::SocketInfo`](crate::event::Fact::SocketInfo) or
     /// [`Fact::SocketGone`](crate::event::Fact::SocketGone) answers.
@@ -39,6 +39,13 @@ pub enum Request {
         local: std::net::SocketAddr,
         /// The other end.
         remote: std::net::SocketAddr,
+    },
+    /// List the pods of some nodes: [`Fact::PodsListed`](crate::event::Fact::PodsListed) answers.
+    ListPods {
+        /// The incident that they are asked for.
+        incident: String,
+        /// The nodes.
+        nodes: Vec<String>,
     },
     /// Let the kernel send this peer's events through the main ring.
     Trust {

@@ -24,6 +24,8 @@ pub struct CoreConfig {
     pub reach: ReachConfig,
     /// A route gone for at most this long is a micro gap, milliseconds (DESIGN §3: 1 s).
     pub gap_millis: u64,
+    /// Whether pods of the nodes whose routes an incident lost are asked for, once.
+    pub pods: bool,
     /// Routes of every protocol and table are told of; else what is missing may exist all the same.
     pub all_routes: bool,
 }
@@ -105,6 +107,7 @@ impl Default for CoreConfig {
             inspect_every_millis: 5_000,
             reach: ReachConfig::default(),
             gap_millis: 1_000,
+            pods: false,
             all_routes: true,
         }
     }

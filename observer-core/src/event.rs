@@ -90,6 +90,16 @@ pub enum Fact {
         #[serde(flatten)]
         cluster: cluster::ClusterFact,
     },
+    /// Pods were asked for with [`Request::ListPods`](crate::change::Request::ListPods).
+    PodsListed {
+        /// The incident that they were asked for.
+        incident: String,
+        /// Those of the nodes that were asked about.
+        pods: Vec<cluster::Pod>,
+        /// Why some or all are missing, if they are.
+        #[serde(default)]
+        missing: Option<String>,
+    },
     /// An operator said to forget a peer.
     PeerForget {
         /// Node, or all nodes.

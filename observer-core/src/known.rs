@@ -324,11 +324,11 @@ impl Peer {
         self.asn = entry.asn.or(self.asn);
     }
 
-    /// Known only because an inventory named it in an earlier run.
+    /// An inventory named it in an earlier run, and nothing has been heard of it in this one.
     fn was_named_before(&self) -> bool {
         self.naming == Naming::Never
             && self.known_by == KnownBy::Restored
-            && self.origin == KnownBy::Inventory
+            && (self.origin == KnownBy::Inventory || self.name.is_some())
     }
 
     fn save(&self, address: PeerAddress, terms: Option<SavedTerms>) -> SavedPeer {

@@ -60,6 +60,7 @@ mod speaker;
 mod stranger;
 mod tap;
 pub mod terms;
+pub mod topology;
 mod totals;
 mod turn;
 mod view;

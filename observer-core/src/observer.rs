@@ -220,6 +220,13 @@ impl Observer {
             } => self.with_incidents(self.now, out, |incidents, turn, nodes| {
                 incidents.restore(turn, nodes, node, stored, *absent_since);
             }),
+            Fact::PodsListed {
+                incident,
+                pods,
+                missing,
+            } => self.with_incidents(self.now, out, |incidents, turn, _| {
+                incidents.pods_listed(turn, incident, pods, missing.as_deref());
+            }),
             Fact::IncidentNote { id, note } => {
                 self.with_incidents(self.now, out, |incidents, turn, _| {
                     incidents.write_note(turn, id, note);
@@ -464,6 +471,7 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::Strangers { .. }
         | Fact::IncidentsRestored { .. }
         | Fact::IncidentNote { .. }
+        | Fact::PodsListed { .. }
         | Fact::Versions { .. }
         | Fact::Lost { .. } => None,
     }
@@ -544,6 +552,7 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         | Fact::EchoFailed { .. }
         | Fact::IncidentsRestored { .. }
         | Fact::IncidentNote { .. }
+        | Fact::PodsListed { .. }
         | Fact::Versions { .. }
         | Fact::Lost { .. } => {}
     }

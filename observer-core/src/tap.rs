@@ -271,11 +271,24 @@ impl Node {
         }
         self.held = (self.held + wire.held()).saturating_sub(held);
         if self.held > MAX_HELD {
-            self.held = self.held.saturating_sub(wire.held());
-            wire.give_up();
-            turn.lost(LossStage::Table, 1);
+            self.let_go_of_most(turn);
         }
         self.heed(turn, id, heard);
+    }
+
+    /// The connection for which most is held has to do without it: those that need little are not to
+    /// suffer from one that needs much.
+    fn let_go_of_most(&mut self, turn: &mut Turn<'_>) {
+        let wires = self.connections.values_mut();
+        let Some(wire) = wires
+            .map(|other| &mut other.wire)
+            .max_by_key(|wire| wire.held())
+        else {
+            return;
+        };
+        self.held = self.held.saturating_sub(wire.held());
+        wire.give_up();
+        turn.lost(LossStage::Table, 1);
     }
 
     /// An end whose cause is still awaited is settled before another connection of the same peer

@@ -97,6 +97,19 @@ pub(crate) fn update(withdrawn: &[u8], announced: &[u8]) -> Vec<u8> {
     message(2, &body)
 }
 
+/// An UPDATE that a route reflector sends: with the ORIGINATOR_ID of the node that announced these NLRI
+/// octets.
+pub(crate) fn reflected(announced: &[u8]) -> Vec<u8> {
+    let plain = update(&[], announced);
+    let originator = [0x80, 9, 4, 10, 0, 0, 9];
+    let mut body = plain[19..].to_vec();
+    let length = u16::from_be_bytes([body[2], body[3]]);
+    let end = 4 + usize::from(length);
+    body.splice(end..end, originator);
+    body.splice(2..4, (length + 7).to_be_bytes());
+    message(2, &body)
+}
+
 /// End-of-RIB of IPv4 unicast.
 pub(crate) fn end_of_rib() -> Vec<u8> {
     update(&[], &[])

@@ -85,17 +85,23 @@ fn a_node_that_leaves_the_cluster_is_forgotten_once_it_is_down() {
 
 #[test]
 fn a_peer_of_an_earlier_run_whose_node_left_meanwhile_is_not_awaited() {
-    for (restored, stays) in [(KnownBy::Inventory, false), (KnownBy::Dialled, true)] {
+    for (known_by, named, stays) in [
+        (KnownBy::Inventory, true, false),
+        (KnownBy::Inventory, false, false),
+        (KnownBy::Dialled, true, false),
+        (KnownBy::Dialled, false, true),
+    ] {
         let mut scene = Scene::started();
         mesh(&mut scene, &[("n2", PEER)]);
         let mut saved: Vec<SavedPeer> = scene.observer.save().remove(0).1;
-        saved[0].known_by = restored;
+        saved[0].known_by = known_by;
+        saved[0].peer_node = named.then(|| "n2".to_owned());
         let mut later = Scene::started();
         later.tell(Fact::PeersRestored {
             node: "n1".to_owned(),
             peers: saved,
         });
-        assert_eq!(later.view().peer_node.as_deref(), Some("n2"));
+        assert_eq!(later.view().peer, PEER);
         mesh(&mut later, &[("n3", "10.0.0.3")]);
         let peers = later.observer.peers(millis(later.now));
         assert_eq!(peers.iter().any(|peer| peer.peer == PEER), stays);

@@ -324,6 +324,49 @@ fn half_a_message_and_silence_is_counted_when_its_connection_is_gone() {
 }
 
 #[test]
+fn a_window_full_of_messages_waits_for_one_acknowledgement() {
+    let (mut scene, mut talk) = established();
+    let many = keepalive().repeat(3_000);
+    for _ in 0..90 {
+        talk.says_unheard(&mut scene, false, &many);
+    }
+    let received = |scene: &Scene| scene.view().bgp.messages.received.keepalive;
+    assert_eq!(received(&scene), 1, "nothing is acknowledged");
+    talk.says(&mut scene, true, &keepalive());
+    assert_eq!(received(&scene), 1 + 90 * 3_000);
+    assert_eq!(scene.observer.totals().wire["n1"].tap.gaps, 0);
+}
+
+#[test]
+fn what_is_held_for_all_connections_is_bounded_and_the_greedy_pay() {
+    let (mut scene, mut talk) = established();
+    talk.says_unheard(&mut scene, false, &keepalive());
+    let zeros = vec![0; 60_000];
+    for id in 2..15 {
+        let local = format!("10.0.0.1:{}", 40_000 + id);
+        let socket = crate::testing::socket(id, &local, &format!("{PEER}:179"));
+        let mut greedy = Talk::new(socket);
+        greedy.connect(&mut scene);
+        for _ in 0..95 {
+            greedy.says_unheard(&mut scene, false, &zeros);
+        }
+    }
+    let totals = scene.observer.totals();
+    assert!(
+        totals.lost[&LossStage::Table] >= 1,
+        "13 times 5.7 MB are more than 64 MiB"
+    );
+    let before = totals.wire["n1"].messages.received.keepalive;
+    talk.says(&mut scene, true, &keepalive());
+    let after = scene.observer.totals().wire["n1"]
+        .messages
+        .received
+        .keepalive;
+    assert_eq!(after, before + 1, "the session's own was kept");
+    assert!(scene.view().up);
+}
+
+#[test]
 fn a_flood_of_resets_is_asked_about_once() {
     let (mut scene, talk) = established();
     scene.inspections();

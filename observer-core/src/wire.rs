@@ -22,8 +22,12 @@ use crate::{
     totals::TapTotals,
 };
 
-/// Octets held back per direction of a connection.
-const CAPACITY: usize = 256 << 10;
+/// Octets held back of what this node sends: at its own interfaces hardly any comes early.
+const SENT_CAPACITY: usize = 256 << 10;
+/// Octets held back of what the peer sends: as much as a sender can have under way, since while the
+/// speaker keeps its socket busy nothing is acknowledged. Linux's largest window by default
+/// (`tcp_rmem`).
+const RECEIVED_CAPACITY: usize = 6 << 20;
 /// The same segment on another interface comes within this.
 const COPIES_WITHIN: Duration = Duration::from_millis(2);
 /// Segments remembered to know their copies.
@@ -108,17 +112,17 @@ pub(crate) struct Tally {
 
 impl Default for Wire {
     fn default() -> Self {
-        let stream = |release| StreamConfig {
+        let stream = |release, capacity| StreamConfig {
             release,
-            capacity: CAPACITY,
+            capacity,
             // A kernel shows the two directions in order.
             patience: 0,
             settle: false,
         };
         Self {
             conversation: Conversation::new(ConversationConfig {
-                a_to_b: stream(Release::Immediately),
-                b_to_a: stream(Release::Acknowledged),
+                a_to_b: stream(Release::Immediately, SENT_CAPACITY),
+                b_to_a: stream(Release::Acknowledged, RECEIVED_CAPACITY),
                 ..ConversationConfig::default()
             }),
             signs: Signs::default(),

@@ -1,11 +1,12 @@
 //! Whether and how the agent reads Kubernetes' API: connects, and hands on to the core what is said.
 //! The agent runs without it, too, and goes on when the API server does not.
 
+use ::kube::Client;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use observer_core::event::{Fact, cluster::ClusterKind};
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{info, warn};
 
 use crate::{
@@ -60,12 +61,35 @@ fn unreadable(error: &anyhow::Error) -> Vec<SourceStatus> {
     ClusterKind::ALL.map(status).into()
 }
 
+/// Whether pods are read.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KubernetesPods {
+    /// Those of the nodes whose routes an incident lost, once per incident.
+    On,
+    /// Never.
+    Off,
+}
+
+/// The core wants to know the pods of some nodes.
+#[derive(Clone, Debug)]
+pub struct PodsWanted {
+    /// The incident that they are asked for.
+    pub incident: String,
+    /// The nodes.
+    pub nodes: Vec<String>,
+}
+
+/// Questions about pods that can wait; those beyond have no answer, and their incidents no pods.
+pub const QUESTIONS: usize = 32;
+
 /// Begins to read, where that is wanted. What is asked for by name and cannot be is an error; a pod
 /// without an account only knows less.
 pub async fn start(
     wanted: Kubernetes,
     health: &Health,
     keeper: &Keeper,
+    wishes: mpsc::Receiver<PodsWanted>,
     tasks: &mut JoinSet<()>,
 ) -> Result<()> {
     if !wanted.is_wanted() {
@@ -84,6 +108,7 @@ pub async fn start(
     };
     info!("reading nodes and Calico's objects from Kubernetes' API");
     let mut facts = kube::follow(&client, health, tasks);
+    tasks.spawn(list_pods(client, keeper.clone(), wishes));
     let keeper = keeper.clone();
     tasks.spawn(async move {
         while let Some(cluster) = facts.recv().await {
@@ -94,4 +119,20 @@ pub async fn start(
         }
     });
     Ok(())
+}
+
+/// Answers the core's questions about pods, one after the other.
+async fn list_pods(client: Client, keeper: Keeper, mut wishes: mpsc::Receiver<PodsWanted>) {
+    while let Some(PodsWanted { incident, nodes }) = wishes.recv().await {
+        let (pods, missing) = kube::pods_of(&client, &nodes).await;
+        let fact = Fact::PodsListed {
+            incident,
+            pods,
+            missing,
+        };
+        // An error means that the agent is stopping.
+        if keeper.tell(vec![fact]).await.is_err() {
+            return;
+        }
+    }
 }

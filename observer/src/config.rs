@@ -21,8 +21,9 @@ use serde::{Deserialize, Serialize};
 pub use self::values::{Listen, LogFormat, NetnsSpec, RouteProtocol, Size, Span};
 use crate::{
     cli::BadUsage,
-    cluster::Kubernetes,
+    cluster::{Kubernetes, KubernetesPods},
     reach::Reach,
+    sink::metrics::PeerMetrics,
     source::{kernel::RouteProbes, rtnetlink::filter::Followed},
     store::Limits,
 };
@@ -142,6 +143,14 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_KUBERNETES", value_name = "MODE")]
     pub kubernetes: Option<Kubernetes>,
 
+    /// Whether pods behind lost routes are named, which needs a right to list all pods [default: off]
+    #[arg(long, env = "BGP_OBSERVER_KUBERNETES_PODS", value_name = "MODE")]
+    pub kubernetes_pods: Option<KubernetesPods>,
+
+    /// Which peers have all their metrics [default: auto]
+    #[arg(long, env = "BGP_OBSERVER_PEER_METRICS", value_name = "MODE")]
+    pub peer_metrics: Option<PeerMetrics>,
+
     /// Write every event to this file, for `bgp-observer replay`; an older one is kept as FILE.old
     #[arg(long, env = "BGP_OBSERVER_RECORD", value_name = "FILE")]
     pub record: Option<PathBuf>,
@@ -205,6 +214,8 @@ impl Settings {
             tls_client_ca: self.tls_client_ca.or(under.tls_client_ca),
             inventory: self.inventory.or(under.inventory),
             kubernetes: self.kubernetes.or(under.kubernetes),
+            kubernetes_pods: self.kubernetes_pods.or(under.kubernetes_pods),
+            peer_metrics: self.peer_metrics.or(under.peer_metrics),
             record: self.record.or(under.record),
             btf: self.btf.or(under.btf),
             route_probes: self.route_probes.or(under.route_probes),
@@ -259,6 +270,10 @@ pub struct Config {
     pub inventory: Option<PathBuf>,
     /// Whether Kubernetes' API is read.
     pub kubernetes: Kubernetes,
+    /// Whether pods are.
+    pub kubernetes_pods: KubernetesPods,
+    /// Which peers have all their metrics.
+    pub peer_metrics: PeerMetrics,
     /// Events file to write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<PathBuf>,
@@ -308,6 +323,8 @@ impl Config {
             tls_client_ca: settings.tls_client_ca,
             inventory: settings.inventory,
             kubernetes: settings.kubernetes.unwrap_or(Kubernetes::Auto),
+            kubernetes_pods: settings.kubernetes_pods.unwrap_or(KubernetesPods::Off),
+            peer_metrics: settings.peer_metrics.unwrap_or(PeerMetrics::Auto),
             record: settings.record,
             btf: settings.btf,
             route_probes: settings.route_probes.unwrap_or_default(),
@@ -389,6 +406,7 @@ impl Config {
         CoreConfig {
             ports: self.ports(),
             forget_after_secs: self.forget_after.0.as_secs(),
+            pods: self.kubernetes.is_wanted() && self.kubernetes_pods == KubernetesPods::On,
             all_routes: self.followed_routes().is_all(),
             reach: ReachConfig {
                 mode: self.reach.mode(),

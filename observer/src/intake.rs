@@ -127,7 +127,7 @@ impl Intake {
                         state.follow_netlink();
                     }
                 }
-                readable = state.taps.readable() => {
+                readable = segments(&room, &state.taps) => {
                     if let Err(error) = readable {
                         warn!("taps cannot be waited for: {error}");
                     }
@@ -158,6 +158,15 @@ impl Intake {
         state.drain();
         state.finish();
     }
+}
+
+/// Segments wait until the core's queue is half empty: a packet socket holds seconds of them, and the
+/// kernel counts what it drops.
+async fn segments(queue: &mpsc::Sender<Batch>, taps: &Taps) -> std::io::Result<()> {
+    if queue.reserve_many(QUEUE / 2).await.is_err() {
+        return std::future::pending().await;
+    }
+    taps.readable().await
 }
 
 async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
@@ -216,7 +225,11 @@ impl Reading {
             }
         }
         self.look_up_routes();
-        self.taps.drain(&mut self.drained);
+        if self.outbox.is_half_empty() {
+            self.taps.drain(&mut self.drained);
+        } else {
+            self.taps.put_off();
+        }
         self.echoes.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
         if boottime_now() >= self.retap {

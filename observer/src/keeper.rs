@@ -21,6 +21,7 @@ use observer_core::{
     route_view::{FibView, PathView, RouteFilter, RoutesView},
     safety::Safety,
     time::{Timestamp, WallOffset},
+    topology::Topology,
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -32,6 +33,7 @@ use tracing::info;
 use saver::Saver;
 
 use crate::{
+    cluster::PodsWanted,
     flight::{Flight, FlightRecorder},
     health::Health,
     intake::{Batch, Control},
@@ -81,6 +83,8 @@ pub struct Snapshot {
     pub open_incidents: BTreeMap<(String, Verdict), u64>,
     /// Whether nodes' speakers may be restarted.
     pub safety: Vec<Safety>,
+    /// How sessions are laid out.
+    pub topology: Vec<Topology>,
     /// BGP is not in use here.
     pub bgp_unused: bool,
 }
@@ -193,6 +197,8 @@ pub struct Parts {
     pub control: mpsc::Sender<Control>,
     /// To the `sock_diag` thread.
     pub asker: Asker,
+    /// To whoever reads the cluster's API.
+    pub pods: mpsc::Sender<PodsWanted>,
     /// What is to be recorded, if anything is.
     pub recorder: Option<Recorder>,
     /// The last of what the core is told.
@@ -224,6 +230,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         inspects_refused: 0,
         control: parts.control,
         asker: parts.asker,
+        pods: parts.pods,
         recorder: parts.recorder,
         flight: parts.flight,
         observed: BTreeSet::new(),
@@ -254,6 +261,7 @@ struct Task {
     inspects_refused: u64,
     control: mpsc::Sender<Control>,
     asker: Asker,
+    pods: mpsc::Sender<PodsWanted>,
     recorder: Option<Recorder>,
     flight: Option<FlightRecorder>,
     observed: BTreeSet<NetnsId>,
@@ -376,6 +384,10 @@ impl Task {
             Request::Distrust { netns, address } => {
                 self.controls.push(Control::Distrust(netns, address));
             }
+            Request::ListPods { incident, nodes } => {
+                // A full queue costs names only: incidents say what they do not know.
+                let _ = self.pods.try_send(PodsWanted { incident, nodes });
+            }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
             Request::DumpRoutes { netns, ipv6, since } => {
                 self.controls.push(Control::DumpRoutes(netns, ipv6, since));
@@ -470,6 +482,7 @@ impl Task {
                     events: self.events.clone(),
                     open_incidents: self.observer.open_incidents(),
                     safety: self.observer.safety(self.now.max(boottime_now())),
+                    topology: self.observer.topology(),
                     bgp_unused: self.observer.is_bgp_unused(),
                 });
             }

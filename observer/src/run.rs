@@ -35,7 +35,10 @@ use crate::{
     recorder::Recorder,
     routes::Routes,
     server,
-    sink::api::{self, Answers},
+    sink::{
+        api::{self, Answers},
+        metrics::Visibility,
+    },
     sockets,
     source::{
         kernel::{KernelSource, ProbeStatus},
@@ -166,12 +169,14 @@ async fn agent(
     let (asker, replies) = sockets::start(config.ports())?;
     let (queue, batches) = mpsc::channel(intake::QUEUE);
     let (control, wishes) = mpsc::channel(CONTROLS);
+    let (pods, pods_wanted) = mpsc::channel(cluster::QUESTIONS);
     let (stop, stopping) = watch::channel(false);
     let (keeper, core) = keeper::start(Parts {
         observer: Observer::new(config.core()),
         queue: batches,
         control,
         asker: asker.clone(),
+        pods,
         recorder,
         flight: Some(FlightRecorder::start(config.core())?),
         state_dir,
@@ -197,7 +202,14 @@ async fn agent(
     let reading = tokio::spawn(intake.run(stopping));
 
     let mut readers = JoinSet::new();
-    cluster::start(config.kubernetes, &health, &keeper, &mut readers).await?;
+    cluster::start(
+        config.kubernetes,
+        &health,
+        &keeper,
+        pods_wanted,
+        &mut readers,
+    )
+    .await?;
 
     let mut servers = JoinSet::new();
     let node = config.node.clone().unwrap_or_else(crate::config::host_name);
@@ -206,6 +218,7 @@ async fn agent(
         health,
         node: Arc::from(node),
         store: Some(store),
+        visibility: Arc::new(Visibility::new(config.peer_metrics)),
     };
     let socket = listeners.serve(&answers, &mut servers);
     info!(socket = %config.socket.display(), metrics = %config.metrics_listen,

@@ -10,4 +10,5 @@ pub mod routes;
 pub mod safe;
 pub mod status;
 pub mod table;
+pub mod topology;
 pub mod words;

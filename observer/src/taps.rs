@@ -182,6 +182,11 @@ impl Taps {
         Ok(())
     }
 
+    /// What waits is left to wait: the next [`readable`](Self::readable) is at once.
+    pub fn put_off(&mut self) {
+        self.more = true;
+    }
+
     /// Appends what was captured to `out`: each namespace's segments in order, then what was lost.
     pub fn drain(&mut self, out: &mut Vec<Event>) {
         self.more = false;

@@ -128,6 +128,7 @@ pub fn incident(id: &str, peer: &str) -> Incident {
         milestones: Vec::new(),
         milestones_dropped: 0,
         prefixes: LostPrefixes::default(),
+        pods: None,
         targets: Vec::new(),
         route_gap_seconds: None,
         unreachable_seconds: None,

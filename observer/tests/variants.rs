@@ -20,6 +20,8 @@ mod mangle;
 mod packets;
 #[path = "variants/trace.rs"]
 mod trace;
+#[path = "variants/tshark.rs"]
+mod tshark;
 
 use bgp::{Abilities, Said};
 use files::{Kind, Order};

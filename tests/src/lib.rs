@@ -29,4 +29,5 @@ pub mod speaker;
 pub mod stage;
 pub mod story;
 pub mod strangers;
+pub mod transfer;
 pub mod wait;

@@ -1,8 +1,9 @@
 //! A lab whose nodes are a cluster's: what its API says joined with what the wire shows.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use observer_core::event::PeerType;
 use observer_tests::{
     agent::{Agent, Options},
@@ -34,14 +35,30 @@ fn cluster(lab: &Lab) -> Result<KubeApi> {
         api.put("blockaffinities", &node.name, json!({ "spec": spec }));
     }
     put("absent", "10.0.0.99");
+    for node in lab.nodes() {
+        let owner = json!([{
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "shop", "uid": "",
+            "controller": true,
+        }]);
+        api.put(
+            "pods",
+            &format!("shop-of-{}", node.name),
+            json!({
+                "metadata": { "namespace": "default", "ownerReferences": owner },
+                "spec": { "nodeName": node.name, "containers": [] },
+                "status": { "podIPs": [{ "ip": node.pod.to_string() }] },
+            }),
+        );
+    }
     Ok(api)
 }
 
-fn start(plan: Plan) -> Result<(Lab, Agent, KubeApi)> {
+fn start(plan: Plan, more: &[&str]) -> Result<(Lab, Agent, KubeApi)> {
     let lab = Lab::build(plan)?;
     let api = cluster(&lab)?;
     let options = Options {
         kubeconfig: Some(api.kubeconfig()),
+        more: more.iter().map(ToString::to_string).collect(),
         ..Options::default()
     };
     let agent = Agent::start(&lab, &options)?;
@@ -55,7 +72,7 @@ fn peers_have_the_cluster_s_names_and_types_and_one_that_never_connected_is_miss
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent, api) = start(Plan::default())?;
+    let (lab, agent, api) = start(Plan::default(), &[])?;
     wait::soon("names, types and the absent", SOON, || {
         for peer in agent.peers()? {
             ensure!(peer.peer_type == Some(PeerType::Mesh), "{peer:?}");
@@ -95,4 +112,60 @@ fn peers_have_the_cluster_s_names_and_types_and_one_that_never_connected_is_miss
         },
     )?;
     agent.stop()
+}
+
+#[test]
+fn an_incident_names_the_node_and_the_pods_behind_the_lost_routes() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent, api) = start(Plan::default(), &["--kubernetes-pods", "on"])?;
+    wait::soon("the blocks are known", SOON, || {
+        let named = agent.peers()?.iter().all(|peer| peer.peer_type.is_some());
+        ensure!(named, "no types yet");
+        Ok(())
+    })?;
+    let before = asked_for_pods(&api).len();
+    ensure!(before == 0, "pods were asked for without an incident");
+    let victim = lab.node(2)?;
+    lab.end(victim, Signal::SIGTERM)?;
+    let incident = wait::soon("n1 names the pods", SOON, || {
+        let mut all = agent.incidents()?;
+        all.retain(|incident| incident.node == "n1");
+        let incident = all.pop().context("no incident")?;
+        let pods = incident.pods.as_ref().context("no pods yet")?;
+        ensure!(pods.count == 1, "{pods:?}");
+        Ok(incident)
+    })?;
+    ensure!(
+        incident.subject.name.as_deref() == Some("n2"),
+        "{incident:?}"
+    );
+    let lost = incident.prefixes.listed.first().context("no prefix")?;
+    ensure!(lost.node.as_deref() == Some("n2"), "{lost:?}");
+    let pods = incident.pods.context("no pods")?;
+    ensure!(pods.missing.is_none(), "{pods:?}");
+    ensure!(
+        pods.workloads.contains_key("default/StatefulSet/shop"),
+        "{pods:?}"
+    );
+    let pod = pods.listed.first().context("no pod")?;
+    ensure!(
+        pod.pod == "default/shop-of-n2" && pod.node == "n2",
+        "{pod:?}"
+    );
+    ensure!(pod.addresses == [IpAddr::from(victim.pod)], "{pod:?}");
+    let asked = asked_for_pods(&api);
+    ensure!(
+        asked.iter().all(|line| line.contains("spec.nodeName")),
+        "{asked:?}"
+    );
+    let told = agent.ask(&["incident", &incident.id])?;
+    ensure!(told.contains("default/shop-of-n2"), "{told}");
+    agent.stop()
+}
+
+fn asked_for_pods(api: &KubeApi) -> Vec<String> {
+    let requests = api.requests().into_iter();
+    requests.filter(|line| line.contains("/pods")).collect()
 }

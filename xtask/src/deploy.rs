@@ -2,6 +2,7 @@
 //! all of it with the tools that will read it.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -17,11 +18,12 @@ use crate::{
 /// The Kubernetes versions that are maintained.
 const VERSIONS: [&str; 3] = ["1.35", "1.36", "1.37"];
 /// Every folder that can be applied.
-const RENDERED: [&str; 5] = [
+const RENDERED: [&str; 6] = [
     "base",
     "overlays/ebpf",
     "overlays/privileged",
     "overlays/openshift",
+    "overlays/pods",
     "overlays/prometheus-operator",
 ];
 /// The one that install.yaml is.
@@ -61,7 +63,31 @@ pub fn check() -> Result<()> {
     }
     manifests()?;
     prometheus()?;
+    runbooks()?;
     alertmanager()
+}
+
+/// Each alert names its own page, and each page belongs to an alert.
+fn runbooks() -> Result<()> {
+    let mut named = BTreeSet::new();
+    for path in yaml_files("deploy/alerts")? {
+        let rules = fs::read_to_string(&path).with_context(|| format!("no {}", shown(&path)))?;
+        for rule in rules.split("- alert: ").skip(1) {
+            let name = rule.lines().next().unwrap_or_default().trim();
+            let page = format!("docs/runbooks/{name}.md");
+            if !rule.contains(&format!("runbook: {page}\n")) || !root().join(&page).is_file() {
+                bail!("the alert {name} of {} has no {page}", shown(&path));
+            }
+            named.insert(page);
+        }
+    }
+    for entry in fs::read_dir(root().join("docs/runbooks")).context("no docs/runbooks")? {
+        let page = entry.context("cannot list docs/runbooks")?.path();
+        if !named.contains(&shown(&page)) {
+            bail!("{} is no alert's", shown(&page));
+        }
+    }
+    Ok(())
 }
 
 fn folder() -> PathBuf {

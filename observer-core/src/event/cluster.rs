@@ -196,3 +196,19 @@ pub struct Block {
     /// The node.
     pub node: String,
 }
+
+/// A pod.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The node that it runs on.
+    pub node: String,
+    /// Its addresses; none for one that uses its node's.
+    pub addresses: Vec<IpAddr>,
+    /// What keeps it running, as `KIND/NAME`; none for one that stands alone.
+    #[serde(default)]
+    pub workload: Option<String>,
+}

@@ -50,7 +50,7 @@ impl Node {
         }
     }
 
-    /// The known peers to which routes of the cluster lead, as next hops.
+    /// Where routes of the cluster lead, as next hops.
     pub fn next_hops(&self) -> BTreeSet<PeerAddress> {
         let mirror = &self.fib.mirror;
         let watched = mirror
@@ -60,7 +60,6 @@ impl Node {
         let hops = sets.into_iter().filter_map(|id| mirror.hops.get(id));
         hops.flat_map(|set| set.hops.iter())
             .filter_map(|hop| Some(PeerAddress::new(hop.gateway?, hop.interface)))
-            .filter(|peer| self.peers.contains_key(peer))
             .collect()
     }
 }

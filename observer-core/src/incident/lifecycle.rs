@@ -80,6 +80,7 @@ impl Incidents {
                 return;
             }
         }
+        self.ask_for_pods(turn, number);
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };

@@ -8,7 +8,7 @@ use super::{
     group::local_subject,
     milestones::Within,
     open::{Open, is_local},
-    record::MilestoneKind,
+    record::{MilestoneKind, SubjectKind},
     routes::{Gone, how},
 };
 use crate::{
@@ -100,11 +100,28 @@ impl Incidents {
         by_peer.or_else(|| {
             let local = |open: &&Open| open.netns == netns && is_local(&open.record.subject);
             let mut all = self.open.iter();
-            all.find(|(_, open)| local(open)).map(|(number, _)| *number)
+            let local = all.find(|(_, open)| local(open)).map(|(number, _)| *number);
+            local.or_else(|| self.reflected(netns, peers))
         })
     }
 
-    fn add_gone(&mut self, turn: &Turn<'_>, number: u64, prefix: Prefix, gone: Gone) {
+    /// The open incident of a route reflector that fell, for routes that hang on nobody: the speaker may
+    /// take longer to remove all that came by it than its announcements are remembered, and their next
+    /// hops are no peers.
+    fn reflected(&self, netns: NetnsId, peers: &[PeerAddress]) -> Option<u64> {
+        let fell = |open: &&Open| {
+            open.netns == netns
+                && open.record.subject.kind == SubjectKind::RouteReflector
+                && open.members.values().any(|member| member.up.is_none())
+        };
+        let mut all = self.open.iter().filter(|_| peers.is_empty());
+        all.find(|(_, open)| fell(open)).map(|(number, _)| *number)
+    }
+
+    fn add_gone(&mut self, turn: &Turn<'_>, number: u64, prefix: Prefix, mut gone: Gone) {
+        gone.node = { turn.inventory.cluster() }
+            .node_of(prefix)
+            .map(str::to_owned);
         if let Some(open) = self.open.get_mut(&number) {
             if !open.told && gone.since.earliest < open.begun {
                 open.begun = gone.since.earliest;

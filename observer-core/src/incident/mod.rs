@@ -18,6 +18,7 @@ mod marks;
 mod milestones;
 mod open;
 mod overlap;
+mod pods;
 mod probe;
 mod probing;
 pub mod record;
@@ -35,7 +36,13 @@ mod tests_node;
 #[cfg(test)]
 mod tests_own;
 #[cfg(test)]
+mod tests_pods;
+#[cfg(test)]
+mod tests_reflector;
+#[cfg(test)]
 mod tests_resumed;
+#[cfg(test)]
+mod tests_windows;
 mod together;
 mod verdict;
 

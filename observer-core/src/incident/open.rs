@@ -98,6 +98,8 @@ pub(super) struct Open {
     pub held: Option<Timestamp>,
     /// Since when everything has been well.
     pub calm_since: Option<Timestamp>,
+    /// Pods were asked for.
+    pub pods_asked: bool,
     /// Taken over from an earlier run of the agent: what it had proven before.
     pub before: Option<(Verdict, Proof)>,
 }
@@ -144,6 +146,7 @@ impl Open {
             overlaps: BTreeSet::new(),
             held: None,
             calm_since: None,
+            pods_asked: false,
             before: None,
         }
     }
@@ -159,6 +162,8 @@ impl Open {
         Self {
             told: true,
             routes_seen: true,
+            // An earlier run has, if any was to.
+            pods_asked: true,
             // Whether they are back the kernel's routes tell, once they are known.
             waiting: (record.prefixes.still_gone > 0).then_some(at),
             routes,

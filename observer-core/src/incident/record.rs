@@ -45,6 +45,9 @@ pub struct Incident {
     /// Prefixes that were lost.
     #[serde(default)]
     pub prefixes: LostPrefixes,
+    /// Pods that it concerned, where they were asked for.
+    #[serde(default)]
+    pub pods: Option<AffectedPods>,
     /// Addresses that were probed because of it.
     #[serde(default)]
     pub targets: Vec<TargetReport>,
@@ -112,6 +115,7 @@ impl Incident {
             milestones: Vec::new(),
             milestones_dropped: 0,
             prefixes: LostPrefixes::default(),
+            pods: None,
             targets: Vec::new(),
             route_gap_seconds: None,
             unreachable_seconds: None,
@@ -287,6 +291,9 @@ pub struct LostPrefixes {
     pub by_owner: BTreeMap<String, u64>,
     /// By who removed them.
     pub deleted_by: BTreeMap<String, u64>,
+    /// By the node whose block they are or lie in, where the cluster's API told.
+    #[serde(default)]
+    pub by_node: BTreeMap<String, u64>,
     /// The first of them, one by one.
     pub listed: Vec<LostPrefix>,
 }
@@ -296,6 +303,9 @@ pub struct LostPrefixes {
 pub struct LostPrefix {
     /// In CIDR form.
     pub prefix: String,
+    /// The node whose block it is or lies in.
+    #[serde(default)]
+    pub node: Option<String>,
     /// Peers that had announced it.
     pub peers: Vec<String>,
     /// What became of it, in words: absent, unreachable, blackhole …
@@ -304,6 +314,30 @@ pub struct LostPrefix {
     pub deleted_by: String,
     /// Seconds until it was back; none while it is not.
     pub gap_seconds: Option<f64>,
+}
+
+/// Pods behind what was lost, as the cluster's API listed them when the incident was told.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AffectedPods {
+    /// How many.
+    pub count: u64,
+    /// By what keeps them running, as `NAMESPACE/KIND/NAME`.
+    pub workloads: BTreeMap<String, u64>,
+    /// The first of them, one by one.
+    pub listed: Vec<AffectedPod>,
+    /// Why some or all are missing, if they are.
+    pub missing: Option<String>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AffectedPod {
+    /// As `NAMESPACE/NAME`.
+    pub pod: String,
+    /// Its node.
+    pub node: String,
+    /// Its addresses that were concerned.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What probing one address showed.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -21,6 +22,8 @@ use crate::{
 const LISTED: usize = 32;
 /// Prefixes followed at most per incident; those beyond are counted and not waited for.
 const FOLLOWED: usize = 65_536;
+/// Nodes told apart.
+const NODES: usize = 256;
 /// Writers told apart.
 const WRITERS: usize = 16;
 
@@ -32,6 +35,8 @@ pub(super) struct Gone {
     pub owner: RouteOwner,
     pub peers: Vec<PeerAddress>,
     pub writer: Option<String>,
+    /// The node whose block it is or lies in.
+    pub node: Option<String>,
 }
 
 impl Gone {
@@ -49,6 +54,7 @@ impl Gone {
                 .writer
                 .as_ref()
                 .map(|writer| format!("{} (pid {})", writer.comm, writer.pid)),
+            node: None,
         }
     }
 
@@ -61,6 +67,7 @@ impl Gone {
             owner: RouteOwner::Bird,
             peers: peers.filter_map(|peer| PeerAddress::parse(peer)).collect(),
             writer: Some(entry.deleted_by.clone()),
+            node: entry.node.clone(),
         }
     }
 
@@ -87,6 +94,7 @@ pub(super) struct Routes {
     listed: Vec<(Prefix, LostPrefix)>,
     by_owner: BTreeMap<String, u64>,
     deleted_by: BTreeMap<String, u64>,
+    by_node: BTreeMap<String, u64>,
     overflow: u64,
     pub first_gone: Option<Within>,
     pub last_gone: Option<Within>,
@@ -115,6 +123,7 @@ impl Routes {
         let mut routes = Self {
             by_owner: prefixes.by_owner.clone(),
             deleted_by: prefixes.deleted_by.clone(),
+            by_node: prefixes.by_node.clone(),
             first_gone: moment(MilestoneKind::FirstRouteGone),
             last_gone: moment(MilestoneKind::LastRouteGone),
             first_back: moment(MilestoneKind::FirstRouteBack),
@@ -174,6 +183,11 @@ impl Routes {
             if self.deleted_by.len() < WRITERS || self.deleted_by.contains_key(&writer) {
                 *self.deleted_by.entry(writer).or_default() += 1;
             }
+            if let Some(node) = &gone.node
+                && (self.by_node.len() < NODES || self.by_node.contains_key(node))
+            {
+                *self.by_node.entry(node.clone()).or_default() += 1;
+            }
             if self.listed.len() < LISTED {
                 self.listed.push((prefix, listed(prefix, &gone)));
             }
@@ -218,6 +232,18 @@ impl Routes {
         self.gone.remove(&prefix);
     }
 
+    /// Whether a packet to `address` may have been lost with one of them.
+    pub fn had(&self, address: IpAddr) -> bool {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let mut prefixes = (0..=bits).map(|length| Prefix::masked(address, length));
+        prefixes.any(|prefix| self.seen.contains(&prefix))
+    }
+
+    /// The nodes whose they were.
+    pub fn nodes(&self) -> impl Iterator<Item = &String> {
+        self.by_node.keys()
+    }
+
     /// Whether any was ever gone.
     pub const fn any(&self) -> bool {
         self.first_gone.is_some()
@@ -260,6 +286,7 @@ impl Routes {
             still_gone: u64::try_from(self.gone.len()).unwrap_or(u64::MAX),
             by_owner: self.by_owner.clone(),
             deleted_by: self.deleted_by.clone(),
+            by_node: self.by_node.clone(),
             listed: self.listed.iter().map(|(_, entry)| entry.clone()).collect(),
         }
     }
@@ -268,6 +295,7 @@ impl Routes {
 fn listed(prefix: Prefix, gone: &Gone) -> LostPrefix {
     LostPrefix {
         prefix: prefix.to_string(),
+        node: gone.node.clone(),
         peers: gone.peers.iter().map(ToString::to_string).collect(),
         how: how(gone.how).to_owned(),
         deleted_by: gone.deleted_by(),

@@ -31,6 +31,8 @@ pub(super) struct Story {
     /// What echoes that are not answered fail with; nothing when they are lost on their way.
     pub refused: Option<i32>,
     pub echoes: Vec<(u64, IpAddr)>,
+    /// Incidents and nodes whose pods were asked for.
+    pub lists: Vec<(String, Vec<String>)>,
 }
 
 impl Story {
@@ -42,10 +44,13 @@ impl Story {
     }
 
     pub fn with(reach: ReachConfig) -> Self {
-        let config = CoreConfig {
+        Self::configured(CoreConfig {
             reach,
             ..CoreConfig::default()
-        };
+        })
+    }
+
+    pub fn configured(config: CoreConfig) -> Self {
         let mut scene = Scene::with(config);
         scene.dumped();
         Self {
@@ -53,18 +58,25 @@ impl Story {
             reachable: true,
             refused: None,
             echoes: Vec::new(),
+            lists: Vec::new(),
         }
     }
 
     /// A session with graceful restart and one block, and time for a baseline.
     pub fn graceful(mode: ReachMode) -> (Self, Talk) {
         let mut story = Self::new(mode);
-        let mut talk = story.session(1);
-        talk.says(&mut story.scene, false, &update(&[], &[26, 10, 244, 2, 0]));
-        talk.says(&mut story.scene, false, &end_of_rib());
-        story.pass(20_000);
-        assert_eq!(story.all(), [], "nothing has happened");
+        let talk = story.begin();
         (story, talk)
+    }
+
+    /// The session with its block is up.
+    pub fn begin(&mut self) -> Talk {
+        let mut talk = self.session(1);
+        talk.says(&mut self.scene, false, &update(&[], &[26, 10, 244, 2, 0]));
+        talk.says(&mut self.scene, false, &end_of_rib());
+        self.pass(20_000);
+        assert_eq!(self.all(), [], "nothing has happened");
+        talk
     }
 
     pub fn session(&mut self, id: u64) -> Talk {
@@ -95,6 +107,10 @@ impl Story {
 
     fn answer(&mut self) {
         for request in std::mem::take(&mut self.scene.requests) {
+            if let Request::ListPods { incident, nodes } = request {
+                self.lists.push((incident, nodes));
+                continue;
+            }
             let Request::Echo {
                 netns,
                 target,

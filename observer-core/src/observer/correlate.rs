@@ -14,6 +14,7 @@ use crate::{
     notice::Notice,
     safety::{self, Safety},
     time::Timestamp,
+    topology::{self, Topology},
     turn::Turn,
 };
 
@@ -29,6 +30,11 @@ impl Observer {
     pub fn is_bgp_unused(&self) -> bool {
         let nobody = self.nodes.values().all(|node| node.peers.is_empty());
         nobody && self.inventory.cluster().is_vxlan_only()
+    }
+
+    /// How the sessions of the observed nodes are laid out.
+    pub fn topology(&self) -> Vec<Topology> {
+        self.nodes.values().map(topology::of).collect()
     }
 
     /// How many incidents are open, by node and verdict so far.

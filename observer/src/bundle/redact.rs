@@ -102,6 +102,14 @@ impl Redaction {
         if let Fact::Cluster { cluster } = fact {
             self.cluster(cluster);
         }
+        if let Fact::PodsListed { pods, .. } = fact {
+            for pod in pods {
+                self.name(&mut pod.namespace);
+                self.name(&mut pod.name);
+                self.name(&mut pod.node);
+                pod.workload.iter_mut().for_each(|name| self.name(name));
+            }
+        }
         if let Fact::PeersRestored { peers, .. } = fact {
             for peer in peers {
                 self.saved(peer);
@@ -123,6 +131,11 @@ impl Redaction {
             self.name(name);
         }
         incident.note = None;
+        incident.pods = None;
+        incident.prefixes.by_node.clear();
+        for lost in &mut incident.prefixes.listed {
+            lost.node = None;
+        }
         for words in [
             &mut incident.cause,
             &mut incident.rests_on,

@@ -43,6 +43,11 @@ impl Outbox {
         }
     }
 
+    /// Whether at least half of the queue is free.
+    pub fn is_half_empty(&self) -> bool {
+        self.queue.capacity() >= QUEUE / 2
+    }
+
     /// Whether the core was told that the first dumps are complete.
     pub fn started(&self) -> bool {
         self.started

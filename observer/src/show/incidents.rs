@@ -153,6 +153,7 @@ pub fn story(incident: &Incident) -> String {
     text.push('\n');
     timeline(&mut text, incident);
     listed(&mut text, incident);
+    pods(&mut text, incident);
     impact(&mut text, incident);
     text
 }
@@ -194,10 +195,18 @@ fn listed(text: &mut String, incident: &Incident) {
     if prefixes.listed.is_empty() {
         return;
     }
-    let mut table = table::under(["LOST PREFIX", "BEHIND", "BECAME", "GONE FOR", "REMOVED BY"]);
+    let mut table = table::under([
+        "LOST PREFIX",
+        "NODE",
+        "BEHIND",
+        "BECAME",
+        "GONE FOR",
+        "REMOVED BY",
+    ]);
     for lost in &prefixes.listed {
         table.add_row([
             plain(&lost.prefix),
+            plain(lost.node.as_deref().unwrap_or("-")),
             plain(&lost.peers.join(", ")),
             plain(&lost.how),
             lost.gap_seconds
@@ -211,6 +220,29 @@ fn listed(text: &mut String, incident: &Incident) {
         .saturating_sub(u64::try_from(prefixes.listed.len()).unwrap_or(u64::MAX));
     if more > 0 {
         let _ = writeln!(text, "and {more} more");
+    }
+}
+
+/// Which pods lay behind what was lost, by what keeps them running and one by one.
+fn pods(text: &mut String, incident: &Incident) {
+    let Some(pods) = &incident.pods else {
+        return;
+    };
+    if !pods.listed.is_empty() {
+        let workloads = pods.workloads.iter();
+        let workloads: Vec<String> = workloads
+            .map(|(workload, count)| format!("{} ({count})", plain(workload)))
+            .collect();
+        let _ = writeln!(text, "{} pods of {}", pods.count, workloads.join(", "));
+        let mut table = table::under(["POD", "NODE", "ADDRESSES"]);
+        for pod in &pods.listed {
+            let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
+            table.add_row([plain(&pod.pod), plain(&pod.node), addresses.join(", ")]);
+        }
+        let _ = writeln!(text, "{table}");
+    }
+    if let Some(missing) = &pods.missing {
+        let _ = writeln!(text, "Pods are missing: {}", plain(missing));
     }
 }
 

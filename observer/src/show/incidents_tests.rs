@@ -1,5 +1,5 @@
 use observer_core::incident::record::{
-    ImpactRow, LostPrefix, LostPrefixes, MilestoneKind, SessionLoss,
+    AffectedPod, AffectedPods, ImpactRow, LostPrefix, LostPrefixes, MilestoneKind, SessionLoss,
 };
 
 use super::*;
@@ -45,14 +45,26 @@ fn restart() -> Incident {
             still_gone: 0,
             by_owner: [("bird".to_owned(), 1)].into(),
             deleted_by: [("bird (pid 40)".to_owned(), 1)].into(),
+            by_node: [("b".to_owned(), 1)].into(),
             listed: vec![LostPrefix {
                 prefix: "10.244.2.0/26".to_owned(),
+                node: Some("b".to_owned()),
                 peers: vec!["10.0.0.2".to_owned()],
                 how: "absent".to_owned(),
                 deleted_by: "bird (pid 40)".to_owned(),
                 gap_seconds: Some(7.0),
             }],
         },
+        pods: Some(AffectedPods {
+            count: 1,
+            workloads: [("shop/Deployment/web".to_owned(), 1)].into(),
+            listed: vec![AffectedPod {
+                pod: "shop/web-7d9-x2".to_owned(),
+                node: "b".to_owned(),
+                addresses: vec!["10.244.2.7".parse().unwrap()],
+            }],
+            missing: Some("those of 3 further nodes were not asked for".to_owned()),
+        }),
         route_gap_seconds: Some(Span {
             min: 7.0,
             max: Some(7.0),
@@ -84,7 +96,10 @@ fn an_incident_is_a_story_that_a_stranger_can_read() {
         "Unreachable   6.8 s to 7.2 s",
         "| +0.000 s ",
         "| +7.200 s (or up to 200.0 ms before) | 03:04:12.200 |",
-        "| 10.244.2.0/26 | 10.0.0.2 | absent | 7.0 s    | bird (pid 40) |",
+        "| 10.244.2.0/26 | b    | 10.0.0.2 | absent | 7.0 s    | bird (pid 40) |",
+        "1 pods of shop/Deployment/web (1)",
+        "| shop/web-7d9-x2 | b    | 10.244.2.7 |",
+        "Pods are missing: those of 3 further nodes",
         "| this node -> pods on b | yes ",
         "Look at next  who stopped BIRD?",
     ] {
@@ -148,6 +163,11 @@ fn names_from_outside_cannot_move_the_cursor() {
     odd.cause = "\x1b[2J".to_owned();
     odd.note = Some("a\nb\r".to_owned());
     odd.subject.name = Some("\u{202e}x".to_owned());
+    if let Some(pods) = &mut odd.pods {
+        pods.workloads.insert("\x1b[1m".to_owned(), 1);
+        pods.listed[0].pod = "\x1b[2J".to_owned();
+        pods.missing = Some("\r".to_owned());
+    }
     let shown = format!("{}{}", story(&odd), lines(&[odd.clone()]));
     assert!(!shown.contains(['\x1b', '\r', '\u{202e}']), "{shown:?}");
 }

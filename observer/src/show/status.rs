@@ -12,7 +12,7 @@ use observer_core::{
 };
 use serde::Deserialize;
 
-use super::words;
+use super::{topology, words};
 use crate::{
     cli::{Answer, StatusArgs, StatusFormat},
     client::{Client, NoAgent},
@@ -95,7 +95,10 @@ fn ask(socket: &Path, args: &StatusArgs) -> Result<Answer> {
         if args.down {
             peers.retain(|peer| !peer.up);
         }
-        let text = text(&peers, args, remarks)?;
+        let mut text = text(&peers, args, remarks)?;
+        if args.output == StatusFormat::Wide {
+            topology::append(&mut text, &client, args.node.as_deref())?;
+        }
         if args.watch && std::io::stdout().is_terminal() {
             // Home, and clear what is below.
             terminal::print(&format!("\x1b[H\x1b[2J{text}"))?;

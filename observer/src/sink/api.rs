@@ -31,7 +31,7 @@ use crate::{
     keeper::{Keeper, Page},
     sink::{
         api_routes,
-        metrics::{self, Scene},
+        metrics::{self, Scene, Visibility},
         stored,
     },
     store::{ChangeQuery, Store},
@@ -51,6 +51,8 @@ pub struct Answers {
     pub node: Arc<str>,
     /// What is kept.
     pub store: Option<Store>,
+    /// Which peers a scrape shows.
+    pub visibility: Arc<Visibility>,
 }
 
 /// The metrics listener: this and nothing else.
@@ -84,6 +86,7 @@ fn reading(answers: Answers) -> Router {
         .route("/api/v1/sources", get(sources))
         .merge(api_routes::routes())
         .route("/api/v1/safe-to-restart", get(safe_to_restart))
+        .route("/api/v1/topology", get(topology))
         .merge(stored::reading())
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page") })
         .with_state(answers)
@@ -130,6 +133,8 @@ async fn scrape(State(answers): State<Answers>) -> Response {
                 blind: answers.health.blind(),
                 version: env!("CARGO_PKG_VERSION"),
                 ages: &answers.health.cluster_ages(),
+                peer_metrics: answers.visibility.mode(&snapshot.peers),
+                now: jiff::Timestamp::now(),
             },
         ),
         Err(error) => Err(error),
@@ -180,6 +185,13 @@ async fn safe_to_restart(State(answers): State<Answers>) -> Response {
             }
             Json(json!({ "nodes": snapshot.safety })).into_response()
         }
+        Err(error) => stopping(&error),
+    }
+}
+
+async fn topology(State(answers): State<Answers>) -> Response {
+    match answers.keeper.snapshot().await {
+        Ok(snapshot) => Json(json!({ "nodes": snapshot.topology })).into_response(),
         Err(error) => stopping(&error),
     }
 }

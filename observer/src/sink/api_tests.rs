@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     intake::Batch,
     keeper::{self, Parts},
+    sink::metrics::PeerMetrics,
     sockets,
     state_dir::{SavedNodes, StateDir},
 };
@@ -24,6 +25,7 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
     .unwrap();
     let health = Health::default();
     let (keeper, _) = keeper::start(Parts {
+        pods: mpsc::channel(1).0,
         observer: Observer::new(observer_core::config::CoreConfig::default()),
         queue: batches,
         control,
@@ -46,6 +48,7 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
         health: health.clone(),
     });
     let answers = Answers {
+        visibility: Arc::new(Visibility::new(PeerMetrics::Auto)),
         keeper,
         health,
         node: Arc::from("a"),

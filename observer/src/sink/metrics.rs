@@ -7,6 +7,7 @@ mod fib;
 mod incident;
 mod inventory;
 mod page;
+mod visible;
 mod wire;
 
 use std::{
@@ -24,10 +25,11 @@ use observer_core::{
 use prometheus::TextEncoder;
 
 use self::page::{Labels, Page, float};
+pub use self::visible::{PeerMetrics, Visibility};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 31] = [
+const EVENT_KINDS: [&str; 32] = [
     "tick",
     "wall_clock",
     "node_observed",
@@ -35,6 +37,7 @@ const EVENT_KINDS: [&str; 31] = [
     "peers_restored",
     "inventory",
     "cluster",
+    "pods_listed",
     "peer_forget",
     "tcp_state",
     "tcp_error",
@@ -73,6 +76,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::PeersRestored { .. } => "peers_restored",
         Fact::Inventory { .. } => "inventory",
         Fact::Cluster { .. } => "cluster",
+        Fact::PodsListed { .. } => "pods_listed",
         Fact::PeerForget { .. } => "peer_forget",
         Fact::TcpState { .. } => "tcp_state",
         Fact::TcpError { .. } => "tcp_error",
@@ -125,19 +129,27 @@ pub struct Scene<'a> {
     pub version: &'a str,
     /// How old what is known of each kind of the cluster's objects is.
     pub ages: &'a BTreeMap<ClusterKind, Duration>,
+    /// Which peers have all their series.
+    pub peer_metrics: PeerMetrics,
+    /// Wall time.
+    pub now: jiff::Timestamp,
 }
 
 /// The text of a scrape.
 pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
     let mut page = Page::default();
     if !scene.blind {
-        peers(&mut page, &snapshot.peers);
-        wire::peers(&mut page, &snapshot.peers);
+        let shown = scene.peer_metrics.of(&snapshot.peers, scene.now);
+        watched(&mut page, &snapshot.peers);
+        peers(&mut page, &shown);
+        wire::peers(&mut page, &shown);
+        visible::add(&mut page, &snapshot.peers, &shown, scene.peer_metrics);
         nodes(&mut page, snapshot);
         incident::add(&mut page, snapshot);
         wire::nodes(&mut page, &snapshot.totals);
-        fib::peers(&mut page, snapshot);
+        fib::peers(&mut page, snapshot, &shown);
         fib::nodes(&mut page, snapshot);
+        fib::unprogrammed(&mut page, snapshot, &shown);
     }
     agent(&mut page, snapshot, scene);
     TextEncoder::new()
@@ -145,7 +157,9 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
         .context("cannot write metrics")
 }
 
-fn peers(page: &mut Page, peers: &[PeerView]) {
+/// What alerts read: every peer has it, whoever is shown. A peer that all have lost cannot be told from
+/// one that some have lost without those who have not, and a counter must be there before it counts.
+fn watched(page: &mut Page, peers: &[PeerView]) {
     page.gauge(
         "calico_bgp_peers_state",
         "Whether a known BGP peer's session is in this state: up is Established, down is anything else.",
@@ -172,15 +186,24 @@ fn peers(page: &mut Page, peers: &[PeerView]) {
             (labels, 1.0)
         }),
     );
-    page.gauge(
-        "bgp_observer_session_state",
-        "State of the session, RFC 4271: 1 Idle, 2 Connect, 3 Active, 4 OpenSent, 5 OpenConfirm, 6 Established.",
-        peers.iter().map(|peer| (of(peer), f64::from(peer.state.number()))),
-    );
     page.counter(
         "bgp_observer_session_flaps_total",
         "Times an Established session was lost, since the peer is known.",
         peers.iter().map(|peer| (of(peer), float(peer.flaps))),
+    );
+    page.counter(
+        "bgp_observer_tcp_retransmits_total",
+        "TCP segments sent again to the peer, since it is known.",
+        peers.iter().map(|peer| (of(peer), float(peer.retransmits))),
+    );
+}
+
+/// The rest, of those that are shown.
+fn peers(page: &mut Page, peers: &[PeerView]) {
+    page.gauge(
+        "bgp_observer_session_state",
+        "State of the session, RFC 4271: 1 Idle, 2 Connect, 3 Active, 4 OpenSent, 5 OpenConfirm, 6 Established.",
+        peers.iter().map(|peer| (of(peer), f64::from(peer.state.number()))),
     );
     let moment = |time: Option<jiff::Timestamp>| time.map(seconds);
     page.some_gauge(
@@ -201,11 +224,6 @@ fn peers(page: &mut Page, peers: &[PeerView]) {
         "bgp_observer_tcp_rtt_seconds",
         "Smoothed TCP round-trip time to the peer.",
         peers.iter().map(|peer| (of(peer), peer.rtt_seconds)),
-    );
-    page.counter(
-        "bgp_observer_tcp_retransmits_total",
-        "TCP segments sent again to the peer, since it is known.",
-        peers.iter().map(|peer| (of(peer), float(peer.retransmits))),
     );
     page.some_gauge(
         "bgp_observer_establish_last_seconds",

@@ -3,12 +3,13 @@ use observer_core::{
     fib::totals::FibTotals,
     incident::record::Verdict,
     observer::{Histogram, Totals, WireTotals},
-    route_view::{FibView, LatencyView, RouteCount},
+    route_view::{FibView, LatencyView, RouteCount, Unprogrammed},
     safety::{Safe, Safety},
+    topology::{Reflector, Shape, Topology},
 };
 
 use super::*;
-use crate::testing::{down, read, up};
+use crate::testing::{down, noon, read, up};
 
 fn sources() -> Vec<SourceStatus> {
     let probe = SourceStatus {
@@ -65,8 +66,31 @@ fn snapshot() -> Snapshot {
             unknown: Vec::new(),
             unchecked: Vec::new(),
         }],
+        topology: vec![topology("a")],
         open_incidents: BTreeMap::from([(("a".to_owned(), Verdict::RoutesLost), 1)]),
         bgp_unused: false,
+    }
+}
+
+/// Of two route reflectors one is up.
+fn topology(node: &str) -> Topology {
+    let reflector = |peer: &str, up| Reflector {
+        peer: peer.to_owned(),
+        peer_node: None,
+        up,
+        prefixes: 3,
+        alone: 0.0,
+    };
+    Topology {
+        node: node.to_owned(),
+        shape: Shape::RouteReflectors,
+        nodes: 4,
+        sessions: 2,
+        established: 1,
+        full_mesh_sessions: 6,
+        clients: 0,
+        reflectors: vec![reflector("10.0.0.2", true), reflector("10.0.0.3", false)],
+        advice: Vec::new(),
     }
 }
 
@@ -81,7 +105,12 @@ fn forwarding(node: &str) -> FibView {
         source: Some(RouteSource::Netlink),
         complete: true,
         routes: vec![count("bird", 4, 7), count("dhcp", 4, 1), count("99", 4, 2)],
-        unprogrammed: Vec::new(),
+        unprogrammed: vec![Unprogrammed {
+            peer: "10.0.0.2".to_owned(),
+            announced: 3,
+            seconds: 8.0,
+            expected_within_seconds: 232.0,
+        }],
         latencies: vec![LatencyView {
             peer: "10.0.0.2".to_owned(),
             update_to_fib_seconds: Some(0.001),
@@ -121,6 +150,8 @@ pub(super) fn text(blind: bool) -> String {
             (ClusterKind::Nodes, Duration::ZERO),
             (ClusterKind::Blocks, Duration::from_millis(90_500)),
         ]),
+        peer_metrics: PeerMetrics::Full,
+        now: noon(),
     };
     render(&snapshot(), &scene).unwrap()
 }
@@ -169,6 +200,8 @@ fn counters_that_alerts_use_exist_before_anything_happened() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        peer_metrics: PeerMetrics::Full,
+        now: noon(),
     };
     let shown = render(&snapshot, &scene).unwrap();
     let zero = |line: &str| assert!(shown.contains(line), "{line} is not in\n{shown}");
@@ -213,6 +246,8 @@ fn label_values_are_escaped() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        peer_metrics: PeerMetrics::Full,
+        now: noon(),
     };
     let shown = render(&snapshot, &scene).unwrap();
     assert!(
@@ -240,6 +275,8 @@ fn a_node_whose_packets_are_not_read_shows_no_counts_of_them() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        peer_metrics: PeerMetrics::Full,
+        now: noon(),
     };
     let shown = render(&snapshot, &scene).unwrap();
     let has = |name: &str, peer: &str| {

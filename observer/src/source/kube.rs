@@ -3,6 +3,7 @@
 
 mod follow;
 mod objects;
+mod pods;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node;
@@ -14,6 +15,7 @@ use observer_core::event::cluster::{ClusterFact, ClusterKind, ClusterObject};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use self::follow::{Follower, Pace};
+pub use self::pods::pods_of;
 use crate::health::{Health, SourceStatus};
 
 /// Facts that can wait for the core.

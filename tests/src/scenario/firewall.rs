@@ -25,9 +25,10 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
             flaps,
             incidents,
             recovers: true,
-            // Whose hold timer expires first breaks the way there or the way back for both.
+            // Whose hold timer expires first breaks the way there or the way back for both: the other one's event
+            // comes later than the loss, which began at some time after its last answer.
             loss: cast
-                .loss(Extent::About(Duration::from_secs(6)))
+                .loss(Extent::Within(Duration::from_secs(6)))
                 .map(|loss| ExpectedLoss {
                     witnesses: cast.ends(),
                     ..loss

@@ -1,6 +1,6 @@
 //! Series of the kernel's routes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use observer_core::{
     event::forwarding::{RouteOp, RouteOrigin},
@@ -99,14 +99,41 @@ pub fn nodes(page: &mut Page, snapshot: &Snapshot) {
     }
 }
 
+/// Prefixes that a session announces of which none is in the tables: of the peers that are shown, and of
+/// whoever has any.
+pub fn unprogrammed(page: &mut Page, snapshot: &Snapshot, shown: &[PeerView]) {
+    let read = snapshot.forwarding.iter();
+    let read: BTreeSet<&str> = read
+        .filter(|node| node.source.is_some())
+        .map(|node| node.node.as_str())
+        .collect();
+    let key = |peer: &PeerView| (peer.node.clone(), peer.peer.clone());
+    let mut counts: BTreeMap<(String, String), u64> =
+        shown.iter().map(|peer| (key(peer), 0)).collect();
+    for node in &snapshot.forwarding {
+        for missing in &node.unprogrammed {
+            let key = (node.node.clone(), missing.peer.clone());
+            counts.insert(key, missing.announced);
+        }
+    }
+    counts.retain(|(node, _), _| read.contains(node.as_str()));
+    page.gauge(
+        "bgp_observer_unprogrammed_prefixes",
+        "Prefixes announced by a session that is Established while none of them is in the kernel's tables.",
+        counts
+            .into_iter()
+            .map(|((node, peer), count)| (vec![("node", node), ("peer", peer)], float(count))),
+    );
+}
+
 /// What a series of latencies shows.
 type Latency = fn(&LatencyView) -> Option<f64>;
 
-/// The latest time of each kind, of peers that are known.
-pub fn peers(page: &mut Page, snapshot: &Snapshot) {
+/// The latest time of each kind, of peers that are shown.
+pub fn peers(page: &mut Page, snapshot: &Snapshot, shown: &[PeerView]) {
     let known = |node: &str, peer: &str| {
         let is = |view: &&PeerView| view.node == node && view.peer == peer;
-        snapshot.peers.iter().find(is).is_some()
+        shown.iter().find(is).is_some()
     };
     let each: [(&str, &str, Latency); 3] = [
         (

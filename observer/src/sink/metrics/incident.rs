@@ -49,6 +49,18 @@ pub fn add(page: &mut Page, snapshot: &Snapshot) {
             (vec![("node", safety.node.clone())], value)
         }),
     );
+    page.gauge(
+        "bgp_observer_route_reflectors",
+        "Peers that reflect others' routes, by whether their session is Established.",
+        snapshot.topology.iter().flat_map(|topology| {
+            [("up", true), ("down", false)].map(|(state, up)| {
+                let reflectors = topology.reflectors.iter();
+                let count = reflectors.filter(|reflector| reflector.up == up).count();
+                let labels = vec![("node", topology.node.clone()), ("state", state.to_owned())];
+                (labels, float(u64::try_from(count).unwrap_or(u64::MAX)))
+            })
+        }),
+    );
     let known = snapshot
         .peers
         .iter()

@@ -3,11 +3,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{self as api, Node};
 use kube::core::{DynamicObject, PartialObjectMeta};
 use observer_core::{
     bgp::Prefix,
-    event::cluster::{BgpConfiguration, BgpPeer, Block, ClusterNode, ClusterObject, IpPool},
+    event::cluster::{BgpConfiguration, BgpPeer, Block, ClusterNode, ClusterObject, IpPool, Pod},
 };
 use serde_json::Value;
 
@@ -101,6 +101,41 @@ pub(super) fn block(object: &DynamicObject) -> Option<ClusterObject> {
         cidr: prefix(&text(spec, "cidr")?)?,
         node: text(spec, "node")?,
     }))
+}
+
+/// Why a pod runs is told by what owns it; of a ReplicaSet, which a Deployment makes, the Deployment.
+pub(super) fn pod(pod: &api::Pod) -> Option<Pod> {
+    const REPLICA_SET: &str = "ReplicaSet";
+    const HASH: &str = "pod-template-hash";
+    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+    let meta = &pod.metadata;
+    let owners = meta.owner_references.iter().flatten();
+    let owner = { owners }.find(|owner| owner.controller == Some(true));
+    let workload = owner.map(|owner| {
+        let hash = meta.labels.as_ref().and_then(|labels| labels.get(HASH));
+        let deployment = hash
+            .and_then(|hash| owner.name.strip_suffix(hash.as_str()))
+            .and_then(|name| name.strip_suffix('-'))
+            .filter(|_| owner.kind == REPLICA_SET);
+        match deployment {
+            Some(name) => format!("Deployment/{name}"),
+            None => format!("{}/{}", owner.kind, owner.name),
+        }
+    });
+    // A pod in its node's network has the node's address, which is behind no block.
+    let addresses = if spec.host_network == Some(true) {
+        Vec::new()
+    } else {
+        let ips = status.pod_ips.iter().flatten();
+        ips.filter_map(|ip| ip.ip.parse().ok()).collect()
+    };
+    Some(Pod {
+        namespace: meta.namespace.clone()?,
+        name: meta.name.clone()?,
+        node: spec.node_name.clone()?,
+        addresses,
+        workload,
+    })
 }
 
 fn text(spec: &Value, key: &str) -> Option<String> {

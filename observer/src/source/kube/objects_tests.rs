@@ -114,3 +114,37 @@ fn a_configuration_says_mesh_and_number_or_nothing() {
     assert_eq!(read(json!({})), (None, None));
     assert_eq!(read(json!({ "asNumber": -1 })), (None, None));
 }
+
+#[test]
+fn a_pod_has_its_addresses_and_what_keeps_it_running() {
+    let read = |owner: Value, host_network: bool| {
+        let pod = serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "shop", "name": "web-7d9-x2",
+                "labels": { "pod-template-hash": "7d9" },
+                "ownerReferences": owner,
+            },
+            "spec": { "nodeName": "n2", "hostNetwork": host_network, "containers": [] },
+            "status": { "podIPs": [{ "ip": "10.244.2.7" }, { "ip": "fd00:2::7" }] },
+        }));
+        super::pod(&pod.unwrap()).unwrap()
+    };
+    let owner = |kind: &str, name: &str| {
+        let version = "apps/v1";
+        json!([{
+            "apiVersion": version, "kind": kind, "name": name, "uid": "", "controller": true,
+        }])
+    };
+    let web = read(owner("ReplicaSet", "web-7d9"), false);
+    assert_eq!((web.namespace.as_str(), web.node.as_str()), ("shop", "n2"));
+    assert_eq!(web.addresses.len(), 2);
+    assert_eq!(web.workload.as_deref(), Some("Deployment/web"));
+    for (owner, workload) in [
+        (owner("ReplicaSet", "bare"), Some("ReplicaSet/bare")),
+        (owner("StatefulSet", "db"), Some("StatefulSet/db")),
+        (json!([]), None),
+    ] {
+        assert_eq!(read(owner, false).workload.as_deref(), workload);
+    }
+    assert!(read(json!([]), true).addresses.is_empty());
+}

@@ -286,3 +286,44 @@ async fn a_server_that_does_not_answer_is_asked_again() {
     scene.until("live", Scene::all_live).await;
     assert_eq!(scene.nodes(), ["n1", "n2"]);
 }
+
+#[tokio::test]
+async fn a_thousand_nodes_are_listed_in_pages_and_each_change_is_told() {
+    const NODES: usize = 1_000;
+    let name = |number: usize| format!("node-{number:04}");
+    let address = |number: usize| {
+        let host = u32::try_from(number).unwrap();
+        format!("{}/16", std::net::Ipv4Addr::from_bits(0x0a00_0001 + host))
+    };
+    let begun = Instant::now();
+    let mut scene = Scene::start(|api| {
+        api.page(500);
+        for number in 0..NODES {
+            api.put("nodes", &name(number), node(&address(number)));
+            let cidr = format!("10.{}.{}.0/26", 64 + number / 256, number % 256);
+            let spec = json!({ "cidr": cidr, "node": name(number), "state": "confirmed" });
+            api.put("blockaffinities", &name(number), json!({ "spec": spec }));
+        }
+    });
+    scene.until("live", Scene::all_live).await;
+    scene
+        .until("complete", |scene| scene.cluster.is_complete())
+        .await;
+    let listed = begun.elapsed();
+    assert_eq!(scene.nodes().len(), NODES);
+    let told = scene.told.len();
+    for number in 0..NODES {
+        // Every other one says the same as before.
+        let number = number - number % 2;
+        scene
+            .api
+            .put("nodes", &name(number), node(&address(number + 2_000)));
+    }
+    let half = |scene: &Scene| scene.told.len() >= told + NODES / 2;
+    scene.until("every change", half).await;
+    assert_eq!(scene.told.len(), told + NODES / 2);
+    println!(
+        "1,000 nodes and blocks: {listed:?} to list, {:?} with 1,000 changes",
+        begun.elapsed()
+    );
+}

@@ -1,0 +1,76 @@
+//! A table of many routes that goes from one BIRD to another: how it is announced, and what the BIRDs
+//! say of it.
+
+use std::{fmt::Write as _, fs, net::Ipv4Addr};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::lab::{Lab, Node};
+
+/// Routes that share their attributes, and with them an UPDATE.
+pub const TOGETHER: u32 = 10;
+
+/// The protocol of n1's BIRD whose routes they are; disabled at first.
+pub const PROTOCOL: &str = "table_of_many";
+
+/// Makes n1's BIRD announce `count` routes more, when told to.
+pub fn configure(lab: &Lab, count: u32) -> Result<()> {
+    let node = lab.node(1)?;
+    let mut table = format!("\nprotocol static {PROTOCOL} {{\n  disabled;\n");
+    for number in 0..count {
+        let address = Ipv4Addr::from_bits(0x2000_0000 + (number << 8));
+        let med = number / TOGETHER;
+        let _ = writeln!(
+            table,
+            "  route {address}/24 blackhole {{ bgp_med = {med}; }};"
+        );
+    }
+    table.push_str("}\n");
+    lab.configure(node, &table)?;
+    // The lab's filters let through the pods' net only.
+    let path = node.speaker.config_path(lab.estate().folder(), &node.name);
+    let text = fs::read_to_string(&path)?;
+    let exported = "filter calico_export_to_bgp_peers {\n";
+    ensure!(text.contains(exported), "no filter in {}", path.display());
+    let through = format!("{exported}  if ( proto = \"{PROTOCOL}\" ) then {{ accept; }}\n");
+    fs::write(&path, text.replace(exported, &through))?;
+    Ok(())
+}
+
+/// What a BIRD says of its only session.
+#[derive(Debug)]
+pub struct Said {
+    /// Routes that it has from its peer.
+    pub imported: u64,
+    /// Announced prefixes received so far.
+    pub updates: u64,
+    /// Withdrawn ones.
+    pub withdraws: u64,
+    /// Announced prefixes sent.
+    pub updates_sent: u64,
+    /// Withdrawn ones.
+    pub withdraws_sent: u64,
+}
+
+/// Asks the BIRD of `node` about its session with `peer`.
+pub fn say(lab: &Lab, node: &Node, peer: &str) -> Result<Said> {
+    let protocol = format!("Mesh_{}", peer.replace('.', "_"));
+    let lines = lab.birdc(node, &format!("show protocols all {protocol}"))?;
+    let number = |name: &str, column: usize| -> Result<u64> {
+        let said = lines
+            .iter()
+            .find_map(|line| line.trim_start().strip_prefix(name));
+        let word = said.and_then(|said| said.split_whitespace().nth(column));
+        let word = word.with_context(|| format!("no `{name}` in {lines:#?}"))?;
+        word.parse()
+            .with_context(|| format!("`{name}` says {word}"))
+    };
+    // Columns: received, rejected, filtered, ignored, accepted.
+    Ok(Said {
+        imported: number("Routes:", 0)?,
+        updates: number("Import updates:", 0)?,
+        withdraws: number("Import withdraws:", 0)?,
+        updates_sent: number("Export updates:", 4)?,
+        withdraws_sent: number("Export withdraws:", 4)?,
+    })
+}
