@@ -215,12 +215,52 @@ pub const COUNTER_STRANGERS: u32 = 2;
 pub const COUNTER_MAP_FULL: u32 = 3;
 /// Index into `COUNTERS`: route records that did not fit into their ring.
 pub const COUNTER_ROUTES_LOST: u32 = 4;
+/// Index into `COUNTERS`: packets toward watched prefixes that were dropped; those of [`DropCount`].
+pub const COUNTER_DROPS: u32 = 5;
 /// Index into `COUNTERS`: IPv4 routes that were seen to go, of any protocol and table.
-pub const COUNTER_REMOVALS_TOLD: u32 = 5;
+pub const COUNTER_REMOVALS_TOLD: u32 = 6;
 /// Index into `COUNTERS`: those that the kernel's functions said they had removed.
-pub const COUNTER_REMOVALS_RETURNED: u32 = 6;
+pub const COUNTER_REMOVALS_RETURNED: u32 = 7;
 /// Length of `COUNTERS`.
-pub const COUNTERS: u32 = 7;
+pub const COUNTERS: u32 = 8;
+
+/// How many prefixes can be watched for dropped packets at once.
+pub const MAX_WATCHED: u32 = 1024;
+/// How many drop reasons are told apart.
+pub const DROP_REASONS: usize = 8;
+/// Bits of a [`DropKey`] between its first member and the address: they must match whole.
+pub const DROP_KEY_HEAD_BITS: u32 = 64;
+/// Octets of a [`DropKey`] behind its first member.
+pub const DROP_KEY_DATA: usize = 24;
+
+/// Key of the `WATCHED` trie.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct DropKey {
+    /// How many bits behind this member count: [`DROP_KEY_HEAD_BITS`] plus the prefix's length.
+    pub bits: u32,
+    /// The agent's own number for the namespace.
+    pub netns_id: u32,
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    pub family: u32,
+    /// As [`TcpRecord::remote_addr`].
+    pub addr: [u8; 16],
+}
+
+/// Packets toward one watched prefix that the kernel dropped, by the place of their reason in the
+/// agent's list.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct DropCount {
+    /// How many.
+    pub packets: [u64; DROP_REASONS],
+    /// `CLOCK_BOOTTIME` of the first in nanoseconds; 0 while there is none.
+    pub first_boot_nanos: [u64; DROP_REASONS],
+    /// The same of the last.
+    pub last_boot_nanos: [u64; DROP_REASONS],
+}
 
 /// How many BGP ports can be configured, 179 included.
 pub const MAX_PORTS: usize = 8;
@@ -372,4 +412,14 @@ pub struct KernelLayout {
     pub nl_header: u32,
     /// `nlmsghdr.nlmsg_flags`, u16.
     pub nlmsg_flags: u32,
+    /// `sk_buff.dev`, pointer.
+    pub skb_dev: u32,
+    /// `sk_buff.head`, pointer.
+    pub skb_head: u32,
+    /// `sk_buff.protocol`, u16, network order.
+    pub skb_protocol: u32,
+    /// `sk_buff.network_header`, u16, from `head`.
+    pub skb_network_header: u32,
+    /// `net_device.nd_net.net`, pointer.
+    pub dev_net: u32,
 }

@@ -79,6 +79,21 @@ pub enum Request {
         /// The namespace.
         netns: NetnsId,
     },
+    /// Count the packets that the kernel drops on their way to this prefix:
+    /// [`Fact::PacketsDropped`](crate::event::Fact::PacketsDropped) tells of them.
+    Watch {
+        /// In this namespace.
+        netns: NetnsId,
+        /// The prefix.
+        prefix: crate::bgp::Prefix,
+    },
+    /// No longer.
+    Unwatch {
+        /// In this namespace.
+        netns: NetnsId,
+        /// The prefix.
+        prefix: crate::bgp::Prefix,
+    },
     /// Send one ICMP echo request. [`Fact::EchoReplied`](crate::event::Fact::EchoReplied) or
     /// [`Fact::EchoFailed`](crate::event::Fact::EchoFailed) answers; silence answers as well.
     Echo {

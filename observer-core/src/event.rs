@@ -11,6 +11,7 @@ use crate::{
 };
 
 pub mod cluster;
+pub mod drops;
 pub mod forwarding;
 
 /// The agent's number for an observed network namespace; one per (inode, generation), never used
@@ -311,6 +312,22 @@ pub enum Fact {
         target: IpAddr,
         /// A positive errno: what sending said, or what the ICMP error means.
         errno: i32,
+    },
+    /// The kernel dropped packets on their way to a watched prefix; see
+    /// [`Request::Watch`](crate::change::Request::Watch).
+    PacketsDropped {
+        /// The namespace that dropped them.
+        netns: NetnsId,
+        /// The watched prefix.
+        prefix: crate::bgp::Prefix,
+        /// Why.
+        reason: drops::DropReason,
+        /// How many since the last such event.
+        packets: u64,
+        /// When the first of them was dropped.
+        first: Timestamp,
+        /// When the last was.
+        last: Timestamp,
     },
     /// What the store remembered of a node's incidents that were open when it was last written.
     IncidentsRestored {

@@ -28,6 +28,7 @@ pub mod message_counts;
 pub mod observer;
 pub mod payload;
 pub mod peer;
+pub mod reach;
 pub mod record;
 pub mod replay;
 pub mod route_view;

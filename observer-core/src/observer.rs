@@ -19,7 +19,7 @@ use crate::{
     event::{Event, Fact, LossStage, NetnsId, Socket},
     evidence::Clue,
     fib::{self, Clocks},
-    incident::Incidents,
+    incident::{Dropped, Incidents},
     inventory::Inventory,
     known::is_outdated,
     loss::Losses,
@@ -233,16 +233,47 @@ impl Observer {
                 });
             }
             Fact::Versions { versions } => self.incidents.learn_versions(versions),
-            Fact::EchoReplied { token, .. } => {
+            Fact::EchoReplied {
+                netns,
+                token,
+                rtt_nanos,
+                ..
+            } => {
                 let at = event.occurred.latest.min(self.now);
-                self.with_incidents(at, out, |incidents, turn, _| {
-                    incidents.echo_replied(turn, *token);
+                let rtt = Duration::from_nanos(*rtt_nanos);
+                self.with_incidents(at, out, |incidents, turn, nodes| {
+                    let node = nodes.get(netns).map_or("", |node| node.name.as_str());
+                    incidents.echo_replied(turn, node, *token, rtt);
                 });
             }
-            Fact::EchoFailed { token, errno, .. } => {
+            Fact::EchoFailed {
+                netns,
+                token,
+                errno,
+                ..
+            } => {
                 let at = event.occurred.latest.min(self.now);
-                self.with_incidents(at, out, |incidents, turn, _| {
-                    incidents.echo_failed(turn, *token, *errno);
+                self.with_incidents(at, out, |incidents, turn, nodes| {
+                    let node = nodes.get(netns).map_or("", |node| node.name.as_str());
+                    incidents.echo_failed(turn, node, *token, *errno);
+                });
+            }
+            Fact::PacketsDropped {
+                netns,
+                prefix,
+                reason,
+                packets,
+                first,
+                last,
+            } => {
+                let dropped = Dropped {
+                    reason: *reason,
+                    packets: *packets,
+                    first: *first,
+                    last: *last,
+                };
+                self.with_incidents(self.now, out, |incidents, turn, _| {
+                    incidents.packets_dropped(turn, *netns, *prefix, dropped);
                 });
             }
             Fact::WallClock { offset } => self.wall = *offset,
@@ -461,7 +492,8 @@ fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::SpeakerOom { netns, .. }
         | Fact::Forwarding { netns, .. }
         | Fact::EchoReplied { netns, .. }
-        | Fact::EchoFailed { netns, .. } => Some(*netns),
+        | Fact::EchoFailed { netns, .. }
+        | Fact::PacketsDropped { netns, .. } => Some(*netns),
         Fact::Tick
         | Fact::WallClock { .. }
         | Fact::PeersRestored { .. }
@@ -550,6 +582,7 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         | Fact::Strangers { .. }
         | Fact::EchoReplied { .. }
         | Fact::EchoFailed { .. }
+        | Fact::PacketsDropped { .. }
         | Fact::IncidentsRestored { .. }
         | Fact::IncidentNote { .. }
         | Fact::PodsListed { .. }

@@ -16,6 +16,8 @@ use crate::{
     event::SocketId,
 };
 
+/// Routes remembered per peer beyond the end of its session: above what a cluster announces.
+const MAX_FORMER: usize = 65_536;
 /// Routes kept per peer: above a full table with two paths for many prefixes.
 const MAX_ROUTES: usize = 2_000_000;
 
@@ -35,6 +37,9 @@ struct Table {
 #[derive(Debug, Default)]
 pub(crate) struct Rib {
     tables: BTreeMap<Family, Table>,
+    /// What was announced when the last session ended, until the next one begins: the kernel's routes
+    /// follow later, and through a reflector their next hops do not name who announced them.
+    former: BTreeMap<Family, Table>,
     /// The connection whose UPDATEs count.
     pub owner: Option<SocketId>,
     /// Of what the owner announced something may have been missed.
@@ -121,6 +126,30 @@ pub(crate) fn words(address: Ipv6Addr) -> [u32; 4] {
     [word(96), word(64), word(32), word(0)]
 }
 
+fn has_prefix(tables: &BTreeMap<Family, Table>, prefix: Prefix) -> bool {
+    let unicast = if prefix.address.is_ipv4() {
+        Family::IPV4_UNICAST
+    } else {
+        Family::IPV6_UNICAST
+    };
+    let Some(table) = tables.get(&unicast) else {
+        return false;
+    };
+    let length = prefix.length;
+    match prefix.address {
+        IpAddr::V4(v4) => {
+            let bits = v4.to_bits();
+            let mut paths = table.v4.range((bits, 0, 0)..=(bits, u32::MAX, u8::MAX));
+            paths.any(|((_, _, of), _)| *of == length)
+        }
+        IpAddr::V6(v6) => {
+            let words = words(v6);
+            let mut paths = table.v6.range((words, 0, 0)..=(words, u32::MAX, u8::MAX));
+            paths.any(|((_, _, of), _)| *of == length)
+        }
+    }
+}
+
 impl Rib {
     /// Routes of all families.
     pub fn len(&self) -> usize {
@@ -129,27 +158,12 @@ impl Rib {
 
     /// Whether some path of `prefix` is announced, stale or not.
     pub fn has_prefix(&self, prefix: Prefix) -> bool {
-        let unicast = if prefix.address.is_ipv4() {
-            Family::IPV4_UNICAST
-        } else {
-            Family::IPV6_UNICAST
-        };
-        let Some(table) = self.tables.get(&unicast) else {
-            return false;
-        };
-        let length = prefix.length;
-        match prefix.address {
-            IpAddr::V4(v4) => {
-                let bits = v4.to_bits();
-                let mut paths = table.v4.range((bits, 0, 0)..=(bits, u32::MAX, u8::MAX));
-                paths.any(|((_, _, of), _)| *of == length)
-            }
-            IpAddr::V6(v6) => {
-                let words = words(v6);
-                let mut paths = table.v6.range((words, 0, 0)..=(words, u32::MAX, u8::MAX));
-                paths.any(|((_, _, of), _)| *of == length)
-            }
-        }
+        has_prefix(&self.tables, prefix)
+    }
+
+    /// Whether some path of `prefix` was announced when the last session ended, and no other began.
+    pub fn had_prefix(&self, prefix: Prefix) -> bool {
+        has_prefix(&self.former, prefix)
     }
 
     /// The prefixes announced, of IPv4 and IPv6 unicast; with ADD-PATH some come more than once.
@@ -174,6 +188,7 @@ impl Rib {
     /// The session rides on `owner` now. What is stale waits for End-of-RIB.
     pub fn begin(&mut self, owner: SocketId) {
         self.owner = Some(owner);
+        self.former.clear();
         self.partial = false;
         self.complete.clear();
     }
@@ -243,14 +258,27 @@ impl Rib {
 
     /// Stale routes of every family go; gives how many.
     pub fn sweep_all(&mut self) -> usize {
+        let stale: usize = self.tables.values().map(|table| table.stale).sum();
+        if stale > 0 && stale == self.len() {
+            self.end();
+            return stale;
+        }
         self.tables.values_mut().map(Table::sweep).sum()
     }
 
     /// Every route goes.
     pub fn clear(&mut self) {
-        self.tables.clear();
+        self.end();
         self.partial = false;
         self.complete.clear();
+    }
+
+    fn end(&mut self) {
+        let few = (1..=MAX_FORMER).contains(&self.len());
+        let tables = std::mem::take(&mut self.tables);
+        if few {
+            self.former = tables;
+        }
     }
 
     /// Some prefixes, at most `count` of each address family.

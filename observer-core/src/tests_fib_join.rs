@@ -167,3 +167,23 @@ fn a_speaker_that_programs_no_routes_owes_none() {
         assert_eq!(silent, owes, "{comm}: {:?}", scene.story());
     }
 }
+
+#[test]
+fn what_a_reflector_had_announced_hangs_on_it_beyond_its_session() {
+    let mut scene = Scene::with_routes(&[]);
+    let mut talk = Talk::new(outbound(1, PEER));
+    talk.establish(&mut scene);
+    talk.says(&mut scene, false, &update(&[], &NLRI));
+    // Its next hop is a client of the reflector, no peer of this node.
+    let route = route(BLOCK, 12, &[via("10.0.0.77", 2)]);
+    scene.add(&route);
+    scene.pass(500);
+    scene.changes.clear();
+    talk.peer_closes(&mut scene);
+    scene.pass(300);
+    scene.del(&route);
+    scene.pass(2_000);
+    let told = scene.routes_told();
+    assert_eq!(told[0].event, RouteEvent::Deleted, "{told:?}");
+    assert_eq!(told[0].peers, [PEER]);
+}

@@ -11,6 +11,7 @@ use crate::{
     fib::totals::FibTotals,
     incident::{Incident, record::Verdict},
     message_counts::MessageCounts,
+    reach::ReachTotals,
 };
 
 /// Upper bounds in seconds of the SYN-to-ESTABLISHED histogram: from a LAN's round trip to the
@@ -48,6 +49,8 @@ pub struct Totals {
     pub unreachable: BTreeMap<(String, String), f64>,
     /// By node: what the tap showed.
     pub wire: BTreeMap<String, WireTotals>,
+    /// By node: what became of its probes of targets.
+    pub reach: BTreeMap<String, ReachTotals>,
     /// By node: what became of its routes.
     pub fib: BTreeMap<String, FibTotals>,
 }
@@ -162,6 +165,7 @@ impl Totals {
                 .map(|verdict| (verdict, 0))
                 .collect()
         });
+        self.reach.entry(node.to_owned()).or_default();
         self.fib.entry(node.to_owned()).or_default();
         self.flaps_by_cause
             .entry(node.to_owned())
@@ -194,6 +198,11 @@ impl Totals {
             let key = (incident.node.clone(), peer.to_owned());
             *self.unreachable.entry(key).or_default() += seconds;
         }
+    }
+
+    /// What became of `node`'s probes.
+    pub(crate) fn reach(&mut self, node: &str) -> &mut ReachTotals {
+        self.reach.entry(node.to_owned()).or_default()
     }
 
     /// What the tap showed of `node`.

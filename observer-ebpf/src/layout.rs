@@ -5,11 +5,10 @@
 //! `LAYOUT.has_socket_cookie` that is not taken is never verified, which lets one object serve
 //! kernels without that helper.
 
-use core::mem::MaybeUninit;
+use core::{cell::UnsafeCell, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-
-use observer_abi::{KernelLayout, MAX_PORTS, MAX_TABLES};
+use observer_abi::{DROP_REASONS, KernelLayout, MAX_PORTS, MAX_TABLES};
 
 /// Where the running kernel keeps what is read. Uninitialised for the compiler, so that it cannot
 /// fold the reads; zeros in the object.
@@ -27,6 +26,31 @@ pub static PROTOCOLS: MaybeUninit<[u32; 8]> = MaybeUninit::zeroed();
 /// The routing tables whose routes are wanted; the first is 0 where all are.
 #[unsafe(no_mangle)]
 pub static TABLES: MaybeUninit<[u32; MAX_TABLES]> = MaybeUninit::zeroed();
+
+/// The running kernel's numbers of the drop reasons that are counted; `u32::MAX` where unused.
+#[unsafe(no_mangle)]
+pub static REASONS: MaybeUninit<[u32; DROP_REASONS]> = MaybeUninit::zeroed();
+
+/// A word that the agent writes while the programs run.
+#[repr(transparent)]
+pub struct Flag(UnsafeCell<u32>);
+
+// SAFETY: this side only reads it, and any value it may be in the middle of is as good as another.
+unsafe impl Sync for Flag {}
+
+impl Flag {
+    /// Whether it is set.
+    #[inline(always)]
+    pub fn is_set(&self) -> bool {
+        // SAFETY: an aligned u32; volatile because the agent writes it.
+        unsafe { self.0.get().read_volatile() != 0 }
+    }
+}
+
+/// Whether any prefix is watched. The only variable that is not constant while the programs run, so
+/// the object's `.bss` is this word.
+#[unsafe(no_mangle)]
+pub static WATCHING: Flag = Flag(UnsafeCell::new(0));
 
 /// The value of one field of [`LAYOUT`].
 macro_rules! layout {

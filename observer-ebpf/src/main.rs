@@ -5,9 +5,8 @@
 //! No offset of a kernel struct is compiled in: every read goes through [`layout`], which the agent
 //! fills from the running kernel's BTF before it loads the programs. Kernel structs are read by
 //! plain loads through the tracepoint's own typed pointers, which the verifier checks against the
-//! same BTF and which cannot fault. No `bpf_probe_read*` is used, so `lockdown=confidentiality`
-//! has nothing to refuse; but for the kprobes (`Untyped`), the second choice where functions cannot be
-//! traced.
+//! same BTF and which cannot fault. No `bpf_probe_read*` is used but by `drop` and by the kprobes
+//! (`Untyped`), so `lockdown=confidentiality` has nothing else to refuse.
 //!
 //! Nothing here may compile to a call of `memset` or `memcpy`: records are written field by field.
 #![no_std]
@@ -30,6 +29,7 @@
     reason = "offsets are those of kernel members; byte arrays of the ABI lie at multiples of four"
 )]
 
+mod drop;
 mod entered;
 mod filter;
 mod layout;

@@ -5,9 +5,9 @@ use core::arch::asm;
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
-use observer_abi::{COUNTERS as COUNTERS_LEN, PeerKey};
+use observer_abi::{COUNTERS as COUNTERS_LEN, DROP_KEY_DATA, DropCount, MAX_WATCHED, PeerKey};
 
 use crate::route::FullRecord;
 
@@ -48,6 +48,14 @@ pub static KNOWN_PEERS: HashMap<PeerKey, u8> = HashMap::with_max_entries(16_384,
 #[map]
 pub static SPEAKERS: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
 
+/// Prefixes whose dropped packets are counted → where in [`DROPS`].
+#[map]
+pub static WATCHED: LpmTrie<[u8; DROP_KEY_DATA], u32> = LpmTrie::with_max_entries(MAX_WATCHED, 0);
+
+/// What was dropped, by the value of [`WATCHED`].
+#[map]
+pub static DROPS: Array<DropCount> = Array::with_max_entries(MAX_WATCHED, 0);
+
 /// Adds one to the counter `index`.
 #[inline(always)]
 pub fn count(index: u32) {
@@ -59,14 +67,33 @@ pub fn count(index: u32) {
 pub fn count_more(index: u32, more: u64) {
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: this CPU's own slot, aligned. Atomic, because a softirq can run another program
-        // in the middle of this one; by hand, because Rust has no atomic add for a target without
-        // compare-and-swap.
-        unsafe {
-            asm!(
-                "lock *(u64 *)({counter} + 0) += {more}",
-                counter = in(reg) counter,
-                more = in(reg) more,
-            );
-        }
+        // in the middle of this one.
+        unsafe { add(counter, more) };
+    }
+}
+
+/// Adds one.
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn add_one(counter: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe { add(counter, 1) };
+}
+
+/// Adds; by hand, because Rust has no atomic add for a target without compare-and-swap.
+///
+/// # Safety
+/// `counter` must be aligned and valid for writing.
+#[inline(always)]
+unsafe fn add(counter: *mut u64, more: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({counter} + 0) += {more}",
+            counter = in(reg) counter,
+            more = in(reg) more,
+        );
     }
 }

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 pub use self::outbox::Batch;
 use self::outbox::Outbox;
 use crate::{
+    control::Control,
     echoes::Echoes,
     health::{Health, SourceStatus},
     namespaces::{Namespaces, Step},
@@ -43,21 +44,6 @@ const RETAP: Duration = Duration::from_secs(5);
 const RETAP_SOON: Duration = Duration::from_millis(20);
 /// How often sockets are dumped when the kernel does not tell of changes.
 const POLL: Duration = Duration::from_millis(500);
-
-/// What the core wants of the sources.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Control {
-    /// This peer's events go through the main ring.
-    Trust(NetnsId, IpAddr),
-    /// They no longer do.
-    Distrust(NetnsId, IpAddr),
-    /// Something of this namespace was lost: dump it.
-    Dump(NetnsId),
-    /// Its routes of a family, IPv6 or IPv4, may have gone without a word since then: dump them.
-    DumpRoutes(NetnsId, bool, Timestamp),
-    /// Send an echo from this namespace to this target, with this token.
-    Echo(NetnsId, IpAddr, u64),
-}
 
 /// What the task is made of.
 pub struct Intake {
@@ -467,6 +453,10 @@ impl Reading {
                 return self.routes.dump(netns, ipv6, since);
             }
             Control::Echo(netns, target, token) => return self.echo(netns, target, token),
+            Control::Watch(netns, prefix) => kernel.map(|kernel| kernel.watch(netns, prefix)),
+            Control::Unwatch(netns, prefix) => {
+                kernel.map(|kernel| kernel.unwatch(netns, prefix, &mut self.drained))
+            }
             Control::Trust(netns, address) => {
                 if self.taps.follow(netns, address) {
                     self.retap = self.retap.min(boottime_now().after(RETAP_SOON));

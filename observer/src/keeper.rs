@@ -34,9 +34,10 @@ use saver::Saver;
 
 use crate::{
     cluster::PodsWanted,
+    control::Control,
     flight::{Flight, FlightRecorder},
     health::Health,
-    intake::{Batch, Control},
+    intake::Batch,
     recorder::Recorder,
     sink,
     sockets::{Asker, Question},
@@ -383,6 +384,10 @@ impl Task {
             Request::Trust { netns, address } => self.controls.push(Control::Trust(netns, address)),
             Request::Distrust { netns, address } => {
                 self.controls.push(Control::Distrust(netns, address));
+            }
+            Request::Watch { netns, prefix } => self.controls.push(Control::Watch(netns, prefix)),
+            Request::Unwatch { netns, prefix } => {
+                self.controls.push(Control::Unwatch(netns, prefix));
             }
             Request::ListPods { incident, nodes } => {
                 // A full queue costs names only: incidents say what they do not know.

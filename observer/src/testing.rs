@@ -130,6 +130,7 @@ pub fn incident(id: &str, peer: &str) -> Incident {
         prefixes: LostPrefixes::default(),
         pods: None,
         targets: Vec::new(),
+        dropped: Vec::new(),
         route_gap_seconds: None,
         unreachable_seconds: None,
         evidence: EvidenceState::default(),

@@ -11,6 +11,8 @@
 
 #[path = "kernel/attached.rs"]
 mod attached;
+#[path = "kernel/drops.rs"]
+mod drops;
 #[path = "kernel/echo.rs"]
 mod echo;
 #[path = "kernel/lab.rs"]

@@ -24,7 +24,14 @@ use observer_core::{
 };
 use serde::Deserialize;
 
-use crate::{http, lab::Lab, metrics::Scrape, process::Process, speaker::ASN, wait};
+use crate::{
+    http,
+    lab::{Lab, Node},
+    metrics::Scrape,
+    process::Process,
+    speaker::{ASN, Relation},
+    wait,
+};
 
 /// The program: `$BGP_OBSERVER_BIN`, else the one built beside the running program.
 pub fn program() -> Result<PathBuf> {
@@ -379,11 +386,22 @@ impl Events {
 fn inventory(lab: &Lab) -> String {
     let mut text = String::new();
     for node in lab.nodes() {
-        let _ = writeln!(
-            text,
-            "[[peer]]\naddress = \"{}\"\nname = \"{}\"\ntype = \"node-to-node mesh\"\nasn = {ASN}",
-            node.address, node.name
-        );
+        for peer in lab.neighbors(node) {
+            let named = lab.nodes().iter();
+            let named = named.filter(|other| other.address == peer.address);
+            let kind = match peer.relation {
+                Relation::Mesh => "node-to-node mesh",
+                Relation::Client | Relation::Reflector => "node specific",
+            };
+            for Node { name, .. } in named {
+                let _ = writeln!(
+                    text,
+                    "[[peer]]\nnode = \"{}\"\naddress = \"{}\"\nname = \"{name}\"\n\
+                     type = \"{kind}\"\nasn = {ASN}",
+                    node.name, peer.address
+                );
+            }
+        }
     }
     text
 }

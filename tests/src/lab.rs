@@ -1,7 +1,7 @@
 //! A mesh of nodes: namespaces, links, pods, speakers.
 
 use std::{
-    io,
+    fs, io,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -266,8 +266,16 @@ impl Lab {
         let others = others.filter(|other| other.address != node.address);
         let neighbor = |other: &Node| match (node.reflects, other.reflects) {
             _ if mesh => Some(Neighbor::of(node.address, other.address)),
-            (_, true) => Some(Neighbor::named(other.address, Relation::Reflector)),
-            (true, false) => Some(Neighbor::named(other.address, Relation::Client)),
+            (_, true) => Some(Neighbor::named(
+                node.address,
+                other.address,
+                Relation::Reflector,
+            )),
+            (true, false) => Some(Neighbor::named(
+                node.address,
+                other.address,
+                Relation::Client,
+            )),
             (false, false) => None,
         };
         others.filter_map(neighbor).collect()
@@ -403,6 +411,17 @@ impl Lab {
             Err(error) => Err(error).with_context(|| format!("pod of {} to {}", from.name, to.pod)),
             Ok(_) => bail!("somebody listens on {address}"),
         }
+    }
+
+    /// How many ICMP echoes the pod behind a node was asked.
+    pub fn echoes(&self, node: &Node) -> Result<usize> {
+        let read = || fs::read_to_string("/proc/thread-self/net/snmp");
+        let text = netns::inside(&node.pod_namespace, read)??;
+        let mut icmp = text.lines().filter(|line| line.starts_with("Icmp:"));
+        let (names, values) = icmp.next().zip(icmp.next()).context("no ICMP counters")?;
+        let mut pairs = names.split(' ').zip(values.split(' '));
+        let echoes = pairs.find(|(name, _)| *name == "InEchos");
+        Ok(echoes.context("no count of echoes")?.1.parse()?)
     }
 
     /// Leaves everything running: speakers, namespaces, folder.

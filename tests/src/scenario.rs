@@ -3,6 +3,7 @@
 mod act;
 mod admin_reset;
 mod cast;
+mod disable;
 mod expected;
 mod firewall;
 mod kill;
@@ -11,10 +12,14 @@ mod linkdown;
 mod loss;
 mod no_recover;
 mod record;
+mod recovery_wait;
+mod reflector;
 mod refuse;
 mod reset;
 mod restart;
 mod second_restart;
+mod switch_port;
+mod withdraw;
 mod wrong_as;
 
 use std::time::Duration;
@@ -23,7 +28,7 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 pub use self::{
-    act::{Act, FOREIGN_ASN},
+    act::{Act, FOREIGN_ASN, spare},
     cast::{Cast, Session},
     expected::{Expected, ExpectedFlap},
     loss::{ExpectedLoss, Extent},
@@ -62,6 +67,20 @@ pub enum Scenario {
     WrongAs,
     /// n2's BIRD restarts its sessions (`birdc restart`).
     AdminReset,
+    /// n2's BIRD has its sessions disabled for 4 s (`birdc disable`).
+    Disable,
+    /// The switch port of n2 is down for 12 s: every table looks healthy.
+    SwitchPort,
+    /// n2 announces one more block, withdraws it and announces it again: nothing is wrong.
+    Withdraw,
+    /// n2 reflects the routes of all others; its speaker gets SIGKILL and is back after 3 s.
+    ReflectorKill,
+    /// The same with SIGTERM: the routes of all clients go at once.
+    ReflectorRestart,
+    /// One of two route reflectors, n2, gets SIGTERM: the other one holds the clients' routes.
+    ReflectorOfTwo,
+    /// n2 reboots while n3 is away: its BIRD waits 20 s for n3 before it announces or programs anything.
+    RecoveryWait,
 }
 
 /// What is done, in order, and what must follow.
@@ -110,8 +129,8 @@ impl Scenario {
             programs::find("nftables", "nft")?;
         }
         ensure!(
-            self != Self::AdminReset || cast.victim.speaker.is_bird(),
-            "{} has no `birdc restart`: that scenario needs a BIRD",
+            cast.victim.speaker.is_bird() || !self.needs_bird(),
+            "{} has no `birdc` and recovers in another way: that scenario needs a BIRD",
             cast.victim.speaker.title()
         );
         Ok(match self {
@@ -126,7 +145,29 @@ impl Scenario {
             Self::Linkdown => linkdown::script(&cast),
             Self::WrongAs => wrong_as::script(&cast),
             Self::AdminReset => admin_reset::script(&cast),
+            Self::Disable => disable::script(&cast),
+            Self::SwitchPort => switch_port::script(&cast),
+            Self::Withdraw => withdraw::script(&cast),
+            Self::ReflectorKill => reflector::killed(&cast),
+            Self::ReflectorRestart => reflector::restarted(&cast),
+            Self::ReflectorOfTwo => reflector::one_of_two(&cast),
+            Self::RecoveryWait => recovery_wait::script(&cast),
         })
+    }
+
+    const fn needs_bird(self) -> bool {
+        matches!(
+            self,
+            Self::AdminReset
+                | Self::Disable
+                | Self::Withdraw
+                | Self::NoRecover
+                | Self::SecondRestart
+                | Self::RecoveryWait
+                | Self::ReflectorKill
+                | Self::ReflectorRestart
+                | Self::ReflectorOfTwo
+        )
     }
 
     /// What it needs of a lab, quick timers included.
@@ -145,7 +186,16 @@ impl Scenario {
             | Self::Reset
             | Self::Linkdown
             | Self::WrongAs
-            | Self::AdminReset => {}
+            | Self::AdminReset
+            | Self::Disable
+            | Self::SwitchPort
+            | Self::Withdraw => {}
+            Self::ReflectorKill | Self::ReflectorRestart => plan.reflectors = 1,
+            Self::ReflectorOfTwo => {
+                plan.reflectors = 2;
+                plan.nodes = plan.nodes.max(4);
+            }
+            Self::RecoveryWait => manners.recovery_wait = manners.recovery_wait.or(Some(20)),
         }
         plan
     }

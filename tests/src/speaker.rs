@@ -99,12 +99,12 @@ impl Neighbor {
         }
     }
 
-    /// One that is configured by name, as Calico does it with route reflectors: both sides dial.
-    pub fn named(address: Ipv4Addr, relation: Relation) -> Self {
+    /// One that is configured by name, as route reflectors are. Calico lets both sides dial then; where
+    /// both do at once BIRD backs off for up to 30 s, so that here one side waits, too.
+    pub fn named(own: Ipv4Addr, address: Ipv4Addr, relation: Relation) -> Self {
         Self {
-            address,
-            passive: false,
             relation,
+            ..Self::of(own, address)
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use observer_core::{
     change::Change,
     incident::Incident,
@@ -220,6 +220,14 @@ impl Stage<'_> {
         wait::soon("pods reach one another", CONVERGES, || {
             self.lab.pod_reaches(from, to)
         })?;
+        if loss.needs_alive() {
+            // What was never seen alive proves nothing by its silence.
+            wait::soon("the agents know the pod", CONVERGES, || {
+                let (echoes, observers) = (self.lab.echoes(to)?, self.lab.nodes().len() - 1);
+                ensure!(echoes >= observers.min(3), "{echoes} echoes so far");
+                Ok(())
+            })?;
+        }
         Pinger::start(from, to).map(Some)
     }
 
@@ -232,6 +240,14 @@ impl Stage<'_> {
             let mut missing: Vec<String> = expected
                 .flat_map(|expected| expected.differences(&incidents))
                 .collect();
+            if self.script.expected.quiet && !incidents.is_empty() {
+                let told = incidents
+                    .iter()
+                    .map(|one| (&one.node, one.verdict, &one.cause));
+                let told: Vec<_> = told.collect();
+                differences.push(format!("there should be no incident: {told:?}"));
+                return Ok(incidents);
+            }
             let loss = self.script.expected.loss.as_ref();
             missing.extend(loss.and_then(|loss| loss.awaited(&incidents)));
             if missing.is_empty() || last.elapsed() > TOLD_BY {
@@ -315,7 +331,8 @@ fn seconds(nanos: i128) -> String {
     )
 }
 
-fn describe(change: &Change) -> String {
+/// A change in words.
+pub(crate) fn describe(change: &Change) -> String {
     match change {
         Change::PeerKnown { peer, known_by } => format!("{peer} is known ({known_by:?})"),
         Change::PeerForgotten { peer, reason } => format!("{peer} is forgotten: {reason}"),

@@ -179,6 +179,41 @@ fn birdc_restart_is_an_administrative_reset_at_both_ends() -> Result<()> {
 }
 
 #[test]
+fn birdc_disable_is_an_administrative_shutdown_until_it_is_enabled() -> Result<()> {
+    play(Scenario::Disable, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn a_switch_port_that_is_down_is_a_blackhole() -> Result<()> {
+    play(Scenario::SwitchPort, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn what_a_peer_withdraws_is_no_incident() -> Result<()> {
+    play(Scenario::Withdraw, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn a_route_reflector_that_is_killed_loses_nothing() -> Result<()> {
+    play(Scenario::ReflectorKill, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn a_route_reflector_that_ends_takes_all_clients_routes_in_one_incident() -> Result<()> {
+    play(Scenario::ReflectorRestart, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn one_of_two_route_reflectors_takes_no_client_s_routes() -> Result<()> {
+    play(Scenario::ReflectorOfTwo, Speaker::Bird).map(drop)
+}
+
+#[test]
+fn a_recovery_that_waits_is_told_as_established_without_routes() -> Result<()> {
+    play(Scenario::RecoveryWait, Speaker::Bird).map(drop)
+}
+
+#[test]
 fn refuse_is_told_as_refused_to_who_dials() -> Result<()> {
     let Some(outcome) = play(Scenario::Refuse, Speaker::Bird)? else {
         return Ok(());

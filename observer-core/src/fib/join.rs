@@ -44,11 +44,16 @@ impl World<'_> {
             return routers;
         }
         let announcers: Vec<PeerAddress> = self.announcers(prefix).collect();
-        if announcers.is_empty() {
-            routers
-        } else {
-            announcers
+        if !announcers.is_empty() {
+            return announcers;
         }
+        // A reflector's session ended, and the next hops are its clients.
+        if routers.is_empty() {
+            let had = |peer: &Peer| peer.exchange.rib.had_prefix(prefix);
+            let former = self.peers.iter().filter(|(_, peer)| had(peer));
+            return former.map(|(address, _)| *address).collect();
+        }
+        routers
     }
 
     /// The peers that announce `prefix` now, stale or not.

@@ -1,6 +1,7 @@
 //! Which traffic an incident affected, direction by direction, and why that is said.
 
 use super::{
+    drops::packets_of,
     record::{Affected, ImpactRow, Incident, SubjectKind},
     verdict::{Known, routes_of},
 };
@@ -68,8 +69,12 @@ fn told(affected: Affected, reason: &str) -> (Affected, String) {
 }
 
 fn outward(known: &Known) -> (Affected, String) {
-    if known.unreachable() {
+    if known.unanswered() {
         return told(Affected::Yes, "targets that had answered did not");
+    }
+    if known.dropped > 0 {
+        let reason = format!("this node dropped {} to them", packets_of(known.dropped));
+        return (Affected::Yes, reason);
     }
     if let Some(most) = known.moment() {
         let reason = format!("for a moment: targets did not answer for {most:.1} s at most");
@@ -116,7 +121,7 @@ fn outward(known: &Known) -> (Affected, String) {
 }
 
 fn inward(known: &Known) -> (Affected, String) {
-    if known.unreachable() {
+    if known.unanswered() {
         return told(
             Affected::Yes,
             "an echo needs both directions; which of them failed only the other node can tell",
@@ -128,7 +133,7 @@ fn inward(known: &Known) -> (Affected, String) {
             "for a moment, as an echo needs both directions",
         );
     }
-    if known.alive() {
+    if known.alive() && known.dropped == 0 {
         return told(
             Affected::No,
             "an echo needs both directions, and all were answered",

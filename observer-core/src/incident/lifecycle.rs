@@ -178,6 +178,7 @@ impl Incidents {
         self.by_peer.retain(|_, of| *of != number);
         self.by_identity.retain(|_, of| *of != number);
         self.reach.forget(number);
+        self.watched.forget(turn, number);
         let taken = self.open.remove(&number);
         self.count_probes();
         taken

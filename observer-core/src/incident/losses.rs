@@ -118,7 +118,7 @@ impl Incidents {
         all.find(|(_, open)| fell(open)).map(|(number, _)| *number)
     }
 
-    fn add_gone(&mut self, turn: &Turn<'_>, number: u64, prefix: Prefix, mut gone: Gone) {
+    fn add_gone(&mut self, turn: &mut Turn<'_>, number: u64, prefix: Prefix, mut gone: Gone) {
         gone.node = { turn.inventory.cluster() }
             .node_of(prefix)
             .map(str::to_owned);
@@ -133,12 +133,14 @@ impl Incidents {
                     self.by_peer.entry((open.netns, *peer)).or_insert(number);
                 }
             }
+            open.drops.lose(prefix, gone.how, gone.since.earliest);
             open.routes.lose(prefix, gone);
             open.calm_since = None;
             open.news = true;
             self.losing.insert(number, open.netns);
             self.touched.insert(number);
         }
+        self.watch_drops(turn, number, [prefix]);
     }
 
     /// Routes have waited long enough to be suspicious.
@@ -207,7 +209,7 @@ impl Incidents {
     /// A session fell: what waits and hangs on it belongs to its incident.
     pub(super) fn claim_pending(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &mut Turn<'_>,
         netns: NetnsId,
         peer: PeerAddress,
         number: u64,
@@ -244,6 +246,7 @@ impl Incidents {
         for number in holders {
             if let Some(open) = self.open.get_mut(&number) {
                 open.routes.regain(prefix, back, threshold);
+                open.drops.regain(prefix, back.latest);
                 open.news = true;
             }
             self.touched.insert(number);
@@ -307,6 +310,7 @@ impl Incidents {
             );
         }
         self.publish(turn, number);
+        self.watch_behind(turn, node, number, address);
         self.begin_probing(turn, node, number);
         self.look_again(turn, number);
     }

@@ -142,7 +142,7 @@ impl Open {
 }
 
 /// The widest of several spans.
-fn widest(spans: &[Span]) -> Option<Span> {
+pub(super) fn widest(spans: &[Span]) -> Option<Span> {
     let mut spans = spans.iter().copied();
     let first = spans.next()?;
     Some(spans.fold(first, |one, other| Span {

@@ -7,8 +7,10 @@
 //! It is over when sessions, routes and targets have been well for a while, or stay gone and stable.
 //!
 //! `open` is one incident, `group` whom it concerns, `together` and `silence` what fell for one reason, `sessions`,
-//! `links` and `losses` what comes in, `probing` what goes out, `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
+//! `links` and `losses` what comes in, `probing` what goes out, `drops` what the kernel watches,
+//! `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
 
+mod drops;
 mod group;
 mod impact;
 mod lifecycle;
@@ -30,6 +32,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_drops;
+#[cfg(test)]
 mod tests_many;
 #[cfg(test)]
 mod tests_node;
@@ -37,6 +41,8 @@ mod tests_node;
 mod tests_own;
 #[cfg(test)]
 mod tests_pods;
+#[cfg(test)]
+mod tests_reach;
 #[cfg(test)]
 mod tests_reflector;
 #[cfg(test)]
@@ -48,10 +54,12 @@ mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+pub(crate) use drops::Dropped;
+pub use drops::MAX_WATCHED;
 pub use record::Incident;
 use record::Verdict;
 
-use self::{losses::PendingGone, milestones::Within, open::Open, probing::Reach};
+use self::{drops::Watched, losses::PendingGone, milestones::Within, open::Open, probing::Reach};
 use crate::{
     address::PeerAddress,
     change::{Change, ChangeRecord},
@@ -94,6 +102,7 @@ pub(crate) struct Incidents {
     next: u64,
     versions: BTreeMap<String, String>,
     reach: Reach,
+    watched: Watched,
 }
 
 impl Incidents {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    drops::Drops,
     impact,
     marks::missing,
     milestones::{self, Within},
@@ -70,6 +71,7 @@ pub(super) struct Open {
     pub peers: BTreeSet<PeerAddress>,
     pub routes: Routes,
     pub probes: Vec<Probe>,
+    pub drops: Drops,
     pub next_echo: Option<Timestamp>,
     /// Peers whose routes are announced and not programmed, and how many those are.
     pub unprogrammed: BTreeMap<PeerAddress, u64>,
@@ -129,6 +131,7 @@ impl Open {
             peers: BTreeSet::new(),
             routes: Routes::default(),
             probes: Vec::new(),
+            drops: Drops::default(),
             next_echo: None,
             unprogrammed: BTreeMap::new(),
             waiting: None,
@@ -268,6 +271,7 @@ impl Open {
         let limit = usize::try_from(turn.config.reach.targets_per_incident).unwrap_or(usize::MAX);
         let room = limit.saturating_sub(self.probes.len());
         self.probes.extend(other.probes.into_iter().take(room));
+        self.drops.absorb(other.drops);
         self.kept |= other.kept;
         self.presumed_lost += other.presumed_lost;
         self.calm_since = None;
@@ -380,6 +384,7 @@ impl Open {
             link_down: !self.links.is_empty(),
             cut: self.cut.as_ref().map(|(cut, _)| *cut),
             packets,
+            dropped: self.drops.proving(lost > 0, threshold),
             own_restart: self.record.is_own_restart() && self.is_own_restart(),
             decommissioned: self.decommissioned,
         }
@@ -424,6 +429,7 @@ impl Open {
             self.mark_routes(turn);
         }
         self.mark_reach(turn);
+        self.mark_drops(turn, known.dropped);
         self.record.evidence.missing = missing(&known, &self.probes);
         let evidence = &mut self.record.evidence;
         evidence.complete = evidence.lost.is_empty() && self.record.absences.is_empty();

@@ -121,18 +121,22 @@ impl Probe {
         self.judge(None);
     }
 
-    /// Echoes sent before `deadline` are lost.
-    pub fn expire(&mut self, deadline: Timestamp) {
-        self.judge(Some(deadline));
+    /// Echoes sent before `deadline` are lost: their tokens.
+    pub fn expire(&mut self, deadline: Timestamp) -> Vec<u64> {
+        self.judge(Some(deadline))
     }
 
-    fn judge(&mut self, deadline: Option<Timestamp>) {
+    fn judge(&mut self, deadline: Option<Timestamp>) -> Vec<u64> {
+        let mut lost = Vec::new();
         while let Some(flight) = self.flights.front() {
             let expired = deadline.is_some_and(|deadline| flight.sent <= deadline);
             let answered = match flight.answered {
                 Some(answered) => answered,
-                None if expired => false,
-                None => return,
+                None if expired => {
+                    lost.push(flight.token);
+                    false
+                }
+                None => break,
             };
             let sent = flight.sent;
             self.flights.pop_front();
@@ -142,6 +146,7 @@ impl Probe {
                 self.miss(sent);
             }
         }
+        lost
     }
 
     fn hear(&mut self, sent: Timestamp) {

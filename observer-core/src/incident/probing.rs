@@ -16,6 +16,7 @@ use crate::{
     deadline::Due,
     event::NetnsId,
     node::{Node, Peer},
+    reach::ProbeResult,
     time::Timestamp,
     turn::Turn,
 };
@@ -35,7 +36,8 @@ const PREFIXES: usize = 4;
 #[derive(Clone, Copy, Debug)]
 enum Echo {
     Incident(u64),
-    Baseline(NetnsId, PeerAddress, IpAddr, Timestamp),
+    /// Sent at a moment; already said to be unreachable, or not.
+    Baseline(NetnsId, PeerAddress, IpAddr, Timestamp, bool),
 }
 
 /// What is out, what is known to be alive, and how much may go out.
@@ -158,7 +160,12 @@ impl Incidents {
         let deadline = now.before(Duration::from_millis(reach.timeout_millis));
         for probe in &mut open.probes {
             let was_silent = probe.is_silent();
-            probe.expire(deadline);
+            let lost = probe.expire(deadline);
+            for token in &lost {
+                self.reach.out.remove(token);
+            }
+            let lost = u64::try_from(lost.len()).unwrap_or(u64::MAX);
+            { turn.totals.reach(&open.record.node) }.count(ProbeResult::Lost, lost);
             open.news |= was_silent != probe.is_silent();
             if !probe.may_send() {
                 continue;
@@ -184,12 +191,16 @@ impl Incidents {
     }
 
     /// An echo was answered.
-    pub fn echo_replied(&mut self, turn: &mut Turn<'_>, token: u64) {
+    pub fn echo_replied(&mut self, turn: &mut Turn<'_>, node: &str, token: u64, rtt: Duration) {
+        // One that comes too late was counted as lost.
+        if self.reach.out.contains_key(&token) {
+            turn.totals.reach(node).answered(rtt);
+        }
         self.settle_echo(turn, token, true);
     }
 
     /// An echo failed. What does not say that the target cannot be reached says nothing.
-    pub fn echo_failed(&mut self, turn: &mut Turn<'_>, token: u64, errno: i32) {
+    pub fn echo_failed(&mut self, turn: &mut Turn<'_>, node: &str, token: u64, errno: i32) {
         const ENETDOWN: i32 = 100;
         const ENETUNREACH: i32 = 101;
         const EHOSTDOWN: i32 = 112;
@@ -201,10 +212,19 @@ impl Incidents {
         const ENOMEM: i32 = 12;
         const EAGAIN: i32 = 11;
         let unreachable = [ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, EINVAL].contains(&errno);
+        if self.reach.out.contains_key(&token) {
+            let result = if unreachable {
+                ProbeResult::Unreachable
+            } else {
+                ProbeResult::Unsent
+            };
+            turn.totals.reach(node).count(result, 1);
+        }
         if unreachable {
             self.settle_echo(turn, token, false);
             return;
         }
+        // Of a baseline's, nothing is known that way: it is sent again.
         let Some(Echo::Incident(number)) = self.reach.out.remove(&token) else {
             return;
         };
@@ -251,11 +271,12 @@ impl Incidents {
                     self.look_again(turn, number);
                 }
             }
-            Some(Echo::Baseline(netns, peer, target, sent)) if answered => {
+            Some(Echo::Baseline(netns, peer, target, sent, _)) if answered => {
                 self.reach.remember(netns, peer, target, sent);
             }
             // Refused is no answer: the next look at the baseline finds it silent.
-            Some(echo @ Echo::Baseline(..)) => {
+            Some(Echo::Baseline(netns, peer, target, sent, _)) => {
+                let echo = Echo::Baseline(netns, peer, target, sent, true);
                 self.reach.out.insert(token, echo);
             }
             None => {}
@@ -305,7 +326,7 @@ impl Incidents {
             let Some(token) = self.reach.allow(reach, turn.now) else {
                 break;
             };
-            let echo = Echo::Baseline(node.netns, peer, target, turn.at);
+            let echo = Echo::Baseline(node.netns, peer, target, turn.at, false);
             self.reach.out.insert(token, echo);
             turn.ask(Request::Echo {
                 netns: node.netns,
@@ -320,20 +341,23 @@ impl Incidents {
         let deadline = turn
             .at
             .before(Duration::from_millis(turn.config.reach.timeout_millis));
-        let mut silent = Vec::new();
+        let (mut silent, mut lost) = (Vec::new(), 0);
         self.reach.out.retain(|_, echo| match echo {
-            Echo::Baseline(netns, peer, target, sent)
+            Echo::Baseline(netns, peer, target, sent, refused)
                 if *netns == node.netns && *sent <= deadline =>
             {
+                lost += u64::from(!*refused);
                 silent.push((*peer, *target));
                 false
             }
             Echo::Baseline(..) | Echo::Incident(_) => true,
         });
+        turn.totals.reach(&node.name).count(ProbeResult::Lost, lost);
         for (peer, target) in silent {
             let alive = self.reach.alive.get(&(node.netns, peer));
             if alive.is_some_and(|(known, _)| *known == target) {
                 let number = self.of_peer(turn, node, peer);
+                self.watch_behind(turn, node, number, peer);
                 self.begin_probing(turn, node, number);
                 self.look_again(turn, number);
             }

@@ -51,6 +51,9 @@ pub struct Incident {
     /// Addresses that were probed because of it.
     #[serde(default)]
     pub targets: Vec<TargetReport>,
+    /// Packets that this node dropped on their way to lost prefixes.
+    #[serde(default)]
+    pub dropped: Vec<DroppedPackets>,
     /// From the first lost route to the last one back; none when none was lost.
     #[serde(default)]
     pub route_gap_seconds: Option<Span>,
@@ -117,6 +120,7 @@ impl Incident {
             prefixes: LostPrefixes::default(),
             pods: None,
             targets: Vec::new(),
+            dropped: Vec::new(),
             route_gap_seconds: None,
             unreachable_seconds: None,
             evidence: EvidenceState::default(),
@@ -357,6 +361,21 @@ pub struct TargetReport {
     pub unreachable_seconds: Option<Span>,
     /// It answers now.
     pub reachable: Option<bool>,
+}
+
+/// Packets to one prefix that this node's kernel dropped for one reason.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DroppedPackets {
+    /// In CIDR form.
+    pub prefix: String,
+    /// Why, in words.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
+    /// When the first was dropped.
+    pub first: jiff::Timestamp,
+    /// When the last was.
+    pub last: jiff::Timestamp,
 }
 
 /// A length of time that lies within bounds.

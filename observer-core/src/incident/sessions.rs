@@ -50,6 +50,7 @@ impl Incidents {
                 falling.announced,
             );
         }
+        self.watch_drops(turn, number, falling.prefixes.iter().copied());
         self.claim_pending(turn, node.netns, falling.peer, number);
         self.begin_probing(turn, node, number);
         self.look_again(turn, number);

@@ -31,6 +31,8 @@ pub(super) struct Story {
     /// What echoes that are not answered fail with; nothing when they are lost on their way.
     pub refused: Option<i32>,
     pub echoes: Vec<(u64, IpAddr)>,
+    /// What the kernel is to watch for dropped packets.
+    pub watched: Vec<Prefix>,
     /// Incidents and nodes whose pods were asked for.
     pub lists: Vec<(String, Vec<String>)>,
 }
@@ -58,6 +60,7 @@ impl Story {
             reachable: true,
             refused: None,
             echoes: Vec::new(),
+            watched: Vec::new(),
             lists: Vec::new(),
         }
     }
@@ -107,6 +110,14 @@ impl Story {
 
     fn answer(&mut self) {
         for request in std::mem::take(&mut self.scene.requests) {
+            if let Request::Watch { prefix, .. } = request {
+                assert!(!self.watched.contains(&prefix), "{prefix} twice");
+                self.watched.push(prefix);
+            }
+            if let Request::Unwatch { prefix, .. } = request {
+                assert!(self.watched.contains(&prefix), "{prefix} is not watched");
+                self.watched.retain(|watched| *watched != prefix);
+            }
             if let Request::ListPods { incident, nodes } = request {
                 self.lists.push((incident, nodes));
                 continue;

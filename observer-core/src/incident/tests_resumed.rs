@@ -36,6 +36,7 @@ fn next_run(mut scene: Scene, peers: Vec<SavedPeer>) -> Story {
         reachable: true,
         refused: None,
         echoes: Vec::new(),
+        watched: Vec::new(),
         lists: Vec::new(),
     }
 }

@@ -46,6 +46,7 @@ fn a_bird_that_waits_for_another_peer_has_sessions_and_no_routes_for_240_s() {
         reachable: true,
         refused: None,
         echoes: Vec::new(),
+        watched: Vec::new(),
         lists: Vec::new(),
     };
     let mut talk = story.session(1);

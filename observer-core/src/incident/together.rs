@@ -147,6 +147,7 @@ impl Incidents {
         }
         self.by_identity.retain(|_, one| !from.contains(one));
         self.reach.rename(from, to);
+        self.watched.rename(from, to);
         self.count_probes();
     }
 }

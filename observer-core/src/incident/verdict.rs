@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use super::{
+    drops::packets_of,
     probe::Probe,
     record::{Proof, SubjectKind, Verdict},
 };
@@ -60,6 +61,8 @@ pub(super) struct Known {
     /// This node is cut off.
     pub cut: Option<Cut>,
     pub packets: Packets,
+    /// Packets to lost prefixes that this node dropped, as many as prove that.
+    pub dropped: u64,
     /// This node's own speaker ended: only one direction can be seen from here.
     pub own_restart: bool,
     pub decommissioned: bool,
@@ -130,6 +133,11 @@ impl Known {
 
     /// Packets prove that targets could not be reached. See the module's own words for the rule.
     pub fn unreachable(&self) -> bool {
+        self.dropped > 0 || self.unanswered()
+    }
+
+    /// Echoes prove it.
+    pub fn unanswered(&self) -> bool {
         match self.packets {
             Packets::None | Packets::Answered => false,
             Packets::Few(_) => self.lost > 0 || self.link_lost,
@@ -173,7 +181,7 @@ pub(super) fn judge(known: &Known) -> Verdict {
 
 /// Whether packets say so.
 pub(super) fn proof(known: &Known) -> Proof {
-    if known.alive() {
+    if known.alive() || known.dropped > 0 {
         Proof::Proven
     } else {
         Proof::Inferred
@@ -200,10 +208,11 @@ pub(super) fn rests_on(known: &Known) -> String {
     };
     let packets = match known.moment() {
         Some(most) => format!("targets that answered, but for {most:.1} s at most"),
-        None if known.unreachable() => {
+        None if known.unanswered() => {
             "targets that answered before or after, and not in between".to_owned()
         }
         None if known.alive() => "targets that answered all the time".to_owned(),
+        None if known.dropped > 0 => "no target that was seen alive".to_owned(),
         None => "no packet: no target was seen alive".to_owned(),
     };
     let direction = if known.own_restart {
@@ -211,7 +220,11 @@ pub(super) fn rests_on(known: &Known) -> String {
     } else {
         ""
     };
-    format!("{link}{routes}; {packets}{direction}")
+    let dropped = match known.dropped {
+        0 => String::new(),
+        count => format!("; {} that this node dropped", packets_of(count)),
+    };
+    format!("{link}{routes}; {packets}{dropped}{direction}")
 }
 
 /// So many routes.
@@ -354,6 +367,7 @@ mod tests {
         link_down: false,
         cut: None,
         packets: Packets::None,
+        dropped: 0,
         own_restart: false,
         decommissioned: false,
     };
@@ -363,6 +377,22 @@ mod tests {
         for (known, verdict) in [
             (CALM, Verdict::NoImpact),
             (Known { kept: true, ..CALM }, Verdict::Graceful),
+            (
+                Known {
+                    lost: 1,
+                    dropped: 1,
+                    ..CALM
+                },
+                Verdict::ReachabilityLost,
+            ),
+            (
+                Known {
+                    sessions: 0,
+                    dropped: 1,
+                    ..CALM
+                },
+                Verdict::Blackholed,
+            ),
             (
                 Known {
                     kept: true,
@@ -506,7 +536,7 @@ mod tests {
             assert!(!would_change(&known, verdict).is_empty());
             assert!(!next_check(&known, "", "10.0.0.2").is_empty());
             let proven = proof(&known) == Proof::Proven;
-            assert_eq!(proven, known.alive());
+            assert_eq!(proven, known.alive() || known.dropped > 0);
         }
     }
 }

@@ -153,6 +153,7 @@ pub fn story(incident: &Incident) -> String {
     text.push('\n');
     timeline(&mut text, incident);
     listed(&mut text, incident);
+    dropped(&mut text, incident);
     pods(&mut text, incident);
     impact(&mut text, incident);
     text
@@ -221,6 +222,22 @@ fn listed(text: &mut String, incident: &Incident) {
     if more > 0 {
         let _ = writeln!(text, "and {more} more");
     }
+}
+
+fn dropped(text: &mut String, incident: &Incident) {
+    if incident.dropped.is_empty() {
+        return;
+    }
+    let mut table = table::under(["DROPPED HERE, TO", "PACKETS", "REASON", "FOR"]);
+    for row in &incident.dropped {
+        table.add_row([
+            plain(&row.prefix),
+            row.packets.to_string(),
+            plain(&row.reason),
+            span(row.last.duration_since(row.first).as_secs_f64()),
+        ]);
+    }
+    let _ = writeln!(text, "{table}");
 }
 
 /// Which pods lay behind what was lost, by what keeps them running and one by one.
@@ -366,8 +383,11 @@ fn unreachable(incident: &Incident) -> String {
         return "not measured".to_owned();
     };
     let targets: Vec<String> = incident.targets.iter().filter_map(target).collect();
+    let packets: u64 = incident.dropped.iter().map(|row| row.packets).sum();
+    let dropped = (packets > 0).then(|| format!("{packets} packets dropped on this node"));
     let whole = format!("{}{}", length(whole), from_here(incident));
-    format!("{whole}; {}", targets.join("; "))
+    let said: Vec<String> = [whole].into_iter().chain(targets).chain(dropped).collect();
+    said.join("; ")
 }
 
 fn target(target: &TargetReport) -> Option<String> {

@@ -1,5 +1,6 @@
 use observer_core::incident::record::{
-    AffectedPod, AffectedPods, ImpactRow, LostPrefix, LostPrefixes, MilestoneKind, SessionLoss,
+    AffectedPod, AffectedPods, DroppedPackets, ImpactRow, LostPrefix, LostPrefixes, MilestoneKind,
+    SessionLoss,
 };
 
 use super::*;
@@ -69,6 +70,13 @@ fn restart() -> Incident {
             min: 7.0,
             max: Some(7.0),
         }),
+        dropped: vec![DroppedPackets {
+            prefix: "10.244.2.0/26".to_owned(),
+            reason: "no route".to_owned(),
+            packets: 40,
+            first: at(100),
+            last: at(6_900),
+        }],
         unreachable_seconds: Some(Span {
             min: 6.8,
             max: Some(7.2),
@@ -93,7 +101,8 @@ fn an_incident_is_a_story_that_a_stranger_can_read() {
         "To whom       10.0.0.2",
         "reachability_lost: pods could not be reached; proven",
         "1 lost (1 of bird), all back; from the first gone to the last back 7.0 s",
-        "Unreachable   6.8 s to 7.2 s",
+        "Unreachable   6.8 s to 7.2 s; 40 packets dropped on this node",
+        "| 10.244.2.0/26    | 40      | no route | 6.8 s |",
         "| +0.000 s ",
         "| +7.200 s (or up to 200.0 ms before) | 03:04:12.200 |",
         "| 10.244.2.0/26 | b    | 10.0.0.2 | absent | 7.0 s    | bird (pid 40) |",

@@ -7,6 +7,7 @@ mod fib;
 mod incident;
 mod inventory;
 mod page;
+mod reach;
 mod visible;
 mod wire;
 
@@ -29,7 +30,7 @@ pub use self::visible::{PeerMetrics, Visibility};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 32] = [
+const EVENT_KINDS: [&str; 33] = [
     "tick",
     "wall_clock",
     "node_observed",
@@ -59,6 +60,7 @@ const EVENT_KINDS: [&str; 32] = [
     "strangers",
     "echo_replied",
     "echo_failed",
+    "packets_dropped",
     "incidents_restored",
     "incident_note",
     "versions",
@@ -99,6 +101,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::Forwarding { forwarding, .. } => forwarding.kind(),
         Fact::EchoReplied { .. } => "echo_replied",
         Fact::EchoFailed { .. } => "echo_failed",
+        Fact::PacketsDropped { .. } => "packets_dropped",
         Fact::IncidentsRestored { .. } => "incidents_restored",
         Fact::IncidentNote { .. } => "incident_note",
         Fact::Versions { .. } => "versions",
@@ -146,6 +149,7 @@ pub fn render(snapshot: &Snapshot, scene: &Scene<'_>) -> Result<String> {
         visible::add(&mut page, &snapshot.peers, &shown, scene.peer_metrics);
         nodes(&mut page, snapshot);
         incident::add(&mut page, snapshot);
+        reach::add(&mut page, &snapshot.totals);
         wire::nodes(&mut page, &snapshot.totals);
         fib::peers(&mut page, snapshot, &shown);
         fib::nodes(&mut page, snapshot);

@@ -15,12 +15,13 @@ Every metric of `/metrics`, from the text that the agent itself serves; a test w
 |---|---|---|---|
 ";
 /// Labels whose values are a closed set, told below the table.
-const CLOSED: [&str; 9] = [
+const CLOSED: [&str; 10] = [
     "cause",
     "direction",
     "fate",
     "op",
     "origin",
+    "result",
     "stage",
     "state",
     "treatment",

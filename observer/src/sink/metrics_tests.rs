@@ -3,6 +3,7 @@ use observer_core::{
     fib::totals::FibTotals,
     incident::record::Verdict,
     observer::{Histogram, Totals, WireTotals},
+    reach::{ProbeResult, ReachTotals},
     route_view::{FibView, LatencyView, RouteCount, Unprogrammed},
     safety::{Safe, Safety},
     topology::{Reflector, Shape, Topology},
@@ -42,6 +43,17 @@ fn snapshot() -> Snapshot {
             incidents: BTreeMap::from([(
                 "a".to_owned(),
                 BTreeMap::from([(Verdict::Graceful, 2), (Verdict::RoutesLost, 1)]),
+            )]),
+            reach: BTreeMap::from([(
+                "a".to_owned(),
+                ReachTotals {
+                    probes: BTreeMap::from([(ProbeResult::Answered, 3), (ProbeResult::Lost, 2)]),
+                    rtt: Histogram {
+                        bounds: &[0.001, 0.01],
+                        counts: vec![2, 1, 0],
+                        sum: 0.004,
+                    },
+                },
             )]),
             unreachable: BTreeMap::from([(("a".to_owned(), "10.0.0.2".to_owned()), 6.8)]),
             strangers: 9,

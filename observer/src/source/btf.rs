@@ -227,6 +227,20 @@ impl Btf {
             .collect()
     }
 
+    /// The number that `value` has in the enum `enumeration`.
+    pub fn enum_value(&self, enumeration: &str, value: &str) -> Result<u32, BtfError> {
+        let of = self
+            .find(ENUM, enumeration)?
+            .ok_or_else(|| BtfError::NoType(format!("enum {enumeration}")))?;
+        for index in 0..widen(of.count) {
+            let at = of.body + index * 8;
+            if self.is_named(u32_at(&self.data, at)?, value) {
+                return u32_at(&self.data, at + 4);
+            }
+        }
+        Err(BtfError::NoMember(value.to_owned()))
+    }
+
     fn find(&self, kind: u32, name: &str) -> Result<Option<Described>, BtfError> {
         for at in &self.types {
             let found = type_at(&self.data, widen(*at))?;

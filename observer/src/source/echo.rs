@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
@@ -141,12 +141,7 @@ impl EchoSocket {
                 return Ok(None);
             };
             let packet = room.get(..length).unwrap_or_default();
-            let answer = if self.v6 {
-                answer_v6(packet, from, self.mark)
-            } else {
-                answer_v4(packet, from, self.mark)
-            };
-            if let Some(answer) = answer {
+            if let Some(answer) = answer_in(self.v6, packet, from, self.mark) {
                 return Ok(Some(Answer {
                     realtime_nanos,
                     ..answer
@@ -247,51 +242,68 @@ fn token(payload: &[u8], mark: Mark) -> Option<u64> {
     (u64::from_be_bytes(*cookie) == mark.cookie).then(|| u64::from_be_bytes(*token))
 }
 
-fn answer_v4(packet: &[u8], from: IpAddr, mark: Mark) -> Option<Answer> {
-    let header = Ipv4HeaderSlice::from_slice(packet).ok()?;
-    let message = Icmpv4Slice::from_slice(packet.get(header.slice().len()..)?).ok()?;
-    let kind = message.icmp_type();
-    if let Icmpv4Type::EchoReply(echo) = kind {
-        return ours(from, echo, message.payload(), Outcome::Reply, mark);
-    }
-    let errno = errno_v4(&kind)?;
-    let about = message.payload();
-    let inner = Ipv4HeaderSlice::from_slice(about).ok()?;
-    let request = Icmpv4Slice::from_slice(about.get(inner.slice().len()..)?).ok()?;
-    let Icmpv4Type::EchoRequest(echo) = request.icmp_type() else {
-        return None;
-    };
-    let target = IpAddr::V4(Ipv4Addr::from(inner.destination()));
-    ours(
-        target,
-        echo,
-        request.payload(),
-        Outcome::Unreachable(errno),
-        mark,
-    )
+/// What an ICMP message of either version says.
+enum Said {
+    Reply(IcmpEchoHeader),
+    Request(IcmpEchoHeader),
+    /// Somebody on the way could not pass a packet on; a positive errno.
+    Error(i32),
 }
 
-fn answer_v6(packet: &[u8], from: IpAddr, mark: Mark) -> Option<Answer> {
-    let message = Icmpv6Slice::from_slice(packet).ok()?;
-    let kind = message.icmp_type();
-    if let Icmpv6Type::EchoReply(echo) = kind {
-        return ours(from, echo, message.payload(), Outcome::Reply, mark);
+/// The answer in `packet`, if there is one to an echo of ours. A raw socket shows the header of IPv4, and not
+/// that of IPv6.
+fn answer_in(v6: bool, packet: &[u8], from: IpAddr, mark: Mark) -> Option<Answer> {
+    let bytes = if v6 { packet } else { unpacked(v6, packet)?.1 };
+    let (said, payload) = message(v6, bytes)?;
+    match said {
+        Said::Reply(echo) => ours(from, echo, payload, Outcome::Reply, mark),
+        Said::Request(_) => None,
+        Said::Error(errno) => {
+            let (target, about) = unpacked(v6, payload)?;
+            let (Said::Request(echo), payload) = message(v6, about)? else {
+                return None;
+            };
+            ours(target, echo, payload, Outcome::Unreachable(errno), mark)
+        }
     }
-    let errno = errno_v6(&kind)?;
-    let about = message.payload();
-    let inner = Ipv6HeaderSlice::from_slice(about).ok()?;
-    let request = Icmpv6Slice::from_slice(about.get(inner.slice().len()..)?).ok()?;
-    let Icmpv6Type::EchoRequest(echo) = request.icmp_type() else {
-        return None;
+}
+
+/// Where a packet was to go, and what its header is followed by.
+fn unpacked(v6: bool, packet: &[u8]) -> Option<(IpAddr, &[u8])> {
+    let (target, length) = if v6 {
+        let header = Ipv6HeaderSlice::from_slice(packet).ok()?;
+        (header.destination_addr().into(), header.slice().len())
+    } else {
+        let header = Ipv4HeaderSlice::from_slice(packet).ok()?;
+        (header.destination_addr().into(), header.slice().len())
     };
-    let target = IpAddr::V6(Ipv6Addr::from(inner.destination()));
-    ours(
-        target,
-        echo,
-        request.payload(),
-        Outcome::Unreachable(errno),
-        mark,
-    )
+    Some((target, packet.get(length..)?))
+}
+
+/// What a message says, and its payload.
+fn message(v6: bool, bytes: &[u8]) -> Option<(Said, &[u8])> {
+    if v6 {
+        let message = Icmpv6Slice::from_slice(bytes).ok()?;
+        let kind = message.icmp_type();
+        let said = if let Icmpv6Type::EchoReply(echo) = kind {
+            Said::Reply(echo)
+        } else if let Icmpv6Type::EchoRequest(echo) = kind {
+            Said::Request(echo)
+        } else {
+            Said::Error(errno_v6(&kind)?)
+        };
+        return Some((said, message.payload()));
+    }
+    let message = Icmpv4Slice::from_slice(bytes).ok()?;
+    let kind = message.icmp_type();
+    let said = if let Icmpv4Type::EchoReply(echo) = kind {
+        Said::Reply(echo)
+    } else if let Icmpv4Type::EchoRequest(echo) = kind {
+        Said::Request(echo)
+    } else {
+        Said::Error(errno_v4(&kind)?)
+    };
+    Some((said, message.payload()))
 }
 
 fn ours(

@@ -57,7 +57,7 @@ fn a_reply_is_recognised_by_identifier_cookie_and_nothing_less() {
         outcome: Outcome::Reply,
         realtime_nanos: None,
     };
-    assert_eq!(answer_v4(&packet, from, MARK), Some(expected));
+    assert_eq!(answer_in(false, &packet, from, MARK), Some(expected));
     for other in [
         Mark {
             identifier: 1,
@@ -65,18 +65,18 @@ fn a_reply_is_recognised_by_identifier_cookie_and_nothing_less() {
         },
         Mark { cookie: 1, ..MARK },
     ] {
-        assert_eq!(answer_v4(&packet, from, other), None);
+        assert_eq!(answer_in(false, &packet, from, other), None);
     }
     for length in 0..packet.len() {
         assert_eq!(
-            answer_v4(&packet[..length], from, MARK),
+            answer_in(false, &packet[..length], from, MARK),
             None,
             "{length} octets"
         );
     }
     let echoed = v4(TARGET, US, &request(false, MARK, 5, 77));
     assert_eq!(
-        answer_v4(&echoed, from, MARK),
+        answer_in(false, &echoed, from, MARK),
         None,
         "a request is no reply"
     );
@@ -93,7 +93,7 @@ fn an_error_is_told_for_whom_the_echo_was_meant_and_as_linux_would() {
         (11, 0, libc::EHOSTUNREACH),
     ] {
         let packet = v4(ROUTER, US, &error(kind, code, &about));
-        let answer = answer_v4(&packet, ROUTER.into(), MARK).unwrap();
+        let answer = answer_in(false, &packet, ROUTER.into(), MARK).unwrap();
         assert_eq!(answer.target, IpAddr::from(TARGET));
         assert_eq!((answer.sequence, answer.token), (6, 78));
         assert_eq!(answer.outcome, Outcome::Unreachable(errno), "{kind}/{code}");
@@ -104,14 +104,14 @@ fn an_error_is_told_for_whom_the_echo_was_meant_and_as_linux_would() {
         &request(false, Mark { cookie: 0, ..MARK }, 6, 78),
     );
     let packet = v4(ROUTER, US, &error(3, 1, &forged));
-    assert_eq!(answer_v4(&packet, ROUTER.into(), MARK), None);
+    assert_eq!(answer_in(false, &packet, ROUTER.into(), MARK), None);
 }
 
 #[test]
 fn version_6_is_read_likewise() {
     let (us, target) = ([1; 16], [2; 16]);
     let reply = with_type(request(true, MARK, 5, 77), 129, 0);
-    let answer = answer_v6(&reply, target.into(), MARK).unwrap();
+    let answer = answer_in(true, &reply, target.into(), MARK).unwrap();
     assert_eq!(
         (answer.sequence, answer.token, answer.outcome),
         (5, 77, Outcome::Reply)
@@ -124,7 +124,7 @@ fn version_6_is_read_likewise() {
         (3, 0, libc::EHOSTUNREACH),
     ] {
         let packet = error(kind, code, &about);
-        let answer = answer_v6(&packet, [3; 16].into(), MARK).unwrap();
+        let answer = answer_in(true, &packet, [3; 16].into(), MARK).unwrap();
         assert_eq!(answer.target, IpAddr::from(target));
         assert_eq!(answer.outcome, Outcome::Unreachable(errno), "{kind}/{code}");
     }

@@ -5,8 +5,10 @@
 //! descriptors of this process, nothing is pinned.
 
 pub mod decode;
+pub mod drops;
 pub mod identity;
 pub mod layout;
+mod limits;
 pub mod probes;
 mod removals;
 mod ring;
@@ -26,19 +28,22 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use observer_abi::{
-    COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_REMOVALS_RETURNED, COUNTER_REMOVALS_TOLD,
-    COUNTER_ROUTES_LOST, COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS, MAX_PORTS, MAX_TABLES,
+    COUNTER_DROPS, COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_REMOVALS_RETURNED,
+    COUNTER_REMOVALS_TOLD, COUNTER_ROUTES_LOST, COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS,
 };
 use observer_core::{
+    bgp::Prefix,
     event::{Event, Fact, LossStage, NetnsId, SocketId},
     time::{Occurred, Timestamp},
 };
 use zerocopy::IntoBytes;
 
 use self::{
+    drops::Drops,
     identity::Identities,
     layout::Found,
-    probes::{PROBES, explain},
+    limits::{lift_memory_limit, ports, protocols, tables},
+    probes::{DROP_PROBE, PROBES, explain},
     removals::Removals,
     ring::Ring,
     route::Told,
@@ -60,13 +65,14 @@ const MISSES_EVERY: Duration = Duration::from_secs(1);
 /// What the kernel programs are to look at.
 #[derive(Clone, Debug, Default)]
 pub struct KernelOptions {
-    /// The ports BGP is spoken on, at most [`MAX_PORTS`].
+    /// The ports BGP is spoken on, at most [`observer_abi::MAX_PORTS`].
     pub ports: Vec<u16>,
     /// How to tell of routes.
     pub routes: RouteProbes,
     /// The protocols whose routes are told of; all where empty.
     pub protocols: Vec<u8>,
-    /// The routing tables whose routes are told of, at most [`MAX_TABLES`]; all where empty.
+    /// The routing tables whose routes are told of, at most
+    /// [`observer_abi::MAX_TABLES`]; all where empty.
     pub tables: Vec<u32>,
     /// The kernel's BTF, where it is not at `/sys/kernel/btf/vmlinux`.
     pub btf_path: Option<PathBuf>,
@@ -96,6 +102,8 @@ pub struct KernelSource {
     strangers: Ring,
     routes: Ring,
     tells_routes: bool,
+    /// None where the probe of dropped packets does not run.
+    drops: Option<Drops>,
     routes_are: RoutesAre,
     to_look_up: BTreeMap<(NetnsId, bool), Timestamp>,
     counters: PerCpuArray<MapData, u64>,
@@ -118,7 +126,10 @@ impl KernelSource {
     pub fn start(options: &KernelOptions) -> (Option<Self>, Vec<ProbeStatus>) {
         let none = |reason: &str| {
             let off = |probe: &probes::Probe| probe.off(reason.to_owned());
-            let all = PROBES.iter().chain(options.routes.named());
+            let all = PROBES
+                .iter()
+                .chain([&DROP_PROBE])
+                .chain(options.routes.named());
             (None, all.map(off).collect())
         };
         let prepared = match Prepared::new(options) {
@@ -134,19 +145,29 @@ impl KernelSource {
             .iter()
             .map(|probe| probe.attach(&mut programs, &btf, &found))
             .collect();
+        let of_drops = DROP_PROBE.attach(&mut programs, &btf, &found);
+        let tells_drops = of_drops.attached;
+        statuses.push(of_drops);
         let of_routes = route_probes::attach(options.routes, &mut programs, &btf, &found);
         let tells_routes = of_routes.first().is_some_and(|status| status.attached);
         statuses.extend(of_routes);
         if statuses.iter().all(|status| !status.attached) {
             return (None, statuses);
         }
-        match Self::over(programs, &found, tells_routes) {
+        match Self::over(programs, &found, (tells_routes, tells_drops)) {
             Ok(source) => (Some(source), statuses),
             Err(error) => none(&explain(&error)),
         }
     }
 
-    fn over(mut programs: Ebpf, found: &Found, tells_routes: bool) -> Result<Self, MapError> {
+    fn over(
+        mut programs: Ebpf,
+        found: &Found,
+        (tells_routes, tells_drops): (bool, bool),
+    ) -> Result<Self, MapError> {
+        let drops = tells_drops
+            .then(|| Drops::over(&mut programs))
+            .transpose()?;
         let mut take = |name: &str| -> Result<Map, MapError> {
             programs
                 .take_map(name)
@@ -159,6 +180,7 @@ impl KernelSource {
             strangers: Ring::over(take("STRANGERS")?)?,
             routes: Ring::over(take("ROUTES")?)?,
             tells_routes,
+            drops,
             routes_are: RoutesAre::Taken,
             to_look_up: BTreeMap::new(),
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
@@ -185,8 +207,8 @@ impl KernelSource {
 
     /// How many removals of IPv4 routes were seen, and how many the kernel says it made.
     pub fn removals(&self) -> Option<(u64, u64)> {
-        let returned = total_of(&self.counters, COUNTER_REMOVALS_RETURNED)?;
-        Some((total_of(&self.counters, COUNTER_REMOVALS_TOLD)?, returned))
+        let returned = total(&self.counters, COUNTER_REMOVALS_RETURNED)?;
+        Some((total(&self.counters, COUNTER_REMOVALS_TOLD)?, returned))
     }
 
     /// Routes that changed in a way the last [`drain`](Self::drain) could not tell whole: of which
@@ -246,6 +268,28 @@ impl KernelSource {
         })
     }
 
+    /// Whether the probe of dropped packets runs.
+    pub const fn tells_drops(&self) -> bool {
+        self.drops.is_some()
+    }
+
+    /// Counts packets that are dropped on their way to `prefix`, where that probe runs.
+    pub fn watch(&mut self, netns: NetnsId, prefix: Prefix) -> Result<(), MapChangeError> {
+        let drops = self.drops.as_mut();
+        drops.map_or(Ok(()), |drops| drops.watch(netns, prefix))
+    }
+
+    /// No longer; what was counted last goes to `out`.
+    pub fn unwatch(
+        &mut self,
+        netns: NetnsId,
+        prefix: Prefix,
+        out: &mut Vec<Event>,
+    ) -> Result<(), MapChangeError> {
+        let drops = self.drops.as_mut();
+        drops.map_or(Ok(()), |drops| drops.unwatch(netns, prefix, out))
+    }
+
     /// Watches the end of process `pid`, which speaks BGP in `netns`. Processes that dial or listen
     /// while the programs run are found by them.
     pub fn add_speaker(&mut self, pid: u32, netns: NetnsId) -> Result<(), MapChangeError> {
@@ -286,7 +330,7 @@ impl KernelSource {
     }
 
     /// Appends what the rings hold to `out`, by time, then what the kernel counted since the last
-    /// call. True where there is more: at most [`ring::DRAIN_LIMIT`] records of each ring at once.
+    /// call. True where there is more: at most some records of each ring at once.
     pub fn drain(&mut self, out: &mut Vec<Event>) -> bool {
         let first = out.len();
         let mut undecoded = 0;
@@ -345,15 +389,18 @@ impl KernelSource {
         push(undecoded, |count| lost(LossStage::Decode, count));
         if occurred.latest.since(self.missed_at) >= MISSES_EVERY {
             self.missed_at = occurred.latest;
-            let all = PROBES.iter().chain(route_probes::every());
-            let total = probes::misses(&self.programs, all);
-            push(total.saturating_sub(self.missed), |count| {
+            let all = PROBES
+                .iter()
+                .chain([&DROP_PROBE])
+                .chain(route_probes::every());
+            let misses = probes::misses(&self.programs, all);
+            push(misses.saturating_sub(self.missed), |count| {
                 lost(LossStage::Ring, count)
             });
-            self.missed = total;
+            self.missed = misses;
             // In this order: a removal is seen before it returns.
-            let returned = total_of(&self.counters, COUNTER_REMOVALS_RETURNED);
-            let seen = total_of(&self.counters, COUNTER_REMOVALS_TOLD);
+            let returned = total(&self.counters, COUNTER_REMOVALS_RETURNED);
+            let seen = total(&self.counters, COUNTER_REMOVALS_TOLD);
             if let (Some(returned), Some(seen)) = (returned, seen) {
                 push(self.removals.compare(returned, seen), |count| {
                     lost(LossStage::Ring, count)
@@ -362,12 +409,22 @@ impl KernelSource {
         }
         for ((index, fact), counted) in COUNTED.into_iter().zip(&mut self.counted) {
             // A read that fails is made good by the next one: the counters only ever rise.
-            if let Some(total) = total_of(&self.counters, index) {
+            if let Some(total) = total(&self.counters, index) {
                 push(total.wrapping_sub(*counted), fact);
                 *counted = total;
             }
         }
+        if let (Some(drops), Some(total)) = (&mut self.drops, total(&self.counters, COUNTER_DROPS))
+        {
+            drops.read(total, occurred.latest, out);
+        }
     }
+}
+
+/// A counter of the programs', over all CPUs.
+fn total(counters: &PerCpuArray<MapData, u64>, index: u32) -> Option<u64> {
+    let values = counters.get(&index, 0).ok()?;
+    Some(values.iter().copied().fold(0, u64::wrapping_add))
 }
 
 /// Before 6.9 the OOM tracepoint tells a number only; the victim still has its name in /proc.
@@ -407,6 +464,7 @@ impl Prepared {
             .override_global("LAYOUT", found.layout.as_bytes(), true)
             .override_global("PORTS", ports.as_bytes(), true)
             .override_global("PROTOCOLS", protocols(&options.protocols).as_bytes(), true)
+            .override_global("REASONS", found.reasons.as_bytes(), true)
             .override_global("TABLES", tables.as_bytes(), true)
             .load(OBJECT)
             .map_err(|error| explain(&error))?;
@@ -428,63 +486,8 @@ fn no_btf(path: &Path, error: &BtfError) -> String {
     format!("{words}; the kernel must be built with CONFIG_DEBUG_INFO_BTF, and /sys be readable")
 }
 
-fn ports(wanted: &[u16]) -> Result<[u16; MAX_PORTS], String> {
-    if wanted.is_empty() || wanted.contains(&0) {
-        return Err("no BGP port is configured, or one of them is 0".to_owned());
-    }
-    if wanted.len() > MAX_PORTS {
-        return Err(format!(
-            "{} BGP ports are configured, at most {MAX_PORTS} can be observed",
-            wanted.len()
-        ));
-    }
-    let mut ports = [0; MAX_PORTS];
-    for (slot, port) in ports.iter_mut().zip(wanted) {
-        *slot = *port;
-    }
-    Ok(ports)
-}
-
-/// A bit for each; all where none is named.
-fn protocols(wanted: &[u8]) -> [u32; 8] {
-    let mut bits = [if wanted.is_empty() { u32::MAX } else { 0 }; 8];
-    for protocol in wanted {
-        if let Some(word) = bits.get_mut(usize::from(protocol >> 5)) {
-            *word |= 1 << (protocol & 31);
-        }
-    }
-    bits
-}
-
-fn tables(wanted: &[u32]) -> Result<[u32; MAX_TABLES], String> {
-    let mut tables = [0; MAX_TABLES];
-    if wanted.len() > MAX_TABLES || wanted.contains(&0) {
-        return Err(format!(
-            "{} routing tables are configured, or one of them is 0; at most {MAX_TABLES} can be picked",
-            wanted.len()
-        ));
-    }
-    for (slot, table) in tables.iter_mut().zip(wanted) {
-        *slot = *table;
-    }
-    Ok(tables)
-}
-
-/// Before 5.11 maps count against RLIMIT_MEMLOCK, which is often 64 KiB. Where it cannot be lifted,
-/// making the maps fails and says so.
-fn lift_memory_limit() {
-    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-}
-
 fn key(netns: NetnsId, peer: IpAddr) -> [u8; 24] {
     zerocopy::transmute!(decode::peer_key(netns, peer))
-}
-
-/// Of all CPUs.
-fn total_of(counters: &PerCpuArray<MapData, u64>, index: u32) -> Option<u64> {
-    let values = counters.get(&index, 0).ok()?;
-    Some(values.iter().copied().fold(0, u64::wrapping_add))
 }
 
 type CountedFact = fn(u64) -> Fact;
@@ -531,7 +534,10 @@ mod tests {
     fn reason(options: &KernelOptions) -> String {
         let (source, statuses) = KernelSource::start(options);
         assert!(source.is_none());
-        assert_eq!(statuses.len(), PROBES.len() + options.routes.named().len());
+        assert_eq!(
+            statuses.len(),
+            PROBES.len() + 1 + options.routes.named().len()
+        );
         let mut reasons: Vec<_> = statuses
             .into_iter()
             .map(|status| status.reason.unwrap())

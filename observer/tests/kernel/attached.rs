@@ -46,7 +46,11 @@ fn each_probe_is_attached_by_its_kind() {
         return;
     }
     let (_source, statuses) = statuses(RouteProbes::Auto);
-    assert_eq!(statuses.len(), TRACEPOINTS.len() + FUNCTIONS.len());
+    assert_eq!(statuses.len(), TRACEPOINTS.len() + 1 + FUNCTIONS.len());
+    // Its helper and the reasons are not there on every kernel; then it says so.
+    let dropped = named(&statuses, "packet_dropped");
+    assert_eq!(dropped.attached, dropped.reason.is_none(), "{dropped:?}");
+    assert!(dropped.attached || !traces(), "{dropped:?}");
     for name in TRACEPOINTS {
         let status = named(&statuses, name);
         assert_eq!(

@@ -28,6 +28,16 @@ pub enum Act {
     StartForeign,
     /// Its BIRD restarts every session.
     RestartSessions,
+    /// Its BIRD ends every session and keeps them down.
+    DisableSessions,
+    /// Its BIRD builds them up again.
+    EnableSessions,
+    /// Its BIRD announces one more block.
+    Announce,
+    /// And withdraws it.
+    Withdraw,
+    /// What its ended BIRD had programmed goes, as in a reboot.
+    Flush,
     /// Its firewall drops all BGP.
     Drop,
     /// Its firewall lets new BGP connections pass; those there were when it began to drop stay cut.
@@ -36,6 +46,10 @@ pub enum Act {
     Pass,
     /// Its kernel resets every BGP connection (`ss --kill`).
     Reset,
+    /// The port of the switch to which it is connected goes down.
+    Unplug,
+    /// And up again.
+    Plug,
     /// Its uplink goes down.
     LinkDown,
     /// Its uplink comes back, with the default route that went with it.
@@ -58,6 +72,13 @@ impl Act {
             Self::StartAnew => format!("{who} is started without -R"),
             Self::StartForeign => format!("{who} is started with AS {FOREIGN_ASN}"),
             Self::RestartSessions => format!("{who} restarts its sessions (birdc restart)"),
+            Self::DisableSessions => format!("{who} disables its sessions (birdc disable)"),
+            Self::EnableSessions => format!("{who} enables its sessions (birdc enable)"),
+            Self::Announce => format!("{who} announces {}", spare(node)),
+            Self::Withdraw => format!("{who} withdraws {}", spare(node)),
+            Self::Flush => format!("what {who} had programmed is flushed, as in a reboot"),
+            Self::Unplug => format!("the switch port of {name} goes down"),
+            Self::Plug => format!("the switch port of {name} comes back"),
             Self::Drop => format!("the firewall of {name} drops tcp/179"),
             Self::Admit => format!("the firewall of {name} passes new connections to tcp/179"),
             Self::Pass => format!("the firewall of {name} passes tcp/179 again"),
@@ -89,10 +110,30 @@ impl Act {
                 lab.configure_as(node, FOREIGN_ASN, "")?;
                 lab.start(node)
             }
-            Self::RestartSessions => lab.neighbors(node).iter().try_for_each(|peer| {
-                lab.birdc(node, &format!("restart {}", peer.protocol()))
-                    .map(drop)
-            }),
+            Self::RestartSessions => each_session(lab, node, "restart"),
+            Self::DisableSessions => each_session(lab, node, "disable"),
+            Self::EnableSessions => each_session(lab, node, "enable"),
+            Self::Announce => {
+                let block = spare(node);
+                let more = format!("\nprotocol static spare {{\n  route {block} blackhole;\n}}\n");
+                lab.configure(node, &more)?;
+                lab.birdc(node, "configure")?;
+                lab.birdc(node, "enable spare").map(drop)
+            }
+            Self::Withdraw => lab.birdc(node, "disable spare").map(drop),
+            Self::Flush => {
+                lab.await_end(node, Duration::from_secs(15))?;
+                netns::ip(Some(ns), &["route flush proto bird".to_owned()])
+            }
+            Self::Unplug | Self::Plug => {
+                let state = if matches!(self, Self::Plug) {
+                    "up"
+                } else {
+                    "down"
+                };
+                let line = format!("link set {} {state}", node.name);
+                netns::ip(Some(&lab.bridge()), &[line])
+            }
             Self::Drop => wall::cut(ns),
             Self::Admit => wall::admit_new(ns),
             Self::Pass => wall::lift(ns),
@@ -112,4 +153,17 @@ impl Act {
             ),
         }
     }
+}
+
+fn each_session(lab: &Lab, node: &Node, verb: &str) -> Result<()> {
+    lab.neighbors(node).iter().try_for_each(|peer| {
+        let question = format!("{verb} {}", peer.protocol());
+        lab.birdc(node, &question).map(drop)
+    })
+}
+
+/// A second block of a node's.
+pub fn spare(node: &Node) -> String {
+    let [_, _, _, number] = node.address.octets();
+    format!("10.244.{number}.64/26")
 }

@@ -8,7 +8,7 @@ use observer_core::{
 };
 
 use super::{ExpectedIncident, ExpectedLoss, Session};
-use crate::agent::Told;
+use crate::{agent::Told, story::describe};
 
 /// What must follow. Sessions that are not named must stay up and count no flap.
 #[derive(Debug, Default)]
@@ -21,6 +21,12 @@ pub struct Expected {
     pub failures: Vec<(Session, &'static str)>,
     /// Sessions whose routes are kept as stale, and the course that takes.
     pub restarts: Vec<(Session, &'static [&'static str])>,
+    /// Sessions that stay down though the others come back.
+    pub stay_down: Vec<Session>,
+    /// Changes that must be told: by which node, and words of them.
+    pub told: Vec<(&'static str, String)>,
+    /// There must be no incident.
+    pub quiet: bool,
     /// What the incidents must say.
     pub incidents: Vec<ExpectedIncident>,
     /// What pods suffer, and what the incidents must say of it; none where it is not measured.
@@ -58,7 +64,8 @@ impl Expected {
     pub fn risen(&self, flaps: &[Flap]) -> bool {
         self.flaps.iter().all(|ExpectedFlap { session, .. }| {
             let over = |flap: &&Flap| session.is(flap) && flap.up_at.is_some();
-            flaps.iter().filter(over).count() >= self.falls(session)
+            self.stay_down.contains(session)
+                || flaps.iter().filter(over).count() >= self.falls(session)
         })
     }
 
@@ -112,7 +119,7 @@ impl Expected {
                     "{session}: {wanted} flap(s) expected, {counted} counted, {recorded} recorded"
                 ));
             }
-            let up = wanted == 0 || self.recovers;
+            let up = wanted == 0 || (self.recovers && !self.stay_down.contains(&session));
             if peer.up != up {
                 let should = if up { "up" } else { "down" };
                 differences.push(format!(
@@ -130,6 +137,14 @@ impl Expected {
                 .any(|peer| peer.node == old.node && peer.peer == old.peer)
             {
                 differences.push(format!("{} → {}: no longer known", old.node, old.peer));
+            }
+        }
+        for (node, words) in &self.told {
+            let says = |told: &&Told| {
+                told.record.node == *node && describe(&told.record.change).contains(words)
+            };
+            if !told.iter().any(|told| says(&told)) {
+                differences.push(format!("{node} should tell `{words}`"));
             }
         }
         for (session, word) in &self.failures {

@@ -1,6 +1,9 @@
 //! What the incident of each witness must say.
 
-use observer_core::incident::{Incident, record::Verdict};
+use observer_core::incident::{
+    Incident,
+    record::{SubjectKind, Verdict},
+};
 
 use super::{Cast, Session, cast::session};
 
@@ -20,6 +23,8 @@ pub struct ExpectedIncident {
     pub lost: Option<u64>,
     /// It must be over.
     pub over: bool,
+    /// What kind of subject it is.
+    pub kind: SubjectKind,
 }
 
 impl ExpectedIncident {
@@ -45,6 +50,12 @@ impl ExpectedIncident {
                 names.join(" or "),
                 verdict.name(),
                 incident.rests_on
+            ));
+        }
+        if incident.subject.kind != self.kind {
+            differences.push(format!(
+                "{session}: it should have happened to a {:?}: {:?}",
+                self.kind, incident.subject
             ));
         }
         if !incident.cause.contains(words) {
@@ -85,6 +96,11 @@ impl Cast<'_> {
                 words,
                 lost,
                 over: true,
+                kind: if self.victim.reflects {
+                    SubjectKind::RouteReflector
+                } else {
+                    SubjectKind::Peer
+                },
             })
             .collect()
     }
@@ -97,6 +113,7 @@ impl Cast<'_> {
             words,
             lost: None,
             over: true,
+            kind: SubjectKind::Local,
         }
     }
 

@@ -1,8 +1,9 @@
 //! What the kernel programs must know of the running kernel, read from its BTF. What is missing is
 //! kept with its reason, so that only the probes that need it stay off.
 
-use observer_abi::KernelLayout;
+use observer_abi::{DROP_REASONS, KernelLayout};
 
+use super::drops::REASONS;
 use crate::source::btf::{Argument, Btf, BtfError};
 
 /// A set of things that probes need together.
@@ -18,6 +19,8 @@ pub enum Need {
     Route,
     /// The same of IPv6.
     Route6,
+    /// To tell why a packet was dropped, and where it was to go.
+    Packet,
 }
 
 /// The layout, and what of it could not be found.
@@ -25,6 +28,8 @@ pub enum Need {
 pub struct Found {
     /// Zero where something is missing.
     pub layout: KernelLayout,
+    /// The kernel's numbers of [`REASONS`]; `u32::MAX` where it has no such reason.
+    pub reasons: [u32; DROP_REASONS],
     missing: Vec<(Need, String)>,
 }
 
@@ -188,10 +193,27 @@ const OF_ROUTES: &[Wanted] = &[
     }),
 ];
 
+/// What the probe of dropped packets reads.
+const OF_PACKETS: &[Wanted] = &[
+    Wanted(Need::Packet, "net", "ns.inum", 4, |l| &mut l.net_ns_inum),
+    Wanted(Need::Packet, "sk_buff", "dev", 8, |l| &mut l.skb_dev),
+    Wanted(Need::Packet, "sk_buff", "head", 8, |l| &mut l.skb_head),
+    Wanted(Need::Packet, "sk_buff", "protocol", 2, |l| {
+        &mut l.skb_protocol
+    }),
+    Wanted(Need::Packet, "sk_buff", "network_header", 2, |l| {
+        &mut l.skb_network_header
+    }),
+    Wanted(Need::Packet, "net_device", "nd_net.net", 8, |l| {
+        &mut l.dev_net
+    }),
+];
+
 /// Reads the layout of the kernel that `btf` describes.
 pub fn read(btf: &Btf) -> Found {
     let mut found = Found::default();
-    for Wanted(need, structure, path, size, slot) in WANTED.iter().chain(OF_ROUTES) {
+    let all = WANTED.iter().chain(OF_ROUTES).chain(OF_PACKETS);
+    for Wanted(need, structure, path, size, slot) in all {
         match btf.member(structure, path) {
             Ok(member) if member.size == *size => *slot(&mut found.layout) = member.offset,
             Ok(member) => found.missing.push((
@@ -204,6 +226,7 @@ pub fn read(btf: &Btf) -> Found {
             Err(reason) => found.missing.push((*need, reason.to_string())),
         }
     }
+    read_reasons(btf, &mut found);
     read_protocol(btf, &mut found);
     read_ipv6(btf, &mut found);
     read_hops(btf, &mut found);
@@ -216,6 +239,22 @@ pub fn read(btf: &Btf) -> Found {
             .is_ok_and(|arguments| arguments.first() == Some(&Argument::Pointer)),
     );
     found
+}
+
+/// Reasons differ in number from kernel to kernel. Those that most losses give must be there.
+fn read_reasons(btf: &Btf, found: &mut Found) {
+    for (slot, (name, _, needed)) in found.reasons.iter_mut().zip(REASONS) {
+        match btf.enum_value("skb_drop_reason", &format!("SKB_DROP_REASON_{name}")) {
+            Ok(number) => *slot = number,
+            Err(reason) => {
+                *slot = u32::MAX;
+                if needed {
+                    let why = format!("{reason} (Linux has all of them since 5.19)");
+                    found.missing.push((Need::Packet, why));
+                }
+            }
+        }
+    }
 }
 
 /// `sk_protocol` has been a plain u8, a bit field, and a u16 since 5.6.
@@ -279,8 +318,8 @@ mod tests {
     #[test]
     fn a_missing_member_only_disables_the_probes_that_need_it() {
         let found = Found {
-            layout: KernelLayout::default(),
             missing: vec![(Need::ExitCode, "no exit code".to_owned())],
+            ..Found::default()
         };
         assert_eq!(
             found.missing(&[Need::Task, Need::ExitCode]),

@@ -152,6 +152,18 @@ pub const PROBES: [Probe; 8] = [
     },
 ];
 
+/// The probe of dropped packets. It is not among those whose misses count as lost events: what it
+/// counts proves a loss by being there, and one more packet proves no more.
+pub const DROP_PROBE: Probe = Probe {
+    name: "packet_dropped",
+    program: "packet_dropped",
+    enter: None,
+    hook: Hook::Tracepoint("kfree_skb"),
+    since: None,
+    needs: &[Need::Packet],
+    lost_without: "proof by dropped packets: whether pods could be reached is told by probing alone",
+};
+
 impl Probe {
     /// A probe of routes.
     pub(super) const fn of_routes(

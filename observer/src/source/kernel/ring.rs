@@ -1,4 +1,4 @@
-//! One ring that kernel programs write records into.
+//! A ring buffer of the kernel programs, and how to wait for it.
 
 use std::{
     io,
@@ -8,8 +8,8 @@ use std::{
 use aya::maps::{Map, MapData, MapError, RingBuf};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Records taken from one ring per [`Ring::drain`]: about a millisecond of work.
-pub const DRAIN_LIMIT: usize = 2048;
+/// Records taken from one ring per drain: about a millisecond of work.
+const DRAIN_LIMIT: usize = 2048;
 
 /// A ring buffer and what wakes us when it fills.
 pub struct Ring {
@@ -19,6 +19,7 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// Over the map `map`.
     pub fn over(map: Map) -> Result<Self, MapError> {
         Ok(Self {
             buffer: RingBuf::try_from(map)?,
@@ -26,6 +27,7 @@ impl Ring {
         })
     }
 
+    /// Readable when there may be records.
     pub fn wake_up(&mut self) -> io::Result<&AsyncFd<OwnedFd>> {
         let fd = if let Some(fd) = self.wake_up.take() {
             fd

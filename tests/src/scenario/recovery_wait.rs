@@ -1,0 +1,54 @@
+//! A reboot of n2 while n3 is away. A BIRD that starts with `-R` waits for all its peers, and until then
+//! neither announces nor programs anything, though its session with n1 is Established: by default for
+//! 240 s (`graceful restart wait`).
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::{Act, Cast, Expected, ExpectedFlap, Extent, Script, at, cast::session, record::LOSS};
+
+pub(super) fn script(cast: &Cast<'_>) -> Script {
+    let (observer, victim) = (cast.observer, cast.victim);
+    let away = cast.others.iter().copied();
+    let away: Vec<_> = away.filter(|node| node.name != observer.name).collect();
+    let mut flaps = Vec::new();
+    let mut stay_down = Vec::new();
+    let mut fall = |from, to, causes| {
+        let session = session(from, to);
+        flaps.push(ExpectedFlap {
+            session: session.clone(),
+            causes,
+            words: Vec::new(),
+        });
+        session
+    };
+    fall(observer, victim, &["notification_received"]);
+    fall(victim, observer, &["local_speaker_gone"]);
+    for gone in away {
+        for node in [observer, victim] {
+            stay_down.push(fall(node, gone, &["notification_received"]));
+            stay_down.push(fall(gone, node, &["local_speaker_gone"]));
+        }
+    }
+    let mut incidents = cast.others_record(LOSS, "peer sent Cease", Some(1));
+    incidents.retain(|one| one.session.node == observer.name);
+    Script {
+        title: "n2 reboots while n3 is away",
+        steps: vec![
+            at(0, Act::End(Signal::SIGTERM)).to(3),
+            at(2, Act::End(Signal::SIGTERM)),
+            at(2, Act::Flush),
+            at(4, Act::Start),
+        ],
+        expected: Expected {
+            flaps,
+            stay_down,
+            incidents,
+            recovers: true,
+            told: vec![("n2", "prefixes is programmed".to_owned())],
+            loss: cast.loss(Extent::About(Duration::from_secs(22))),
+            ..Expected::default()
+        },
+    }
+}
