@@ -217,8 +217,12 @@ pub const COUNTER_MAP_FULL: u32 = 3;
 pub const COUNTER_ROUTES_LOST: u32 = 4;
 /// Index into `COUNTERS`: packets toward watched prefixes that were dropped; those of [`DropCount`].
 pub const COUNTER_DROPS: u32 = 5;
+/// Index into `COUNTERS`: IPv4 routes that were seen to go, of any protocol and table.
+pub const COUNTER_REMOVALS_TOLD: u32 = 6;
+/// Index into `COUNTERS`: those that the kernel's functions said they had removed.
+pub const COUNTER_REMOVALS_RETURNED: u32 = 7;
 /// Length of `COUNTERS`.
-pub const COUNTERS: u32 = 6;
+pub const COUNTERS: u32 = 8;
 
 /// How many prefixes can be watched for dropped packets at once.
 pub const MAX_WATCHED: u32 = 1024;

@@ -84,6 +84,8 @@ mod tests_fib_join;
 #[cfg(test)]
 mod tests_fib_many;
 #[cfg(test)]
+mod tests_fib_vrf;
+#[cfg(test)]
 mod tests_known;
 #[cfg(test)]
 mod tests_properties;

@@ -35,7 +35,7 @@ pub(crate) fn via(gateway: &str, interface: u32) -> NextHop {
     }
 }
 
-fn attached(interface: u32) -> NextHop {
+pub(crate) fn attached(interface: u32) -> NextHop {
     NextHop {
         gateway: None,
         interface,
@@ -74,7 +74,7 @@ pub(crate) fn block() -> Route {
 }
 
 impl Scene {
-    fn forward(&mut self, forwarding: Forwarding) {
+    pub(crate) fn forward(&mut self, forwarding: Forwarding) {
         let netns = NETNS;
         self.tell(Fact::Forwarding { netns, forwarding });
     }
@@ -116,6 +116,8 @@ impl Scene {
             name: format!("eth{interface}"),
             up,
             carrier: up,
+            master: None,
+            vrf: None,
         });
     }
 

@@ -94,6 +94,8 @@ fn half_a_million_routes_come_stay_and_go() {
         name: "eth2".to_owned(),
         up: false,
         carrier: false,
+        master: None,
+        vrf: None,
     };
     time(&mut scene, "their link goes down", vec![link]);
     let now = scene.now;

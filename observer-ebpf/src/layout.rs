@@ -7,6 +7,7 @@
 
 use core::{cell::UnsafeCell, mem::MaybeUninit};
 
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use observer_abi::{DROP_REASONS, KernelLayout, MAX_PORTS, MAX_TABLES};
 
 /// Where the running kernel keeps what is read. Uninitialised for the compiler, so that it cannot
@@ -76,4 +77,45 @@ pub fn value(at: usize) -> u32 {
 pub unsafe fn read<T: Copy>(base: *const u8, offset: u32) -> T {
     // SAFETY: the caller's promise; the verifier refuses the program where it is not kept.
     unsafe { base.add(offset as usize).cast::<T>().read_volatile() }
+}
+
+/// How a program may look into the kernel's structs.
+pub trait Access {
+    /// Reads a `T` at `offset` of the kernel object at `base`.
+    ///
+    /// # Safety
+    /// `offset` must be that of a member of at least `T`'s size, and `base` what the access allows.
+    unsafe fn read<T: Copy>(base: *const u8, offset: u32) -> T;
+}
+
+/// By plain loads, through pointers whose type the verifier knows: where functions can be traced.
+pub enum Typed {}
+
+impl Access for Typed {
+    #[inline(always)]
+    unsafe fn read<T: Copy>(base: *const u8, offset: u32) -> T {
+        // SAFETY: the caller's promise.
+        unsafe { read(base, offset) }
+    }
+}
+
+/// By a helper, from any address: a kprobe's arguments are mere numbers.
+pub enum Untyped {}
+
+impl Access for Untyped {
+    #[inline(always)]
+    unsafe fn read<T: Copy>(base: *const u8, offset: u32) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper fills all of `value`, with zeros where it cannot read; `T` is made of
+        // integers and pointers that are not followed.
+        unsafe {
+            let from = base.add(offset as usize);
+            let _ = bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                from.cast(),
+            );
+            value.assume_init()
+        }
+    }
 }

@@ -5,8 +5,8 @@
 //! No offset of a kernel struct is compiled in: every read goes through [`layout`], which the agent
 //! fills from the running kernel's BTF before it loads the programs. Kernel structs are read by
 //! plain loads through the tracepoint's own typed pointers, which the verifier checks against the
-//! same BTF and which cannot fault. No `bpf_probe_read*` is used but by `drop`, so
-//! `lockdown=confidentiality` has nothing else to refuse.
+//! same BTF and which cannot fault. No `bpf_probe_read*` is used but by `drop` and by the kprobes
+//! (`Untyped`), so `lockdown=confidentiality` has nothing else to refuse.
 //!
 //! Nothing here may compile to a call of `memset` or `memcpy`: records are written field by field.
 #![no_std]
@@ -30,6 +30,7 @@
 )]
 
 mod drop;
+mod entered;
 mod filter;
 mod layout;
 mod maps;
@@ -41,6 +42,7 @@ mod route;
 mod route6;
 mod route6_removed;
 mod route6_written;
+mod route_counted;
 mod route_removed;
 mod route_written;
 mod socket;

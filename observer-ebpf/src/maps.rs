@@ -59,25 +59,41 @@ pub static DROPS: Array<DropCount> = Array::with_max_entries(MAX_WATCHED, 0);
 /// Adds one to the counter `index`.
 #[inline(always)]
 pub fn count(index: u32) {
+    count_more(index, 1);
+}
+
+/// Adds to the counter `index`.
+#[inline(always)]
+pub fn count_more(index: u32, more: u64) {
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: this CPU's own slot, aligned. Atomic, because a softirq can run another program
         // in the middle of this one.
-        unsafe { add_one(counter) };
+        unsafe { add(counter, more) };
     }
 }
 
-/// Adds one; by hand, because Rust has no atomic add for a target without compare-and-swap.
+/// Adds one.
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn add_one(counter: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe { add(counter, 1) };
+}
+
+/// Adds; by hand, because Rust has no atomic add for a target without compare-and-swap.
 ///
 /// # Safety
 /// `counter` must be aligned and valid for writing.
 #[inline(always)]
-pub unsafe fn add_one(counter: *mut u64) {
+unsafe fn add(counter: *mut u64, more: u64) {
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
-            "lock *(u64 *)({counter} + 0) += {one}",
+            "lock *(u64 *)({counter} + 0) += {more}",
             counter = in(reg) counter,
-            one = in(reg) 1_u64,
+            more = in(reg) more,
         );
     }
 }

@@ -15,7 +15,7 @@ use observer_abi::{
 };
 
 use crate::{
-    layout::{PROTOCOLS, TABLES, layout, read},
+    layout::{Access, PROTOCOLS, TABLES, layout},
     maps::{NETNS, ROUTES, count},
     process::current_comm,
     socket::write_words,
@@ -72,14 +72,14 @@ pub struct Hops {
 
 /// The agent's number of an observed namespace, and [`ROUTE_TEARDOWN`] where nobody holds it any more.
 #[inline(always)]
-pub fn observed(net: *const u8) -> Option<(u32, u8)> {
+pub fn observed<A: Access>(net: *const u8) -> Option<(u32, u8)> {
     // SAFETY: `net` is a `struct net *`.
-    let inode: u32 = unsafe { read(net, layout!(net_ns_inum)) };
+    let inode: u32 = unsafe { A::read(net, layout!(net_ns_inum)) };
     // SAFETY: a u32 that changes under us is still one of its two values.
     let id = unsafe { NETNS.get(inode) }.copied()?;
     let counter = layout!(net_ns_count);
     // SAFETY: `counter` is the offset of an i32 of `struct net`, or 0.
-    let torn = counter != 0 && unsafe { read::<i32>(net, counter) } == 0;
+    let torn = counter != 0 && unsafe { A::read::<i32>(net, counter) } == 0;
     Some((id, if torn { ROUTE_TEARDOWN } else { 0 }))
 }
 
@@ -126,22 +126,22 @@ pub fn died(fib_flags: u32) -> u8 {
 
 /// Copies a route into the ring.
 #[inline(always)]
-pub fn report(fact: &Fact) {
+pub fn report<A: Access>(fact: &Fact) {
     if fact.hops.object.is_null() && fact.hops.count <= 1 {
-        reserve::<1>(fact);
+        reserve::<A, 1>(fact);
     } else {
-        reserve::<MAX_HOPS>(fact);
+        reserve::<A, MAX_HOPS>(fact);
     }
 }
 
 #[inline(always)]
-fn reserve<const N: usize>(fact: &Fact) {
+fn reserve<A: Access, const N: usize>(fact: &Fact) {
     let Some(mut entry) = ROUTES.reserve::<Record<N>>(0) else {
         count(COUNTER_ROUTES_LOST);
         return;
     };
     // SAFETY: a whole reserved ring entry.
-    unsafe { write(fact, entry.as_mut_ptr()) };
+    unsafe { write::<A, N>(fact, entry.as_mut_ptr()) };
     entry.submit(u64::from(BPF_ANY));
 }
 
@@ -150,7 +150,7 @@ fn reserve<const N: usize>(fact: &Fact) {
 /// # Safety
 /// `record` must be valid for a whole record.
 #[inline(always)]
-pub unsafe fn write<const N: usize>(fact: &Fact, record: *mut Record<N>) {
+pub unsafe fn write<A: Access, const N: usize>(fact: &Fact, record: *mut Record<N>) {
     // SAFETY: the caller's promise; byte arrays lie at multiples of four.
     unsafe {
         let head = &raw mut (*record).head;
@@ -181,7 +181,7 @@ pub unsafe fn write<const N: usize>(fact: &Fact, record: *mut Record<N>) {
             while index < N {
                 let at = fact.hops.first + index as u32 * fact.hops.step;
                 if (index as u32) < fact.hops.count {
-                    write_hop(hops.add(index), fact.hops.base, at);
+                    write_hop::<A>(hops.add(index), fact.hops.base, at);
                 } else {
                     clear_hop(hops.add(index));
                 }
@@ -191,16 +191,16 @@ pub unsafe fn write<const N: usize>(fact: &Fact, record: *mut Record<N>) {
                 flags |= ROUTE_PARTIAL;
             }
         } else {
-            (*head).object = read(object, layout!(nexthop_id));
+            (*head).object = A::read(object, layout!(nexthop_id));
             let mut index = 1;
             while index < N {
                 clear_hop(hops.add(index));
                 index += 1;
             }
-            if read::<u8>(object, layout!(nexthop_is_group)) == 0 {
-                let info: *const u8 = read(object, layout!(nexthop_info));
+            if A::read::<u8>(object, layout!(nexthop_is_group)) == 0 {
+                let info: *const u8 = A::read(object, layout!(nexthop_info));
                 (*head).hop_count = 1;
-                write_hop(hops, info, layout!(nh_info_common));
+                write_hop::<A>(hops, info, layout!(nh_info_common));
             } else {
                 (*head).hop_count = 0;
                 clear_hop(hops);
@@ -214,19 +214,19 @@ pub unsafe fn write<const N: usize>(fact: &Fact, record: *mut Record<N>) {
 /// # Safety
 /// `to` must be valid for a hop, and `base` point to a struct with a `fib_nh_common` at `at`.
 #[inline(always)]
-unsafe fn write_hop(to: *mut RouteHop, base: *const u8, at: u32) {
+unsafe fn write_hop<A: Access>(to: *mut RouteHop, base: *const u8, at: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         let gateway = at + layout!(nhc_gw);
-        let family = read::<u8>(base, at + layout!(nhc_gw_family));
-        let first = read(base, gateway);
+        let family = A::read::<u8>(base, at + layout!(nhc_gw_family));
+        let first = A::read(base, gateway);
         let words = if family == AF_INET6 {
-            let second = read(base, gateway + 4);
+            let second = A::read(base, gateway + 4);
             [
                 first,
                 second,
-                read(base, gateway + 8),
-                read(base, gateway + 12),
+                A::read(base, gateway + 8),
+                A::read(base, gateway + 12),
             ]
         } else if family == AF_INET {
             [first, 0, 0, 0]
@@ -234,10 +234,10 @@ unsafe fn write_hop(to: *mut RouteHop, base: *const u8, at: u32) {
             [0; 4]
         };
         write_words((&raw mut (*to).gateway).cast(), words);
-        (*to).interface = read(base, at + layout!(nhc_oif));
-        (*to).weight = read::<u32>(base, at + layout!(nhc_weight)) as u16;
+        (*to).interface = A::read(base, at + layout!(nhc_oif));
+        (*to).weight = A::read::<u32>(base, at + layout!(nhc_weight)) as u16;
         (*to).gateway_family = family;
-        (*to).flags = read(base, at + layout!(nhc_flags));
+        (*to).flags = A::read(base, at + layout!(nhc_flags));
     }
 }
 

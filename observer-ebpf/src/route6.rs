@@ -4,33 +4,32 @@
 use observer_abi::{KIND_ROUTE6_REMOVED, ROUTE_DIED, ROUTE_PARTIAL};
 
 use crate::{
-    layout::{layout, read},
-    route::{AF_INET6, Fact, Hops, Opaque, observed, replaces, report, wanted},
+    layout::{Access, layout},
+    route::{AF_INET6, Fact, Hops, observed, replaces, report, wanted},
 };
 
 /// Reports the route `rt` of the request `info`.
 #[inline(always)]
-pub fn report6(kind: u32, rt: *const Opaque, info: *const Opaque) {
-    let (rt, info) = (rt.cast::<u8>(), info.cast::<u8>());
+pub fn report6<A: Access>(kind: u32, rt: *const u8, info: *const u8) {
     // SAFETY: `info` is a `struct nl_info *`, its `nl_net` a `struct net *`.
     let (net, request) = unsafe {
         (
-            read::<*const u8>(info, layout!(nl_net)),
-            read::<*const u8>(info, layout!(nl_header)),
+            A::read::<*const u8>(info, layout!(nl_net)),
+            A::read::<*const u8>(info, layout!(nl_header)),
         )
     };
-    let Some((netns_id, mut flags)) = observed(net) else {
+    let Some((netns_id, mut flags)) = observed::<A>(net) else {
         return;
     };
     // SAFETY: `rt` is a `struct fib6_info *`, and all else what its offset is of; a request that is
     // not there reads as zeros.
     let (protocol, table, siblings, object) = unsafe {
-        let table: *const u8 = read(rt, layout!(f6i_table));
+        let table: *const u8 = A::read(rt, layout!(f6i_table));
         (
-            read::<u8>(rt, layout!(f6i_protocol)),
-            read::<u32>(table, layout!(tb6_id)),
-            read::<u32>(rt, layout!(f6i_nsiblings)),
-            read::<*const u8>(rt, layout!(f6i_object)),
+            A::read::<u8>(rt, layout!(f6i_protocol)),
+            A::read::<u32>(table, layout!(tb6_id)),
+            A::read::<u32>(rt, layout!(f6i_nsiblings)),
+            A::read::<*const u8>(rt, layout!(f6i_object)),
         )
     };
     if !wanted(protocol, table) {
@@ -44,7 +43,7 @@ pub fn report6(kind: u32, rt: *const Opaque, info: *const Opaque) {
     } else {
         // SAFETY: `request` is a `struct nlmsghdr *`.
         flags |= replaces(u32::from(unsafe {
-            read::<u16>(request, layout!(nlmsg_flags))
+            A::read::<u16>(request, layout!(nlmsg_flags))
         }));
     }
     if kind != KIND_ROUTE6_REMOVED && siblings > 0 {
@@ -58,17 +57,17 @@ pub fn report6(kind: u32, rt: *const Opaque, info: *const Opaque) {
             netns_id,
             family: AF_INET6,
             table,
-            metric: read(rt, layout!(f6i_metric)),
+            metric: A::read(rt, layout!(f6i_metric)),
             prefix: [
-                read(rt, dst),
-                read(rt, dst + 4),
-                read(rt, dst + 8),
-                read(rt, dst + 12),
+                A::read(rt, dst),
+                A::read(rt, dst + 4),
+                A::read(rt, dst + 8),
+                A::read(rt, dst + 12),
             ],
-            length: read::<u32>(rt, layout!(f6i_plen)) as u8,
+            length: A::read::<u32>(rt, layout!(f6i_plen)) as u8,
             tos: 0,
             protocol,
-            route_type: read(rt, layout!(f6i_type)),
+            route_type: A::read(rt, layout!(f6i_type)),
             flags,
             hops: Hops {
                 base: rt,
@@ -79,5 +78,5 @@ pub fn report6(kind: u32, rt: *const Opaque, info: *const Opaque) {
             },
         }
     };
-    report(&fact);
+    report::<A>(&fact);
 }

@@ -87,7 +87,7 @@ pub fn kernel_options(config: &Config) -> KernelOptions {
     let followed = config.followed_routes();
     KernelOptions {
         ports: config.ports(),
-        routes: true,
+        routes: config.route_probes,
         protocols: followed.protocols,
         tables: followed.tables,
         btf_path: config.btf.clone(),

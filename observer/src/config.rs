@@ -24,7 +24,7 @@ use crate::{
     cluster::{Kubernetes, KubernetesPods},
     reach::Reach,
     sink::metrics::PeerMetrics,
-    source::rtnetlink::filter::Followed,
+    source::{kernel::RouteProbes, rtnetlink::filter::Followed},
     store::Limits,
 };
 
@@ -159,6 +159,10 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_BTF", value_name = "FILE")]
     pub btf: Option<PathBuf>,
 
+    /// How the kernel's functions are asked for route changes, where they can be [default: auto]
+    #[arg(long, env = "BGP_OBSERVER_ROUTE_PROBES", value_name = "KIND")]
+    pub route_probes: Option<RouteProbes>,
+
     /// Form of the log on standard error [default: text]
     #[arg(long, env = "BGP_OBSERVER_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -214,6 +218,7 @@ impl Settings {
             peer_metrics: self.peer_metrics.or(under.peer_metrics),
             record: self.record.or(under.record),
             btf: self.btf.or(under.btf),
+            route_probes: self.route_probes.or(under.route_probes),
             log_format: self.log_format.or(under.log_format),
             log: self.log.or(under.log),
             forget_after: self.forget_after.or(under.forget_after),
@@ -275,6 +280,8 @@ pub struct Config {
     /// BTF to use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub btf: Option<PathBuf>,
+    /// How route changes are asked for.
+    pub route_probes: RouteProbes,
     /// Form of the log.
     pub log_format: LogFormat,
     /// Filter of the log.
@@ -320,6 +327,7 @@ impl Config {
             peer_metrics: settings.peer_metrics.unwrap_or(PeerMetrics::Auto),
             record: settings.record,
             btf: settings.btf,
+            route_probes: settings.route_probes.unwrap_or_default(),
             log_format: settings.log_format.unwrap_or(LogFormat::Text),
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
             forget_after: settings

@@ -17,11 +17,14 @@ pub struct Args {
     /// Also run the tests that take minutes.
     #[arg(long)]
     long: bool,
+    /// Leave out the kernels in QEMU, which take minutes. Not for CI.
+    #[arg(long)]
+    no_vm: bool,
 }
 
 struct Step {
     name: &'static str,
-    run: fn(long: bool) -> Result<()>,
+    run: fn(&Args) -> Result<()>,
 }
 
 const STEPS: [Step; 12] = [
@@ -71,12 +74,12 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "fuzzing",
-        run: fuzz::step,
+        run: |args| fuzz::step(args.long),
     },
 ];
 
 pub fn run(args: &Args) -> Result<()> {
-    all(args.long)
+    all(args)
 }
 
 pub fn ci() -> Result<()> {
@@ -89,13 +92,13 @@ pub fn ci() -> Result<()> {
     )
 }
 
-fn all(long: bool) -> Result<()> {
+fn all(args: &Args) -> Result<()> {
     let mut done: Vec<(&str, Duration)> = Vec::new();
     let mut failed = None;
     for step in &STEPS {
         println!("\n== {}", step.name);
         let watch = Stopwatch::start();
-        let result = (step.run)(long);
+        let result = (step.run)(args);
         println!("-- {} took {watch}", step.name);
         done.push((step.name, watch.elapsed()));
         if let Err(error) = result {
@@ -178,25 +181,25 @@ fn programs() -> Result<()> {
     ]))
 }
 
-/// A guest without hardware virtualization takes minutes.
-fn kernels(long: bool) -> Result<()> {
-    if long {
-        return vm::all();
+/// The kernels that Debian has, each in a guest.
+fn kernels(args: &Args) -> Result<()> {
+    if args.no_vm {
+        println!("left out by --no-vm: nothing was tested on other kernels than this machine's");
+        return Ok(());
     }
-    println!("only with --long, or by `cargo xtask vm`");
-    Ok(())
+    vm::all(args.long)
 }
 
 /// It builds the agent once more, optimized and static: minutes.
-fn image(long: bool) -> Result<()> {
-    if long {
+fn image(args: &Args) -> Result<()> {
+    if args.long {
         return image::check();
     }
     println!("only with --long");
     Ok(())
 }
 
-fn tests(long: bool) -> Result<()> {
+fn tests(args: &Args) -> Result<()> {
     let mut test = cargo()?;
     test.args([
         "test",
@@ -205,7 +208,7 @@ fn tests(long: bool) -> Result<()> {
         "observer-ebpf",
         "--no-fail-fast",
     ]);
-    test.args(if long {
+    test.args(if args.long {
         &["--", "--include-ignored"][..]
     } else {
         &[]

@@ -53,6 +53,12 @@ pub enum Forwarding {
         up: bool,
         /// IFF_LOWER_UP: it has carrier.
         carrier: bool,
+        /// The bridge, bond or VRF that it belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        master: Option<u32>,
+        /// Of a VRF: the table of its routes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vrf: Option<u32>,
     },
     /// An interface is gone.
     LinkGone {
@@ -342,6 +348,9 @@ pub struct Rule {
     /// It asks for more (mark, interface, ports …), and a plain packet does not match it.
     #[serde(default)]
     pub narrow: bool,
+    /// It is for packets of a VRF, and looks in that one's table.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vrf: bool,
     /// What it does: the table to look in; none for rules that drop or do something else.
     #[serde(default)]
     pub table: Option<u32>,
@@ -411,6 +420,7 @@ mod tests {
                     from: None,
                     to: None,
                     narrow: false,
+                    vrf: false,
                     table: Some(255),
                 }],
             },

@@ -71,6 +71,9 @@ pub(crate) struct Link {
     pub name: String,
     pub up: bool,
     pub carrier: bool,
+    pub master: Option<u32>,
+    /// Of a VRF: its table.
+    pub vrf: Option<u32>,
 }
 
 /// A dump of a family's routes that goes on.
@@ -188,11 +191,15 @@ impl Fib {
                 name,
                 up,
                 carrier,
+                master,
+                vrf,
             } => {
                 let link = Link {
                     name: name.clone(),
                     up: *up,
                     carrier: *carrier,
+                    master: *master,
+                    vrf: *vrf,
                 };
                 self.link_told(turn, world, *interface, link, span);
             }

@@ -430,8 +430,43 @@ impl Fib {
         link.map_or_else(|| index.to_string(), |link| link.name.clone())
     }
 
-    /// The route that a packet takes, by the rules that a packet without marks comes by.
+    /// The route that a packet takes, by the rules that a packet without marks comes by: as one of the
+    /// VRF that its source belongs to, or else of none. What only a VRF leads to is looked up there.
     fn taken(&self, source: Option<IpAddr>, destination: IpAddr) -> Option<Kept> {
+        let vrf = source.and_then(|source| self.vrf_of(source));
+        let found = self.taken_in(vrf, source, destination);
+        found.or_else(|| {
+            let mut tables = self.links.values().filter_map(|link| link.vrf);
+            tables.find_map(|table| self.mirror.longest(table, destination))
+        })
+    }
+
+    /// The table of the VRF that an address belongs to: by the interface that has it or leads to it.
+    fn vrf_of(&self, address: IpAddr) -> Option<u32> {
+        let table_of = |interface: u32| {
+            let master = self.links.get(&interface)?.master?;
+            self.links.get(&master)?.vrf
+        };
+        let own = self.addresses.iter().filter(|(_, own, _)| *own == address);
+        own.map(|(interface, _, _)| *interface)
+            .find_map(table_of)
+            .or_else(|| {
+                let mut tables = self.links.values().filter_map(|link| link.vrf);
+                tables.find(|table| {
+                    let route = self.mirror.longest(*table, address);
+                    let route = route.filter(|route| route.id.prefix.length > 0);
+                    let set = route.and_then(|route| self.mirror.hops.get(route.hops));
+                    set.is_some_and(|set| set.hops.iter().any(|hop| hop.gateway.is_none()))
+                })
+            })
+    }
+
+    fn taken_in(
+        &self,
+        vrf: Option<u32>,
+        source: Option<IpAddr>,
+        destination: IpAddr,
+    ) -> Option<Kept> {
         let rules = self.rules.get(destination.is_ipv6());
         if rules.is_empty() {
             let mut tables = USUAL_TABLES.into_iter();
@@ -443,8 +478,12 @@ impl Fib {
         rules
             .iter()
             .filter(|rule| !rule.narrow && has(rule.from, source))
+            .filter(|rule| !rule.vrf || vrf.is_some())
             .filter(|rule| has(rule.to, Some(destination)))
-            .filter_map(|rule| self.mirror.longest(rule.table?, destination))
+            .filter_map(|rule| {
+                let table = if rule.vrf { vrf } else { rule.table };
+                self.mirror.longest(table?, destination)
+            })
             .find(|kept| kept.kind != RouteKind::Throw)
     }
 }

@@ -35,6 +35,8 @@ impl Story {
             name: "eth0".to_owned(),
             up,
             carrier,
+            master: None,
+            vrf: None,
         });
     }
 
@@ -177,6 +179,8 @@ fn a_link_that_blinks_is_no_incident_unless_something_followed() {
         name: "cali1".to_owned(),
         up: true,
         carrier: true,
+        master: None,
+        vrf: None,
     });
     story.forward(Forwarding::LinkGone { interface: 7 });
     story.pass(30_000);

@@ -8,9 +8,12 @@ pub mod decode;
 pub mod drops;
 pub mod identity;
 pub mod layout;
+mod limits;
 pub mod probes;
+mod removals;
 mod ring;
 pub mod route;
+pub mod route_probes;
 
 use std::{
     collections::BTreeMap,
@@ -21,12 +24,12 @@ use std::{
 };
 
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
+    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness, Pod,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use observer_abi::{
-    COUNTER_DROPS, COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_ROUTES_LOST,
-    COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS, COUNTERS, MAX_PORTS, MAX_TABLES,
+    COUNTER_DROPS, COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_REMOVALS_RETURNED,
+    COUNTER_REMOVALS_TOLD, COUNTER_ROUTES_LOST, COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS,
 };
 use observer_core::{
     bgp::Prefix,
@@ -35,15 +38,17 @@ use observer_core::{
 };
 use zerocopy::IntoBytes;
 
-pub use self::probes::ProbeStatus;
 use self::{
     drops::Drops,
     identity::Identities,
     layout::Found,
-    probes::{DROP_PROBE, PROBES, ROUTE_PROBES, attach_to_routes, explain},
+    limits::{lift_memory_limit, ports, protocols, tables},
+    probes::{DROP_PROBE, PROBES, explain},
+    removals::Removals,
     ring::Ring,
     route::Told,
 };
+pub use self::{probes::ProbeStatus, route_probes::RouteProbes};
 use super::{
     btf::{Btf, BtfError},
     clock::boottime_now,
@@ -60,13 +65,14 @@ const MISSES_EVERY: Duration = Duration::from_secs(1);
 /// What the kernel programs are to look at.
 #[derive(Clone, Debug, Default)]
 pub struct KernelOptions {
-    /// The ports BGP is spoken on, at most [`MAX_PORTS`].
+    /// The ports BGP is spoken on, at most [`observer_abi::MAX_PORTS`].
     pub ports: Vec<u16>,
-    /// Whether to tell of routes.
-    pub routes: bool,
+    /// How to tell of routes.
+    pub routes: RouteProbes,
     /// The protocols whose routes are told of; all where empty.
     pub protocols: Vec<u8>,
-    /// The routing tables whose routes are told of, at most [`MAX_TABLES`]; all where empty.
+    /// The routing tables whose routes are told of, at most
+    /// [`observer_abi::MAX_TABLES`]; all where empty.
     pub tables: Vec<u32>,
     /// The kernel's BTF, where it is not at `/sys/kernel/btf/vmlinux`.
     pub btf_path: Option<PathBuf>,
@@ -106,7 +112,8 @@ pub struct KernelSource {
     speakers: HashMap<MapData, u32, u32>,
     identities: Identities,
     has_cookies: bool,
-    counted: [u64; COUNTED_FACTS],
+    counted: [u64; COUNTED.len()],
+    removals: Removals,
     missed: u64,
     missed_at: Timestamp,
     drained_at: Timestamp,
@@ -119,8 +126,10 @@ impl KernelSource {
     pub fn start(options: &KernelOptions) -> (Option<Self>, Vec<ProbeStatus>) {
         let none = |reason: &str| {
             let off = |probe: &probes::Probe| probe.off(reason.to_owned());
-            let of_routes = ROUTE_PROBES.iter().filter(|_| options.routes);
-            let all = PROBES.iter().chain([&DROP_PROBE]).chain(of_routes);
+            let all = PROBES
+                .iter()
+                .chain([&DROP_PROBE])
+                .chain(options.routes.named());
             (None, all.map(off).collect())
         };
         let prepared = match Prepared::new(options) {
@@ -139,12 +148,9 @@ impl KernelSource {
         let of_drops = DROP_PROBE.attach(&mut programs, &btf, &found);
         let tells_drops = of_drops.attached;
         statuses.push(of_drops);
-        let mut tells_routes = options.routes;
-        if options.routes {
-            let of_routes = attach_to_routes(&mut programs, &btf, &found);
-            tells_routes = of_routes.iter().all(|status| status.attached);
-            statuses.extend(of_routes);
-        }
+        let of_routes = route_probes::attach(options.routes, &mut programs, &btf, &found);
+        let tells_routes = of_routes.first().is_some_and(|status| status.attached);
+        statuses.extend(of_routes);
         if statuses.iter().all(|status| !status.attached) {
             return (None, statuses);
         }
@@ -186,7 +192,8 @@ impl KernelSource {
             missed_at: Timestamp::default(),
             identities: Identities::default(),
             has_cookies: found.layout.has_socket_cookie == 1,
-            counted: [0; COUNTED_FACTS],
+            counted: [0; COUNTED.len()],
+            removals: Removals::default(),
             drained_at: boottime_now(),
             // The programs have run since they were attached.
             more: true,
@@ -196,6 +203,12 @@ impl KernelSource {
     /// Whether it tells of every change of routes.
     pub const fn tells_routes(&self) -> bool {
         self.tells_routes
+    }
+
+    /// How many removals of IPv4 routes were seen, and how many the kernel says it made.
+    pub fn removals(&self) -> Option<(u64, u64)> {
+        let returned = total(&self.counters, COUNTER_REMOVALS_RETURNED)?;
+        Some((total(&self.counters, COUNTER_REMOVALS_TOLD)?, returned))
     }
 
     /// Routes that changed in a way the last [`drain`](Self::drain) could not tell whole: of which
@@ -288,6 +301,18 @@ impl KernelSource {
             })
     }
 
+    /// Lets go of all namespaces, peers and speakers, as if it had just been attached.
+    pub fn forget_all(&mut self) -> Result<(), MapChangeError> {
+        let clear = |source| MapChangeError {
+            doing: "let go of everything".to_owned(),
+            source,
+        };
+        clear_map(&mut self.netns)
+            .and_then(|()| clear_map(&mut self.known))
+            .and_then(|()| clear_map(&mut self.speakers))
+            .map_err(clear)
+    }
+
     /// Waits until there may be something to [`drain`](Self::drain). Cancelling it loses nothing.
     pub async fn readable(&mut self) -> io::Result<()> {
         if self.more {
@@ -364,11 +389,23 @@ impl KernelSource {
         push(undecoded, |count| lost(LossStage::Decode, count));
         if occurred.latest.since(self.missed_at) >= MISSES_EVERY {
             self.missed_at = occurred.latest;
-            let total = probes::misses(&self.programs);
-            push(total.saturating_sub(self.missed), |count| {
+            let all = PROBES
+                .iter()
+                .chain([&DROP_PROBE])
+                .chain(route_probes::every());
+            let misses = probes::misses(&self.programs, all);
+            push(misses.saturating_sub(self.missed), |count| {
                 lost(LossStage::Ring, count)
             });
-            self.missed = total;
+            self.missed = misses;
+            // In this order: a removal is seen before it returns.
+            let returned = total(&self.counters, COUNTER_REMOVALS_RETURNED);
+            let seen = total(&self.counters, COUNTER_REMOVALS_TOLD);
+            if let (Some(returned), Some(seen)) = (returned, seen) {
+                push(self.removals.compare(returned, seen), |count| {
+                    lost(LossStage::Ring, count)
+                });
+            }
         }
         for ((index, fact), counted) in COUNTED.into_iter().zip(&mut self.counted) {
             // A read that fails is made good by the next one: the counters only ever rise.
@@ -449,66 +486,14 @@ fn no_btf(path: &Path, error: &BtfError) -> String {
     format!("{words}; the kernel must be built with CONFIG_DEBUG_INFO_BTF, and /sys be readable")
 }
 
-fn ports(wanted: &[u16]) -> Result<[u16; MAX_PORTS], String> {
-    if wanted.is_empty() || wanted.contains(&0) {
-        return Err("no BGP port is configured, or one of them is 0".to_owned());
-    }
-    if wanted.len() > MAX_PORTS {
-        return Err(format!(
-            "{} BGP ports are configured, at most {MAX_PORTS} can be observed",
-            wanted.len()
-        ));
-    }
-    let mut ports = [0; MAX_PORTS];
-    for (slot, port) in ports.iter_mut().zip(wanted) {
-        *slot = *port;
-    }
-    Ok(ports)
-}
-
-/// A bit for each; all where none is named.
-fn protocols(wanted: &[u8]) -> [u32; 8] {
-    let mut bits = [if wanted.is_empty() { u32::MAX } else { 0 }; 8];
-    for protocol in wanted {
-        if let Some(word) = bits.get_mut(usize::from(protocol >> 5)) {
-            *word |= 1 << (protocol & 31);
-        }
-    }
-    bits
-}
-
-fn tables(wanted: &[u32]) -> Result<[u32; MAX_TABLES], String> {
-    let mut tables = [0; MAX_TABLES];
-    if wanted.len() > MAX_TABLES || wanted.contains(&0) {
-        return Err(format!(
-            "{} routing tables are configured, or one of them is 0; at most {MAX_TABLES} can be picked",
-            wanted.len()
-        ));
-    }
-    for (slot, table) in tables.iter_mut().zip(wanted) {
-        *slot = *table;
-    }
-    Ok(tables)
-}
-
-/// Before 5.11 maps count against RLIMIT_MEMLOCK, which is often 64 KiB. Where it cannot be lifted,
-/// making the maps fails and says so.
-fn lift_memory_limit() {
-    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-}
-
 fn key(netns: NetnsId, peer: IpAddr) -> [u8; 24] {
     zerocopy::transmute!(decode::peer_key(netns, peer))
 }
 
 type CountedFact = fn(u64) -> Fact;
 
-/// How many of the kernel's counters are facts by themselves.
-const COUNTED_FACTS: usize = COUNTERS as usize - 1;
-
-/// What each kernel counter counts, but for [`COUNTER_DROPS`].
-const COUNTED: [(u32, CountedFact); COUNTED_FACTS] = [
+/// What kernel counters count, but for those that are compared with one another.
+const COUNTED: [(u32, CountedFact); 5] = [
     (COUNTER_EVENTS_LOST, |count| lost(LossStage::Ring, count)),
     (COUNTER_STRANGER_EVENTS_LOST, |count| {
         lost(LossStage::StrangerRing, count)
@@ -523,6 +508,12 @@ const COUNTED: [(u32, CountedFact); COUNTED_FACTS] = [
 
 const fn lost(stage: LossStage, count: u64) -> Fact {
     Fact::Lost { stage, count }
+}
+
+fn clear_map<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<(), MapError> {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    keys.iter()
+        .try_for_each(|key| absent_is_fine(map.remove(key)))
 }
 
 fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
@@ -543,7 +534,10 @@ mod tests {
     fn reason(options: &KernelOptions) -> String {
         let (source, statuses) = KernelSource::start(options);
         assert!(source.is_none());
-        assert_eq!(statuses.len(), PROBES.len() + 1);
+        assert_eq!(
+            statuses.len(),
+            PROBES.len() + 1 + options.routes.named().len()
+        );
         let mut reasons: Vec<_> = statuses
             .into_iter()
             .map(|status| status.reason.unwrap())

@@ -91,13 +91,21 @@ impl Tap {
         let mut outcome = Ok(());
         let mut wanted = BTreeSet::new();
         let first = ELSEWHERE.iter().filter(|_| peers.is_empty());
+        let vrfs = self.lookup.vrfs().unwrap_or_else(|error| {
+            outcome = Err(error);
+            Vec::new()
+        });
+        // The same address may be somebody else in each.
+        let domains: Vec<Option<u32>> = vrfs.into_iter().map(Some).chain([None]).collect();
         for peer in peers.iter().chain(first) {
-            match self.lookup.interface_towards(*peer) {
-                Ok(Some(interface)) => {
-                    wanted.insert(interface);
+            for domain in &domains {
+                match self.lookup.interface_towards(*peer, *domain) {
+                    Ok(Some(interface)) => {
+                        wanted.insert(interface);
+                    }
+                    Ok(None) => {}
+                    Err(error) => outcome = outcome.and(Err(error)),
                 }
-                Ok(None) => {}
-                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
         // While no route leads to any peer (the uplink lost its address), the old sockets stay: what

@@ -11,7 +11,7 @@ use observer_core::{
     event::{Event, Fact, NetnsId, drops::DropReason},
 };
 
-use crate::lab::{Namespace, Observed, cable, can_run, patience, wait_until};
+use crate::lab::{Namespace, Observed, Reused, cable, can_run, patience, wait_until};
 
 const NODE: NetnsId = NetnsId(1);
 const BLOCK: &str = "10.244.2.0/26";
@@ -24,7 +24,7 @@ struct Bed {
     pod: Namespace,
     node: Namespace,
     _far: Namespace,
-    observed: Observed,
+    observed: Reused,
 }
 
 impl Bed {
@@ -75,7 +75,8 @@ impl Bed {
         let from = observed.events.len();
         let told = wait_until(what, || {
             let _ = socket.send(b"x");
-            while observed.source.drain(&mut observed.events) {}
+            let Observed { source, events, .. } = &mut **observed;
+            while source.drain(events) {}
             let fresh = observed.events.get(from..)?;
             let of = |reason: &&DropReason| packets(fresh, prefix, Some(**reason)) > 0;
             reasons.iter().find(of)

@@ -4,16 +4,17 @@ use std::{
     ffi::OsStr,
     io::{self, Write},
     net::IpAddr,
-    process::{Child, Command},
+    ops::{Deref, DerefMut},
+    process::{Child, Command, Stdio},
     sync::{
-        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use observer::source::{
-    kernel::{KernelOptions, KernelSource},
+    kernel::{KernelOptions, KernelSource, RouteProbes},
     netns::Netns,
 };
 use observer_core::event::{Event, Fact, NetnsId};
@@ -53,7 +54,9 @@ static SOURCES: RwLock<()> = RwLock::new(());
 
 /// Waits until no other test of this process has a source, and keeps them from starting one.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
-    SOURCES.write().unwrap_or_else(PoisonError::into_inner)
+    let guard = SOURCES.write().unwrap_or_else(PoisonError::into_inner);
+    idle().clear();
+    guard
 }
 
 /// Tries until `found` gives something.
@@ -97,6 +100,19 @@ impl Namespace {
 
     pub fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", self.name.as_str()], arguments].concat());
+    }
+
+    /// Lines of `ip`, in one process.
+    pub fn batch(&self, lines: &str) {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("ip");
+        let mut stdin = child.stdin.take().expect("its stdin");
+        stdin.write_all(lines.as_bytes()).expect("lines");
+        drop(stdin);
+        assert!(child.wait().expect("ip").success(), "{lines}");
     }
 
     pub fn netns(&self) -> Netns {
@@ -157,30 +173,35 @@ fn ip(arguments: &[&str]) {
     assert!(status.success(), "ip {}", arguments.join(" "));
 }
 
-/// A source that observes namespaces, and every event it has given.
-pub struct Observed {
-    pub source: KernelSource,
-    pub events: Vec<Event>,
-    /// How many programs run.
-    pub attached: usize,
-    _shared: Option<RwLockReadGuard<'static, ()>>,
+/// By which kinds routes are to be told where this kernel is known to allow both; else whatever it does.
+pub fn route_kinds() -> &'static [RouteProbes] {
+    if traces() {
+        &[RouteProbes::Fentry, RouteProbes::Kprobe]
+    } else {
+        &[RouteProbes::Auto]
+    }
 }
 
-impl Observed {
-    /// Every probe attached, nothing observed yet.
-    pub fn start() -> Self {
-        let shared = SOURCES.read().unwrap_or_else(PoisonError::into_inner);
-        Self {
-            _shared: Some(shared),
-            ..Self::start_unshared()
-        }
-    }
+/// Sources that no test has at the moment. Attaching one takes a guest seconds.
+static IDLE: Mutex<Vec<Source>> = Mutex::new(Vec::new());
 
-    /// As [`start`](Self::start), for a test that is [`alone`].
-    pub fn start_unshared() -> Self {
+fn idle() -> MutexGuard<'static, Vec<Source>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An attached source.
+struct Source {
+    kind: RouteProbes,
+    kernel: KernelSource,
+    /// How many probes run.
+    attached: usize,
+}
+
+impl Source {
+    fn start(kind: RouteProbes) -> Self {
         let (source, statuses) = KernelSource::start(&KernelOptions {
             ports: vec![179],
-            routes: true,
+            routes: kind,
             ..KernelOptions::default()
         });
         for status in &statuses {
@@ -190,14 +211,108 @@ impl Observed {
             assert!(status.attached || may_be_off, "{status:?}");
         }
         Self {
+            kind,
+            kernel: source.expect("all probes attached"),
             attached: statuses.iter().filter(|status| status.attached).count(),
-            source: source.expect("all probes attached"),
+        }
+    }
+}
+
+/// A source that observes namespaces, and every event it has given.
+pub struct Observed {
+    pub source: KernelSource,
+    pub events: Vec<Event>,
+    /// How many probes run.
+    pub attached: usize,
+    _shared: Option<RwLockReadGuard<'static, ()>>,
+}
+
+/// [`Observed`], to be used again by the next test when dropped.
+pub struct Reused {
+    observed: Option<Observed>,
+    kind: RouteProbes,
+}
+
+impl Deref for Reused {
+    type Target = Observed;
+
+    fn deref(&self) -> &Observed {
+        self.observed.as_ref().expect("until it is dropped")
+    }
+}
+
+impl DerefMut for Reused {
+    fn deref_mut(&mut self) -> &mut Observed {
+        self.observed.as_mut().expect("until it is dropped")
+    }
+}
+
+impl Drop for Reused {
+    fn drop(&mut self) {
+        let Some(Observed {
+            mut source,
+            mut events,
+            attached,
+            _shared,
+        }) = self.observed.take()
+        else {
+            return;
+        };
+        // What a failed test leaves behind is not passed on.
+        if std::thread::panicking() || source.forget_all().is_err() {
+            return;
+        }
+        while source.drain(&mut events) {}
+        let kind = self.kind;
+        idle().push(Source {
+            kind,
+            kernel: source,
+            attached,
+        });
+    }
+}
+
+impl Observed {
+    /// Every probe attached, nothing observed yet.
+    pub fn start() -> Reused {
+        Self::start_by(RouteProbes::Auto)
+    }
+
+    /// The same with routes told by this kind.
+    pub fn start_by(kind: RouteProbes) -> Reused {
+        let known = kind == RouteProbes::Auto && traces();
+        let kind = if known { RouteProbes::Fentry } else { kind };
+        let shared = SOURCES.read().unwrap_or_else(PoisonError::into_inner);
+        let found = {
+            let mut idle = idle();
+            let at = idle.iter().position(|source| source.kind == kind);
+            at.map(|at| idle.swap_remove(at))
+        };
+        let source = found.unwrap_or_else(|| Source::start(kind));
+        let observed = Self {
+            source: source.kernel,
             events: Vec::new(),
+            attached: source.attached,
+            _shared: Some(shared),
+        };
+        Reused {
+            observed: Some(observed),
+            kind,
+        }
+    }
+
+    /// As [`start`](Self::start), for a test that is [`alone`].
+    pub fn start_unshared() -> Self {
+        let source = Source::start(RouteProbes::Auto);
+        Self {
+            source: source.kernel,
+            events: Vec::new(),
+            attached: source.attached,
             _shared: None,
         }
     }
 
-    pub fn of(namespace: &Namespace, known: &[&str]) -> Self {
+    pub fn of(namespace: &Namespace, known: &[&str]) -> Reused {
         let mut observed = Self::start();
         observed.observe(namespace, NetnsId(1));
         for peer in known {

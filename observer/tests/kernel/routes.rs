@@ -8,21 +8,23 @@ use observer_core::event::{
     forwarding::{Forwarding, RouteChange, RouteOp, RouteOrigin, RouteSource},
 };
 
-use crate::lab::{Namespace, Observed, can_run, traces};
+use observer::source::kernel::RouteProbes;
+
+use crate::lab::{Namespace, Observed, Reused, can_run, route_kinds, traces, wait_until};
 
 /// A namespace with `d0`, which has 10.9.0.1/24 and fd09::1/64, and a source that tells of it.
 struct Bed {
     namespace: Namespace,
-    observed: Observed,
+    observed: Reused,
 }
 
 impl Bed {
-    fn new() -> Option<Self> {
+    fn by(kind: RouteProbes) -> Option<Self> {
         if !can_run() {
             return None;
         }
         let namespace = Namespace::new();
-        let observed = Observed::start();
+        let observed = Observed::start_by(kind);
         if !observed.source.tells_routes() {
             assert!(!traces(), "this kernel is known to let functions be traced");
             let why = "this kernel does not let functions be traced";
@@ -78,6 +80,15 @@ impl Bed {
     }
 }
 
+/// Runs `test` on a bed of each kind of probe.
+fn each(test: impl Fn(Bed)) {
+    for kind in route_kinds() {
+        if let Some(bed) = Bed::by(*kind) {
+            test(bed);
+        }
+    }
+}
+
 fn changes(events: &[Event]) -> impl Iterator<Item = &RouteChange> {
     events.iter().filter_map(|event| match &event.fact {
         Fact::Forwarding {
@@ -107,190 +118,221 @@ fn comm(change: &RouteChange) -> &str {
 
 #[test]
 fn a_route_is_told_with_its_hops_and_its_writer() {
-    let Some(mut bed) = Bed::new() else { return };
-    bed.route(&[
-        "add",
-        "10.1.0.0/26",
-        "via",
-        "10.9.0.2",
-        "proto",
-        "bird",
-        "metric",
-        "7",
-    ]);
-    let added = bed.wait("10.1.0.0/26", |change| change.op == RouteOp::Added);
-    assert_eq!(told_gateways(&added), ["10.9.0.2"]);
-    assert_eq!(
-        (comm(&added), added.route.protocol.0, added.route.metric),
-        ("ip", 12, 7)
-    );
-    assert!(added.route.next_hops.iter().all(|hop| hop.interface != 0));
+    each(|mut bed| {
+        bed.route(&[
+            "add",
+            "10.1.0.0/26",
+            "via",
+            "10.9.0.2",
+            "proto",
+            "bird",
+            "metric",
+            "7",
+        ]);
+        let added = bed.wait("10.1.0.0/26", |change| change.op == RouteOp::Added);
+        assert_eq!(told_gateways(&added), ["10.9.0.2"]);
+        assert_eq!(
+            (comm(&added), added.route.protocol.0, added.route.metric),
+            ("ip", 12, 7)
+        );
+        assert!(added.route.next_hops.iter().all(|hop| hop.interface != 0));
 
-    bed.route(&[
-        "replace",
-        "10.1.0.0/26",
-        "via",
-        "10.9.0.3",
-        "proto",
-        "bird",
-        "metric",
-        "7",
-    ]);
-    let replaced = bed.wait("10.1.0.0/26", |change| change.op == RouteOp::Replaced);
-    assert_eq!(told_gateways(&replaced), ["10.9.0.3"]);
+        bed.route(&[
+            "replace",
+            "10.1.0.0/26",
+            "via",
+            "10.9.0.3",
+            "proto",
+            "bird",
+            "metric",
+            "7",
+        ]);
+        let replaced = bed.wait("10.1.0.0/26", |change| change.op == RouteOp::Replaced);
+        assert_eq!(told_gateways(&replaced), ["10.9.0.3"]);
 
-    bed.route(&["del", "10.1.0.0/26", "metric", "7"]);
-    let removed = bed.removed("10.1.0.0/26");
-    assert_eq!(removed.origin, RouteOrigin::Explicit);
-    assert_eq!(told_gateways(&removed), ["10.9.0.3"]);
-    assert_eq!(comm(&removed), "ip");
+        bed.route(&["del", "10.1.0.0/26", "metric", "7"]);
+        let removed = bed.removed("10.1.0.0/26");
+        assert_eq!(removed.origin, RouteOrigin::Explicit);
+        assert_eq!(told_gateways(&removed), ["10.9.0.3"]);
+        assert_eq!(comm(&removed), "ip");
 
-    bed.route(&[
-        "add",
-        "10.1.1.0/26",
-        "nexthop",
-        "via",
-        "10.9.0.2",
-        "nexthop",
-        "via",
-        "10.8.0.2",
-        "weight",
-        "3",
-    ]);
-    let several = bed.wait("10.1.1.0/26", |_| true);
-    assert_eq!(told_gateways(&several), ["10.9.0.2", "10.8.0.2"]);
-    let weights: Vec<u16> = several
-        .route
-        .next_hops
-        .iter()
-        .map(|hop| hop.weight)
-        .collect();
-    assert_eq!(weights, [1, 3]);
+        bed.route(&[
+            "add",
+            "10.1.1.0/26",
+            "nexthop",
+            "via",
+            "10.9.0.2",
+            "nexthop",
+            "via",
+            "10.8.0.2",
+            "weight",
+            "3",
+        ]);
+        let several = bed.wait("10.1.1.0/26", |_| true);
+        assert_eq!(told_gateways(&several), ["10.9.0.2", "10.8.0.2"]);
+        let weights: Vec<u16> = several
+            .route
+            .next_hops
+            .iter()
+            .map(|hop| hop.weight)
+            .collect();
+        assert_eq!(weights, [1, 3]);
+    });
 }
 
 #[test]
 fn an_ipv6_route_is_told_with_its_hop_and_its_writer() {
-    let Some(mut bed) = Bed::new() else { return };
-    bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);
-    let added = bed.wait("fd01::/64", |change| change.op == RouteOp::Added);
-    assert_eq!(
-        (told_gateways(&added), comm(&added)),
-        (vec!["fd09::2".to_owned()], "ip")
-    );
-    bed.route(&["replace", "fd01::/64", "via", "fd09::3", "proto", "bird"]);
-    let replaced = bed.wait("fd01::/64", |change| change.op == RouteOp::Replaced);
-    assert_eq!(told_gateways(&replaced), ["fd09::3"]);
-    bed.route(&["del", "fd01::/64"]);
-    let removed = bed.removed("fd01::/64");
-    assert_eq!(removed.origin, RouteOrigin::Explicit);
-    assert_eq!(told_gateways(&removed), ["fd09::3"]);
+    each(|mut bed| {
+        bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);
+        let added = bed.wait("fd01::/64", |change| change.op == RouteOp::Added);
+        assert_eq!(
+            (told_gateways(&added), comm(&added)),
+            (vec!["fd09::2".to_owned()], "ip")
+        );
+        bed.route(&["replace", "fd01::/64", "via", "fd09::3", "proto", "bird"]);
+        let replaced = bed.wait("fd01::/64", |change| change.op == RouteOp::Replaced);
+        assert_eq!(told_gateways(&replaced), ["fd09::3"]);
+        bed.route(&["del", "fd01::/64"]);
+        let removed = bed.removed("fd01::/64");
+        assert_eq!(removed.origin, RouteOrigin::Explicit);
+        assert_eq!(told_gateways(&removed), ["fd09::3"]);
+    });
 }
 
 #[test]
 fn a_refused_write_is_not_told() {
-    let Some(mut bed) = Bed::new() else { return };
-    bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2"]);
-    bed.namespace.run(|| {
-        let again = std::process::Command::new("ip")
-            .args(["route", "add", "10.1.0.0/26", "via", "10.9.0.3"])
-            .stderr(std::process::Stdio::null())
-            .status();
-        assert!(!again.expect("ip").success(), "File exists");
+    each(|mut bed| {
+        bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2"]);
+        bed.namespace.run(|| {
+            let again = std::process::Command::new("ip")
+                .args(["route", "add", "10.1.0.0/26", "via", "10.9.0.3"])
+                .stderr(std::process::Stdio::null())
+                .status();
+            assert!(!again.expect("ip").success(), "File exists");
+        });
+        bed.route(&["add", "10.2.0.0/26", "via", "10.9.0.2"]);
+        bed.wait("10.2.0.0/26", |_| true);
+        let written = changes(&bed.observed.events)
+            .filter(|change| change.route.prefix.to_string() == "10.1.0.0/26")
+            .count();
+        assert_eq!(written, 1);
     });
-    bed.route(&["add", "10.2.0.0/26", "via", "10.9.0.2"]);
-    bed.wait("10.2.0.0/26", |_| true);
-    let written = changes(&bed.observed.events)
-        .filter(|change| change.route.prefix.to_string() == "10.1.0.0/26")
-        .count();
-    assert_eq!(written, 1);
 }
 
 #[test]
 fn what_goes_with_its_link_goes_silently() {
     for way in [&["link", "set", "d0", "down"][..], &["link", "del", "d0"]] {
-        let Some(mut bed) = Bed::new() else { return };
-        bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2", "proto", "bird"]);
-        bed.route(&["add", "10.1.0.64/26", "via", "10.9.0.3", "proto", "bird"]);
-        bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);
-        bed.namespace.ip(way);
-        bed.went_silently("10.1.0.0/26", &["10.9.0.2"]);
-        bed.went_silently("10.1.0.64/26", &["10.9.0.3"]);
-        bed.went_silently("fd01::/64", &["fd09::2"]);
+        each(|mut bed| {
+            bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2", "proto", "bird"]);
+            bed.route(&["add", "10.1.0.64/26", "via", "10.9.0.3", "proto", "bird"]);
+            bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);
+            bed.namespace.ip(way);
+            bed.went_silently("10.1.0.0/26", &["10.9.0.2"]);
+            bed.went_silently("10.1.0.64/26", &["10.9.0.3"]);
+            bed.went_silently("fd01::/64", &["fd09::2"]);
+        });
     }
 }
 
 #[test]
 fn a_deleted_link_takes_a_route_with_a_living_leg_along() {
-    let Some(mut bed) = Bed::new() else { return };
-    bed.route(&[
-        "add",
-        "10.1.0.0/26",
-        "nexthop",
-        "via",
-        "10.9.0.2",
-        "nexthop",
-        "via",
-        "10.8.0.2",
-    ]);
-    bed.namespace.ip(&["link", "del", "d0"]);
-    bed.went_silently("10.1.0.0/26", &["10.9.0.2", "10.8.0.2"]);
+    each(|mut bed| {
+        bed.route(&[
+            "add",
+            "10.1.0.0/26",
+            "nexthop",
+            "via",
+            "10.9.0.2",
+            "nexthop",
+            "via",
+            "10.8.0.2",
+        ]);
+        bed.namespace.ip(&["link", "del", "d0"]);
+        bed.went_silently("10.1.0.0/26", &["10.9.0.2", "10.8.0.2"]);
+    });
 }
 
 #[test]
 fn what_goes_with_the_last_address_goes_silently() {
-    let Some(mut bed) = Bed::new() else { return };
-    bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2", "proto", "bird"]);
-    bed.namespace
-        .ip(&["addr", "del", "10.9.0.1/24", "dev", "d0"]);
-    bed.went_silently("10.1.0.0/26", &["10.9.0.2"]);
+    each(|mut bed| {
+        bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2", "proto", "bird"]);
+        bed.namespace
+            .ip(&["addr", "del", "10.9.0.1/24", "dev", "d0"]);
+        bed.went_silently("10.1.0.0/26", &["10.9.0.2"]);
+    });
 }
 
 #[test]
 fn what_goes_with_its_nexthop_object_goes_silently() {
-    let Some(mut bed) = Bed::new() else { return };
-    bed.namespace
-        .ip(&["nexthop", "add", "id", "7", "via", "10.9.0.2", "dev", "d0"]);
-    bed.namespace
-        .ip(&["nexthop", "add", "id", "8", "via", "fd09::2", "dev", "d0"]);
-    bed.route(&["add", "10.1.0.0/26", "nhid", "7", "proto", "bird"]);
-    bed.route(&["add", "fd01::/64", "nhid", "8", "proto", "bird"]);
-    for (prefix, object, gateway) in [("10.1.0.0/26", 7, "10.9.0.2"), ("fd01::/64", 8, "fd09::2")] {
-        let added = bed.wait(prefix, |change| change.op == RouteOp::Added);
-        assert_eq!(added.route.object, Some(object));
-        assert_eq!(told_gateways(&added), [gateway]);
-    }
-    bed.namespace.ip(&["nexthop", "del", "id", "7"]);
-    bed.namespace.ip(&["nexthop", "del", "id", "8"]);
-    bed.went_silently("10.1.0.0/26", &["10.9.0.2"]);
-    bed.went_silently("fd01::/64", &["fd09::2"]);
+    each(|mut bed| {
+        bed.namespace
+            .ip(&["nexthop", "add", "id", "7", "via", "10.9.0.2", "dev", "d0"]);
+        bed.namespace
+            .ip(&["nexthop", "add", "id", "8", "via", "fd09::2", "dev", "d0"]);
+        bed.route(&["add", "10.1.0.0/26", "nhid", "7", "proto", "bird"]);
+        bed.route(&["add", "fd01::/64", "nhid", "8", "proto", "bird"]);
+        for (prefix, object, gateway) in
+            [("10.1.0.0/26", 7, "10.9.0.2"), ("fd01::/64", 8, "fd09::2")]
+        {
+            let added = bed.wait(prefix, |change| change.op == RouteOp::Added);
+            assert_eq!(added.route.object, Some(object));
+            assert_eq!(told_gateways(&added), [gateway]);
+        }
+        bed.namespace.ip(&["nexthop", "del", "id", "7"]);
+        bed.namespace.ip(&["nexthop", "del", "id", "8"]);
+        bed.went_silently("10.1.0.0/26", &["10.9.0.2"]);
+        bed.went_silently("fd01::/64", &["fd09::2"]);
+    });
 }
 
 #[test]
 fn what_goes_with_its_namespace_is_told_as_that_by_a_kernel_thread() {
-    let Some(mut bed) = Bed::new() else { return };
-    bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2", "proto", "bird"]);
-    bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);
-    bed.wait("fd01::/64", |change| change.op == RouteOp::Added);
-    bed.namespace.ip(&["link", "set", "lo", "down"]);
-    let other = std::mem::replace(&mut bed.namespace, Namespace::new());
-    drop(other);
-    for (prefix, gateway) in [("10.1.0.0/26", "10.9.0.2"), ("fd01::/64", "fd09::2")] {
-        let removed = bed.removed(prefix);
-        assert_eq!(removed.origin, RouteOrigin::Teardown, "{removed:?}");
-        assert_eq!(told_gateways(&removed), [gateway]);
-        assert!(comm(&removed).starts_with("kworker"), "{removed:?}");
-    }
+    each(|mut bed| {
+        bed.route(&["add", "10.1.0.0/26", "via", "10.9.0.2", "proto", "bird"]);
+        bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);
+        bed.wait("fd01::/64", |change| change.op == RouteOp::Added);
+        bed.namespace.ip(&["link", "set", "lo", "down"]);
+        let other = std::mem::replace(&mut bed.namespace, Namespace::new());
+        drop(other);
+        for (prefix, gateway) in [("10.1.0.0/26", "10.9.0.2"), ("fd01::/64", "fd09::2")] {
+            let removed = bed.removed(prefix);
+            assert_eq!(removed.origin, RouteOrigin::Teardown, "{removed:?}");
+            assert_eq!(told_gateways(&removed), [gateway]);
+            assert!(comm(&removed).starts_with("kworker"), "{removed:?}");
+        }
+    });
 }
 
 #[test]
 fn other_namespaces_are_not_told_of() {
-    let Some(mut bed) = Bed::new() else { return };
-    let other = Namespace::new();
-    other.ip(&["route", "add", "blackhole", "10.7.0.0/26"]);
-    bed.route(&["add", "blackhole", "10.1.0.0/26", "proto", "bird"]);
-    let added = bed.wait("10.1.0.0/26", |_| true);
-    assert!(added.route.next_hops.is_empty() && added.route.kind.drops());
-    let strange = changes(&bed.observed.events)
-        .any(|change| change.route.prefix.to_string() == "10.7.0.0/26");
-    assert!(!strange);
+    each(|mut bed| {
+        let other = Namespace::new();
+        other.ip(&["route", "add", "blackhole", "10.7.0.0/26"]);
+        bed.route(&["add", "blackhole", "10.1.0.0/26", "proto", "bird"]);
+        let added = bed.wait("10.1.0.0/26", |_| true);
+        assert!(added.route.next_hops.is_empty() && added.route.kind.drops());
+        let strange = changes(&bed.observed.events)
+            .any(|change| change.route.prefix.to_string() == "10.7.0.0/26");
+        assert!(!strange);
+    });
+}
+
+#[test]
+fn every_removal_is_seen_by_the_kernels_own_count() {
+    each(|mut bed| {
+        let lines =
+            (0..200).map(|net| format!("route add 10.1.{net}.0/26 via 10.9.0.2 proto bird\n"));
+        bed.namespace.batch(&lines.collect::<String>());
+        let before = bed.observed.source.removals().expect("the counters");
+        for net in 0..20 {
+            bed.route(&["del", &format!("10.1.{net}.0/26")]);
+        }
+        bed.namespace.ip(&["link", "set", "d0", "down"]);
+        bed.removed("10.1.199.0/26");
+        let (seen, returned) = wait_until("the flush to return", || {
+            let (seen, returned) = bed.observed.source.removals()?;
+            (returned - before.1 >= 200).then_some((seen, returned))
+        });
+        assert_eq!(seen - before.0, returned - before.1);
+    });
 }

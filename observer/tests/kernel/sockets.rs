@@ -416,7 +416,8 @@ fn a_change_wakes_the_agent_at_once() {
                     () = &mut deadline => panic!("never woken"),
                     woken = observed.source.readable() => woken.expect("epoll"),
                 }
-                observed.source.drain(&mut observed.events);
+                let Observed { source, events, .. } = &mut *observed;
+                source.drain(events);
                 let fresh = observed.events.get(before..).unwrap_or_default();
                 if let Some(event) = fresh.first() {
                     delays.push(boottime_now().since(event.occurred.earliest));

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Program, Step, guest, kernel::Kernel};
+use super::{Step, guest, kernel::Kernel};
 use crate::shell::{cache, output};
 
 const INIT: &str = include_str!("init.sh");
@@ -32,16 +32,20 @@ pub fn write(
     to: &Path,
     kernel: &Kernel,
     steps: &[&Step],
-    programs: &[(Program, PathBuf)],
+    programs: &[(&str, PathBuf)],
 ) -> Result<()> {
     let file = File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
     archive.data("init", 0o755, INIT.as_bytes())?;
     archive.data("steps", 0o644, commands(steps).as_bytes())?;
     archive.device("dev/console", (5, 1))?;
-    tools(&mut archive)?;
-    for (program, path) in programs {
-        archive.file(&format!("bin/{}", program.target()), path)?;
+    let mut libraries = tools(&mut archive)?;
+    for (name, path) in programs {
+        archive.file(&format!("bin/{name}"), path)?;
+        libraries.extend(needed(path, None)?);
+    }
+    for library in &libraries {
+        archive.file(&library.to_string_lossy(), library)?;
     }
     let mut order = String::new();
     for module in &kernel.modules {
@@ -58,14 +62,14 @@ pub fn write(
 fn commands(steps: &[&Step]) -> String {
     let mut lines = String::new();
     for step in steps {
-        let (name, program) = (step.name, step.program.target());
         // Writing to a String does not fail.
-        let _ = writeln!(lines, "{name} {} {program} {}", step.limit, step.arguments);
+        let _ = writeln!(lines, "{} {} {}", step.name, step.limit, step.command);
     }
     lines
 }
 
-fn tools<W: Write>(archive: &mut Archive<W>) -> Result<()> {
+/// Gives the libraries that they need.
+fn tools<W: Write>(archive: &mut Archive<W>) -> Result<BTreeSet<PathBuf>> {
     let debs = cache()?.join("debs");
     archive.file("bin/busybox", &debs.join("busybox-static/bin/busybox"))?;
     for applet in APPLETS {
@@ -85,10 +89,8 @@ fn tools<W: Write>(archive: &mut Archive<W>) -> Result<()> {
             libraries.extend(needed(&program, Some(&folder))?);
         }
     }
-    for library in libraries.iter().filter(|path| !path.starts_with(&debs)) {
-        archive.file(&library.to_string_lossy(), library)?;
-    }
-    Ok(())
+    libraries.retain(|path| !path.starts_with(&debs));
+    Ok(libraries)
 }
 
 fn on_path(program: &str) -> Result<PathBuf> {

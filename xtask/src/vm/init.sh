@@ -3,8 +3,9 @@
 # console ("vm: ok NAME SECONDS", "vm: FAILED NAME …") and ends QEMU with the result.
 export PATH=/bin HOME=/root CI=true
 export BGP_OBSERVER_CACHE=/cache BGP_OBSERVER_BIN=/bin/bgp-observer
-# Tests wait so many times longer, and expect the traced functions that other hosts may refuse.
-export BGP_OBSERVER_TEST_SLOWNESS=15 BGP_OBSERVER_TEST_TRACES=1
+# Tests wait so many times longer, and expect what other hosts may refuse or lack: that functions can
+# be traced, and devices of all kinds.
+export BGP_OBSERVER_TEST_SLOWNESS=30 BGP_OBSERVER_TEST_TRACES=1 BGP_OBSERVER_TEST_DEVICES=1
 
 finish() {
     echo "vm: end $1"

@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Btf, BtfError as AyaBtfError, Ebpf,
-    programs::{BtfTracePoint, FEntry, FExit, ProgramError},
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError},
 };
 
 use super::layout::{Found, Need};
@@ -19,7 +19,7 @@ use crate::privileges::missing_for_probes;
 pub struct ProbeStatus {
     /// Its name, as the `probe` label.
     pub name: &'static str,
-    /// How it is attached: `tp_btf`, `fentry`, `fexit`, or `off`.
+    /// How it is attached: `tp_btf`, `fentry`, `fexit`, `kprobe`, `kretprobe`, or `off`.
     pub kind: &'static str,
     /// Whether it is.
     pub attached: bool,
@@ -29,11 +29,14 @@ pub struct ProbeStatus {
     pub lost_without: &'static str,
 }
 
-/// One kernel program, by its name in the object.
+/// One probe: a kernel program, by its name in the object, and where it is attached.
 #[derive(Debug)]
 pub struct Probe {
     name: &'static str,
+    program: &'static str,
     hook: Hook,
+    /// Of a return probe: the program at the function's entry, which notes its arguments.
+    enter: Option<&'static str>,
     /// The kernel that brought the hook, where that is later than the oldest one supported.
     since: Option<&'static str>,
     needs: &'static [Need],
@@ -42,10 +45,12 @@ pub struct Probe {
 
 /// Where a program is attached.
 #[derive(Clone, Copy, Debug)]
-enum Hook {
+pub(super) enum Hook {
     Tracepoint(&'static str),
     Entry(&'static str),
     Exit(&'static str),
+    Kprobe(&'static str),
+    Kretprobe(&'static str),
 }
 
 impl Hook {
@@ -54,6 +59,8 @@ impl Hook {
             Self::Tracepoint(_) => "tp_btf",
             Self::Entry(_) => "fentry",
             Self::Exit(_) => "fexit",
+            Self::Kprobe(_) => "kprobe",
+            Self::Kretprobe(_) => "kretprobe",
         }
     }
 
@@ -61,62 +68,20 @@ impl Hook {
     fn words(self) -> String {
         match self {
             Self::Tracepoint(name) => format!("tracepoint {name}"),
-            Self::Entry(name) | Self::Exit(name) => format!("function {name} to trace"),
+            Self::Entry(name) | Self::Exit(name) | Self::Kprobe(name) | Self::Kretprobe(name) => {
+                format!("function {name} to trace")
+            }
         }
     }
 }
 
-/// The probes of routes: all or none, because routes of which some changes are not told are wrong.
-pub const ROUTE_PROBES: [Probe; 5] = [
-    Probe::of_routes(
-        "route_removed",
-        Hook::Entry("fib_notify_alias_delete"),
-        &[Need::Route],
-    ),
-    Probe::of_routes(
-        "route_written",
-        Hook::Exit("fib_table_insert"),
-        &[Need::Route],
-    ),
-    Probe::of_routes(
-        "route_described",
-        Hook::Exit("fib_create_info"),
-        &[Need::Route],
-    ),
-    Probe::of_routes(
-        "route6_removed",
-        Hook::Exit("fib6_del"),
-        &[Need::Route, Need::Route6],
-    ),
-    Probe::of_routes(
-        "route6_written",
-        Hook::Exit("fib6_add"),
-        &[Need::Route, Need::Route6],
-    ),
-];
-
-/// Loads and attaches [`ROUTE_PROBES`]; all of them are off where one cannot run.
-pub fn attach_to_routes(programs: &mut Ebpf, btf: &Btf, found: &Found) -> Vec<ProbeStatus> {
-    let statuses: Vec<ProbeStatus> = ROUTE_PROBES
-        .iter()
-        .map(|probe| probe.attach(programs, btf, found))
-        .collect();
-    let Some(failed) = statuses.iter().find(|status| !status.attached) else {
-        return statuses;
-    };
-    let why = failed.reason.clone().unwrap_or_default();
-    for probe in &ROUTE_PROBES {
-        probe.unload(programs);
-    }
-    let off = |probe: &Probe| probe.off(why.clone());
-    ROUTE_PROBES.iter().map(off).collect()
-}
-
-/// Every other probe. Those of processes come first: a speaker that is already gone when the TCP probes
+/// The probes of sessions and processes. Those of processes come first: a speaker that is already gone when the TCP probes
 /// come up would leave its sockets' end without a reason.
 pub const PROBES: [Probe; 8] = [
     Probe {
         name: "speaker_exit",
+        program: "speaker_exit",
+        enter: None,
         hook: Hook::Tracepoint("sched_process_exit"),
         since: None,
         needs: &[Need::Task, Need::ExitCode],
@@ -124,6 +89,8 @@ pub const PROBES: [Probe; 8] = [
     },
     Probe {
         name: "speaker_signal",
+        program: "speaker_signal",
+        enter: None,
         hook: Hook::Tracepoint("signal_generate"),
         since: None,
         needs: &[Need::Task],
@@ -131,6 +98,8 @@ pub const PROBES: [Probe; 8] = [
     },
     Probe {
         name: "speaker_oom",
+        program: "speaker_oom",
+        enter: None,
         hook: Hook::Tracepoint("mark_victim"),
         since: None,
         needs: &[Need::Task],
@@ -138,6 +107,8 @@ pub const PROBES: [Probe; 8] = [
     },
     Probe {
         name: "tcp_state",
+        program: "tcp_state",
+        enter: None,
         hook: Hook::Tracepoint("inet_sock_set_state"),
         since: None,
         needs: &[Need::Socket],
@@ -145,6 +116,8 @@ pub const PROBES: [Probe; 8] = [
     },
     Probe {
         name: "tcp_error",
+        program: "tcp_error",
+        enter: None,
         hook: Hook::Tracepoint("inet_sk_error_report"),
         since: Some("5.14"),
         needs: &[Need::Socket],
@@ -152,6 +125,8 @@ pub const PROBES: [Probe; 8] = [
     },
     Probe {
         name: "reset_received",
+        program: "reset_received",
+        enter: None,
         hook: Hook::Tracepoint("tcp_receive_reset"),
         since: None,
         needs: &[Need::Socket],
@@ -159,6 +134,8 @@ pub const PROBES: [Probe; 8] = [
     },
     Probe {
         name: "reset_sent",
+        program: "reset_sent",
+        enter: None,
         hook: Hook::Tracepoint("tcp_send_reset"),
         since: None,
         needs: &[Need::Socket],
@@ -166,6 +143,8 @@ pub const PROBES: [Probe; 8] = [
     },
     Probe {
         name: "retransmit",
+        program: "retransmit",
+        enter: None,
         hook: Hook::Tracepoint("tcp_retransmit_skb"),
         since: None,
         needs: &[Need::Socket],
@@ -177,6 +156,8 @@ pub const PROBES: [Probe; 8] = [
 /// counts proves a loss by being there, and one more packet proves no more.
 pub const DROP_PROBE: Probe = Probe {
     name: "packet_dropped",
+    program: "packet_dropped",
+    enter: None,
     hook: Hook::Tracepoint("kfree_skb"),
     since: None,
     needs: &[Need::Packet],
@@ -184,14 +165,28 @@ pub const DROP_PROBE: Probe = Probe {
 };
 
 impl Probe {
-    const fn of_routes(name: &'static str, hook: Hook, needs: &'static [Need]) -> Self {
+    /// A probe of routes.
+    pub(super) const fn of_routes(
+        name: &'static str,
+        program: &'static str,
+        hook: Hook,
+        needs: &'static [Need],
+    ) -> Self {
         Self {
             name,
+            program,
             hook,
+            enter: None,
             since: None,
             needs,
             lost_without: "exact times and writers of route changes; rtnetlink tells that they happened",
         }
+    }
+
+    /// The same with a program at the function's entry.
+    pub(super) const fn after(mut self, enter: &'static str) -> Self {
+        self.enter = Some(enter);
+        self
     }
 
     /// Loads and attaches the probe. Each is on its own: one that fails leaves the others running.
@@ -201,14 +196,19 @@ impl Probe {
             None => self.load(programs, btf),
         };
         match attached {
-            Ok(()) => ProbeStatus {
-                name: self.name,
-                kind: self.hook.kind(),
-                attached: true,
-                reason: None,
-                lost_without: self.lost_without,
-            },
+            Ok(()) => self.on(),
             Err(reason) => self.off(reason),
+        }
+    }
+
+    /// The status of a probe that runs.
+    pub fn on(&self) -> ProbeStatus {
+        ProbeStatus {
+            name: self.name,
+            kind: self.hook.kind(),
+            attached: true,
+            reason: None,
+            lost_without: self.lost_without,
         }
     }
 
@@ -224,33 +224,56 @@ impl Probe {
     }
 
     fn load(&self, programs: &mut Ebpf, btf: &Btf) -> Result<(), String> {
+        self.load_one(programs, self.program, self.hook, btf)?;
+        match (self.enter, self.hook) {
+            (Some(enter), Hook::Kretprobe(name)) => {
+                self.load_one(programs, enter, Hook::Kprobe(name), btf)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn load_one(
+        &self,
+        programs: &mut Ebpf,
+        program: &str,
+        hook: Hook,
+        btf: &Btf,
+    ) -> Result<(), String> {
         let program = programs
-            .program_mut(self.name)
+            .program_mut(program)
             .ok_or("the embedded object lacks this program: the agent was built wrongly")?;
-        let done = match self.hook {
+        let done = match hook {
             Hook::Tracepoint(name) => <&mut BtfTracePoint>::try_from(program)
                 .and_then(|it| it.load(name, btf).and_then(|()| it.attach()).map(drop)),
             Hook::Entry(name) => <&mut FEntry>::try_from(program)
                 .and_then(|it| it.load(name, btf).and_then(|()| it.attach()).map(drop)),
             Hook::Exit(name) => <&mut FExit>::try_from(program)
                 .and_then(|it| it.load(name, btf).and_then(|()| it.attach()).map(drop)),
+            Hook::Kprobe(name) | Hook::Kretprobe(name) => <&mut KProbe>::try_from(program)
+                .and_then(|it| it.load().and_then(|()| it.attach(name, 0)).map(drop)),
         };
         done.map_err(|error| self.explain(&error))
     }
 
-    /// Detaches it and lets go of its program.
-    fn unload(&self, programs: &mut Ebpf) {
-        let Some(program) = programs.program_mut(self.name) else {
-            return;
-        };
-        // An error says that it was not loaded.
-        let _ = match self.hook {
-            Hook::Tracepoint(_) => {
-                <&mut BtfTracePoint>::try_from(program).and_then(BtfTracePoint::unload)
-            }
-            Hook::Entry(_) => <&mut FEntry>::try_from(program).and_then(FEntry::unload),
-            Hook::Exit(_) => <&mut FExit>::try_from(program).and_then(FExit::unload),
-        };
+    /// Detaches it and lets go of its programs.
+    pub(super) fn unload(&self, programs: &mut Ebpf) {
+        for name in std::iter::once(self.program).chain(self.enter) {
+            let Some(program) = programs.program_mut(name) else {
+                continue;
+            };
+            // An error says that it was not loaded.
+            let _ = match self.hook {
+                Hook::Tracepoint(_) => {
+                    <&mut BtfTracePoint>::try_from(program).and_then(BtfTracePoint::unload)
+                }
+                Hook::Entry(_) => <&mut FEntry>::try_from(program).and_then(FEntry::unload),
+                Hook::Exit(_) => <&mut FExit>::try_from(program).and_then(FExit::unload),
+                Hook::Kprobe(_) | Hook::Kretprobe(_) => {
+                    <&mut KProbe>::try_from(program).and_then(KProbe::unload)
+                }
+            };
+        }
     }
 
     fn explain(&self, error: &ProgramError) -> String {
@@ -287,18 +310,18 @@ fn last_words(log: &str) -> &str {
         .unwrap_or("no reason given")
 }
 
-/// How often the kernel did not run a program although its tracepoint fired, since the programs were
+/// How often the kernel did not run one of `probes` although its hook fired, since the programs were
 /// loaded. It skips a program that would interrupt itself: a softirq that changes a socket's state
 /// in the middle of our program on the same CPU (`bpf_trace_run`, `recursion_misses` in the
 /// program's fdinfo since 5.12).
-pub fn misses(programs: &Ebpf) -> u64 {
+pub fn misses<'a>(programs: &Ebpf, probes: impl Iterator<Item = &'a Probe>) -> u64 {
     let of = |probe: &Probe| -> Option<u64> {
-        let program = programs.program(probe.name)?;
+        let program = programs.program(probe.program)?;
         let fd = program.fd().ok()?.as_fd().as_raw_fd();
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         recursion_misses(&info)
     };
-    PROBES.iter().chain(&ROUTE_PROBES).filter_map(of).sum()
+    probes.filter_map(of).sum()
 }
 
 fn recursion_misses(info: &str) -> Option<u64> {

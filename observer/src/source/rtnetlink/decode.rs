@@ -10,7 +10,7 @@ use netlink_packet_core::{DecodeError, NetlinkBuffer, NetlinkMessage, NetlinkPay
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{InfoData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState as KernelState,
     },
@@ -223,13 +223,15 @@ const fn any_address(family: AddressFamily) -> Option<IpAddr> {
 
 fn link(message: LinkMessage) -> Told {
     let flags = message.header.flags;
-    let name = message.attributes.into_iter().find_map(|attribute| {
-        if let LinkAttribute::IfName(name) = attribute {
-            Some(name)
-        } else {
-            None
+    let (mut name, mut master, mut vrf) = (None, None, None);
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(it) => name = Some(it),
+            LinkAttribute::Controller(it) => master = Some(it),
+            LinkAttribute::LinkInfo(infos) => vrf = infos.iter().find_map(vrf_table),
+            _ => {}
         }
-    });
+    }
     let interface = message.header.index;
     // Bridges tell of their ports under another family; those messages say nothing of the link itself.
     if message.header.interface_family != AddressFamily::Unspec {
@@ -240,6 +242,18 @@ fn link(message: LinkMessage) -> Told {
         name: name.unwrap_or_else(|| interface.to_string()),
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
+        master,
+        vrf,
+    })
+}
+
+fn vrf_table(info: &LinkInfo) -> Option<u32> {
+    let LinkInfo::Data(InfoData::Vrf(settings)) = info else {
+        return None;
+    };
+    settings.iter().find_map(|setting| match setting {
+        InfoVrf::TableId(table) => Some(*table),
+        _ => None,
     })
 }
 
@@ -312,6 +326,7 @@ fn rule(message: &RuleMessage) -> Told {
         from: None,
         to: None,
         narrow: header.tos != 0,
+        vrf: false,
         table: (header.action == RuleAction::ToTable).then(|| header.table.into()),
     };
     for attribute in &message.attributes {
@@ -320,8 +335,8 @@ fn rule(message: &RuleMessage) -> Told {
             RuleAttribute::Source(address) => rule.from = Some(prefix(address, header.src_len)),
             RuleAttribute::Destination(address) => rule.to = Some(prefix(address, header.dst_len)),
             RuleAttribute::Table(table) if rule.table.is_some() => rule.table = Some(*table),
-            // The rule of VRFs matches by device.
-            RuleAttribute::L3MDev(is) => rule.narrow |= is,
+            // The rule of VRFs matches by device, and names no table.
+            RuleAttribute::L3MDev(is) => rule.vrf |= is,
             RuleAttribute::Iifname(_)
             | RuleAttribute::Oifname(_)
             | RuleAttribute::FwMark(_)

@@ -3,14 +3,22 @@
 
 use std::{io, net::IpAddr, time::Duration};
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use crate::source::rtnetlink::set_timeout;
+use observer_core::event::forwarding::Forwarding;
+
+use crate::source::rtnetlink::{
+    decode::{Told, messages},
+    set_timeout,
+};
 
 /// How long an answer may take; the kernel answers in microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -38,14 +46,52 @@ impl RouteLookup {
         })
     }
 
-    /// The index of the interface through which `destination` is reached now; none when no route
-    /// leads there.
+    /// The indices of the namespace's VRFs.
+    ///
+    /// # Errors
+    /// As send(2) and recv(2).
+    pub fn vrfs(&mut self) -> io::Result<Vec<u32>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut links = LinkMessage::default();
+        let only = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vrf)]);
+        links.attributes.push(only);
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let request = asking(RouteNetlinkMessage::GetLink(links), flags, self.sequence);
+        self.socket.send(&request, 0)?;
+        let (mut found, mut done) = (Vec::new(), false);
+        while !done {
+            let (answer, _) = self.socket.recv_from_full()?;
+            let header = NetlinkBuffer::new_checked(&answer).map_err(io::Error::other)?;
+            if header.sequence_number() != self.sequence {
+                continue;
+            }
+            messages(&answer, |_, told| match told {
+                // A kernel that knows no VRFs shows all links.
+                Ok(Told::Else(Forwarding::Link {
+                    interface,
+                    vrf: Some(_),
+                    ..
+                })) => found.push(interface),
+                Ok(Told::Done | Told::Error(_)) => done = true,
+                Ok(_) | Err(_) => {}
+            });
+        }
+        Ok(found)
+    }
+
+    /// The index of the interface through which `destination` is reached now, from within `vrf` or from
+    /// no VRF; none when no route leads there.
     ///
     /// # Errors
     /// As send(2) and recv(2), or a malformed answer.
-    pub fn interface_towards(&mut self, destination: IpAddr) -> io::Result<Option<u32>> {
+    pub fn interface_towards(
+        &mut self,
+        destination: IpAddr,
+        vrf: Option<u32>,
+    ) -> io::Result<Option<u32>> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.socket.send(&request(destination, self.sequence), 0)?;
+        let request = request(destination, vrf, self.sequence);
+        self.socket.send(&request, 0)?;
         loop {
             let (answer, _) = self.socket.recv_from_full()?;
             let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
@@ -64,7 +110,7 @@ impl RouteLookup {
     }
 }
 
-fn request(destination: IpAddr, sequence: u32) -> Vec<u8> {
+fn request(destination: IpAddr, vrf: Option<u32>, sequence: u32) -> Vec<u8> {
     let mut route = RouteMessage::default();
     let (family, address, length) = match destination {
         IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4), 32),
@@ -73,8 +119,17 @@ fn request(destination: IpAddr, sequence: u32) -> Vec<u8> {
     route.header.address_family = family;
     route.header.destination_prefix_length = length;
     route.attributes.push(RouteAttribute::Destination(address));
-    let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(route));
-    message.header.flags = NLM_F_REQUEST;
+    route.attributes.extend(vrf.map(RouteAttribute::Oif));
+    asking(
+        RouteNetlinkMessage::GetRoute(route),
+        NLM_F_REQUEST,
+        sequence,
+    )
+}
+
+fn asking(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = flags;
     message.header.sequence_number = sequence;
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
