@@ -17,14 +17,11 @@ pub struct Args {
     /// Also run the tests that take minutes.
     #[arg(long)]
     long: bool,
-    /// Leave out the kernels in QEMU, which take minutes. Not for CI.
-    #[arg(long)]
-    no_vm: bool,
 }
 
 struct Step {
     name: &'static str,
-    run: fn(&Args) -> Result<()>,
+    run: fn(long: bool) -> Result<()>,
 }
 
 const STEPS: [Step; 12] = [
@@ -74,12 +71,12 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "fuzzing",
-        run: |args| fuzz::step(args.long),
+        run: fuzz::step,
     },
 ];
 
 pub fn run(args: &Args) -> Result<()> {
-    all(args)
+    all(args.long)
 }
 
 pub fn ci() -> Result<()> {
@@ -92,13 +89,13 @@ pub fn ci() -> Result<()> {
     )
 }
 
-fn all(args: &Args) -> Result<()> {
+fn all(long: bool) -> Result<()> {
     let mut done: Vec<(&str, Duration)> = Vec::new();
     let mut failed = None;
     for step in &STEPS {
         println!("\n== {}", step.name);
         let watch = Stopwatch::start();
-        let result = (step.run)(args);
+        let result = (step.run)(long);
         println!("-- {} took {watch}", step.name);
         done.push((step.name, watch.elapsed()));
         if let Err(error) = result {
@@ -181,25 +178,25 @@ fn programs() -> Result<()> {
     ]))
 }
 
-/// The kernels that Debian has, each in a guest.
-fn kernels(args: &Args) -> Result<()> {
-    if args.no_vm {
-        println!("left out by --no-vm: nothing was tested on other kernels than this machine's");
-        return Ok(());
+/// A guest without hardware virtualization takes minutes.
+fn kernels(long: bool) -> Result<()> {
+    if long {
+        return vm::all();
     }
-    vm::all(args.long)
+    println!("only with --long, or by `cargo xtask vm`");
+    Ok(())
 }
 
 /// It builds the agent once more, optimized and static: minutes.
-fn image(args: &Args) -> Result<()> {
-    if args.long {
+fn image(long: bool) -> Result<()> {
+    if long {
         return image::check();
     }
     println!("only with --long");
     Ok(())
 }
 
-fn tests(args: &Args) -> Result<()> {
+fn tests(long: bool) -> Result<()> {
     let mut test = cargo()?;
     test.args([
         "test",
@@ -208,7 +205,7 @@ fn tests(args: &Args) -> Result<()> {
         "observer-ebpf",
         "--no-fail-fast",
     ]);
-    test.args(if args.long {
+    test.args(if long {
         &["--", "--include-ignored"][..]
     } else {
         &[]
