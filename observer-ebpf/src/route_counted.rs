@@ -31,8 +31,8 @@ const fn deleted(result: i32) -> u64 {
 
 /// `fib_table_flush` returns how many went, or an error.
 #[inline(always)]
-const fn flushed(result: i32) -> u64 {
-    if result > 0 { result as u64 } else { 0 }
+fn flushed(result: i32) -> u64 {
+    u64::from(result.max(0).unsigned_abs())
 }
 
 #[fexit(function = "fib_table_delete")]
