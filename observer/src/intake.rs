@@ -113,7 +113,7 @@ impl Intake {
                         state.follow_netlink();
                     }
                 }
-                readable = segments(&room, &state.taps) => {
+                Some(readable) = segments(&room, &state.taps) => {
                     if let Err(error) = readable {
                         warn!("taps cannot be waited for: {error}");
                     }
@@ -146,13 +146,10 @@ impl Intake {
     }
 }
 
-/// Segments wait until the core's queue is half empty: a packet socket holds seconds of them, and the
-/// kernel counts what it drops.
-async fn segments(queue: &mpsc::Sender<Batch>, taps: &Taps) -> std::io::Result<()> {
-    if queue.reserve_many(QUEUE / 2).await.is_err() {
-        return std::future::pending().await;
-    }
-    taps.readable().await
+/// Segments wait for room: a packet socket holds seconds of them, and the kernel counts what it drops.
+async fn segments(queue: &mpsc::Sender<Batch>, taps: &Taps) -> Option<std::io::Result<()>> {
+    outbox::room(queue).await?;
+    Some(taps.readable().await)
 }
 
 async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
@@ -211,10 +208,10 @@ impl Reading {
             }
         }
         self.look_up_routes();
-        if self.outbox.is_half_empty() {
-            self.taps.drain(&mut self.drained);
-        } else {
+        if self.outbox.is_half_full() {
             self.taps.put_off();
+        } else {
+            self.taps.drain(&mut self.drained);
         }
         self.echoes.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));

@@ -9,7 +9,7 @@ use observer_core::{
 };
 use tokio::sync::mpsc;
 
-use super::{Batch, QUEUE, Reading};
+use super::{Batch, Reading, outbox::room};
 use crate::{
     health::SourceStatus,
     routes::News,
@@ -19,14 +19,12 @@ use crate::{
 /// Routes that have to wait are looked at again after this.
 const WAIT: Duration = Duration::from_millis(1);
 
-/// Routes wait until the core's queue is half empty: a full one would cost sessions' evidence, and
-/// routes can wait in the kernel. So do those in the probes' ring.
+/// Routes wait for room. So do those in the probes' ring.
 pub async fn with_room(
     queue: &mpsc::Sender<Batch>,
     news: &mut mpsc::Receiver<News>,
 ) -> Option<News> {
-    // An error means that the core has stopped.
-    drop(queue.reserve_many(QUEUE / 2).await.ok()?);
+    room(queue).await?;
     news.recv().await
 }
 

@@ -25,6 +25,13 @@ pub struct Batch {
     pub started: bool,
 }
 
+/// Waits until at least half of the queue is free: what can wait in the kernel does until then, because a
+/// full queue would cost sessions' evidence. None when the core has stopped.
+pub(super) async fn room(queue: &mpsc::Sender<Batch>) -> Option<()> {
+    drop(queue.reserve_many(QUEUE / 2).await.ok()?);
+    Some(())
+}
+
 /// The way to the core's task. It never waits: what does not fit is counted.
 pub(super) struct Outbox {
     queue: mpsc::Sender<Batch>,
@@ -43,17 +50,12 @@ impl Outbox {
         }
     }
 
-    /// Whether at least half of the queue is free.
-    pub fn is_half_empty(&self) -> bool {
-        self.queue.capacity() >= QUEUE / 2
-    }
-
     /// Whether the core was told that the first dumps are complete.
     pub fn started(&self) -> bool {
         self.started
     }
 
-    /// Whether what can wait has to.
+    /// Whether what can wait in the kernel has to.
     pub fn is_half_full(&self) -> bool {
         self.queue.capacity() < QUEUE / 2
     }
