@@ -131,10 +131,9 @@ type Latency = fn(&LatencyView) -> Option<f64>;
 
 /// The latest time of each kind, of peers that are shown.
 pub fn peers(page: &mut Page, snapshot: &Snapshot, shown: &[PeerView]) {
-    let known = |node: &str, peer: &str| {
-        let is = |view: &&PeerView| view.node == node && view.peer == peer;
-        shown.iter().find(is).is_some()
-    };
+    let shown: BTreeSet<(&str, &str)> = { shown.iter() }
+        .map(|peer| (peer.node.as_str(), peer.peer.as_str()))
+        .collect();
     let each: [(&str, &str, Latency); 3] = [
         (
             "bgp_observer_update_to_fib_last_seconds",
@@ -154,8 +153,11 @@ pub fn peers(page: &mut Page, snapshot: &Snapshot, shown: &[PeerView]) {
     ];
     for (name, help, of) in each {
         let series = snapshot.forwarding.iter().flat_map(|node| {
-            let known = move |latency: &&LatencyView| known(&node.node, &latency.peer);
-            node.latencies.iter().filter(known).map(move |latency| {
+            let shown = &shown;
+            let is_shown = move |latency: &&LatencyView| {
+                shown.contains(&(node.node.as_str(), latency.peer.as_str()))
+            };
+            node.latencies.iter().filter(is_shown).map(move |latency| {
                 let labels = vec![("node", node.node.clone()), ("peer", latency.peer.clone())];
                 (labels, of(latency))
             })
