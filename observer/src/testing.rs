@@ -12,7 +12,7 @@ use observer_core::{
     exchange::Sides,
     incident::{
         Incident,
-        record::{EvidenceState, LostPrefixes, Proof, Subject, SubjectKind, Verdict},
+        record::{Subject, SubjectKind},
     },
     message_counts::{MalformedUpdates, MessageCounts},
     peer::{ConnectionView, Flap, KnownBy, PeerView, SessionState},
@@ -108,41 +108,15 @@ pub fn flap(node: &str, peer: &str) -> Flap {
 
 /// An incident of node `a` with this peer, open.
 pub fn incident(id: &str, peer: &str) -> Incident {
+    let subject = Subject {
+        kind: SubjectKind::Peer,
+        identity: peer.to_owned(),
+        name: None,
+    };
     Incident {
         id: id.to_owned(),
-        node: "a".to_owned(),
-        subject: Subject {
-            kind: SubjectKind::Peer,
-            identity: peer.to_owned(),
-            name: None,
-        },
-        group_keys: Vec::new(),
-        opened_at: noon(),
-        closed_at: None,
-        updated_at: noon(),
-        verdict: Verdict::NoImpact,
-        proof: Proof::Inferred,
         cause: Cause::FinReceived.to_string(),
-        cause_label: None,
-        sessions: Vec::new(),
-        milestones: Vec::new(),
-        milestones_dropped: 0,
-        prefixes: LostPrefixes::default(),
-        pods: None,
-        targets: Vec::new(),
-        dropped: Vec::new(),
-        route_gap_seconds: None,
-        unreachable_seconds: None,
-        evidence: EvidenceState::default(),
-        route_owner: None,
-        versions: BTreeMap::new(),
-        impact: Vec::new(),
-        rests_on: String::new(),
-        would_change: String::new(),
-        next_check: String::new(),
-        related: Vec::new(),
-        absences: Vec::new(),
-        note: None,
+        ..Incident::blank("a", subject, noon())
     }
 }
 

@@ -11,6 +11,20 @@ use serde::Deserialize;
 
 use crate::{agent::Agent, lab::Node, netns, programs, wait};
 
+/// Gives `node` a link of its own, with addresses and nobody at its other end.
+pub fn lay_link(node: &Node) -> Result<()> {
+    ip(
+        node,
+        &[
+            "link add v0 type veth peer name v1",
+            "link set v0 up",
+            "link set v1 up",
+            "address add 192.168.50.1/24 dev v0",
+            "address add fd50::1/64 dev v0 nodad",
+        ],
+    )
+}
+
 /// How often each route is there: once, if all is well.
 pub type Routes = BTreeMap<String, usize>;
 

@@ -50,6 +50,14 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// The default, with so many nodes.
+    pub fn of(nodes: u8) -> Self {
+        Self {
+            nodes,
+            ..Self::default()
+        }
+    }
+
     /// The same with a hold time.
     #[must_use]
     pub fn hold(mut self, seconds: u16) -> Self {

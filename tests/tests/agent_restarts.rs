@@ -334,13 +334,7 @@ fn two_agents_side_by_side_each_see_their_own() -> Result<()> {
         return Ok(());
     }
     let (lab, agent) = observed(Plan::default(), &Options::default())?;
-    let (quiet_lab, quiet) = observed(
-        Plan {
-            nodes: 2,
-            ..Plan::default()
-        },
-        &Options::default(),
-    )?;
+    let (quiet_lab, quiet) = observed(Plan::of(2), &Options::default())?;
     let before = quiet.ask(&["events", "-o", "json"])?;
     hold(Scenario::Reset, &lab, &agent)?;
     ensure!(

@@ -29,10 +29,7 @@ struct Sink {
 
 impl Sink {
     fn open() -> Result<Self> {
-        let lab = Lab::build(Plan {
-            nodes: 2,
-            ..Plan::default()
-        })?;
+        let lab = Lab::build(Plan::of(2))?;
         let n1 = lab.node(1)?;
         let address = SocketAddr::from((n1.address, 179));
         let listener = netns::inside(&n1.namespace, || TcpListener::bind(address))??;

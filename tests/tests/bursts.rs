@@ -39,13 +39,6 @@ fn pages(count: u32) -> Vec<String> {
     pages.chain(["10.244.0.0/16".to_owned()]).collect()
 }
 
-fn two_nodes() -> Result<Lab> {
-    Lab::build(Plan {
-        nodes: 2,
-        ..Plan::default()
-    })
-}
-
 /// Makes n1's BIRD install `count` routes of its own, when told to.
 fn configure_burst(lab: &Lab, count: u32) -> Result<()> {
     let node = lab.node(1)?;
@@ -86,7 +79,7 @@ fn burst(count: u32, limit: Duration) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let lab = two_nodes()?;
+    let lab = Lab::build(Plan::of(2))?;
     configure_burst(&lab, count)?;
     let agent = Agent::start(&lab, &Options::default())?;
     let (n1, n2) = (lab.node(1)?, lab.node(2)?);
@@ -165,7 +158,7 @@ fn vanish(count: u32, limit: Duration) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let lab = two_nodes()?;
+    let lab = Lab::build(Plan::of(2))?;
     let agent = Agent::start(&lab, &Options::default())?;
     let node = lab.node(1)?;
     lay_many(node, count)?;
@@ -196,15 +189,7 @@ fn vanish(count: u32, limit: Duration) -> Result<()> {
 
 /// A link of its own, and that many routes of BIRD's over it.
 fn lay_many(node: &Node, count: u32) -> Result<()> {
-    fib::ip(
-        node,
-        &[
-            "link add v0 type veth peer name v1",
-            "link set v0 up",
-            "link set v1 up",
-            "address add 192.168.50.1/24 dev v0",
-        ],
-    )?;
+    fib::lay_link(node)?;
     let lines: Vec<String> = (0..count)
         .map(|number| format!("route add {} via 192.168.50.2 proto bird", prefix(number)))
         .collect();

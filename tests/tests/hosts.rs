@@ -59,10 +59,7 @@ fn has(lines: &[&str]) -> Result<bool> {
 
 /// Two nodes, of which n1 has that uplink, with an agent that knows both beforehand.
 fn mesh(uplink: &Uplink<'_>) -> Result<(Lab, Agent)> {
-    let plan = Plan {
-        nodes: 2,
-        ..Plan::default()
-    };
+    let plan = Plan::of(2);
     let lab = Lab::build(plan.hold(HOLD))?;
     let n1 = lab.node(1)?;
     let lines = |lines: &[&str]| -> Vec<String> {

@@ -115,13 +115,7 @@ fn two_labs_stand_side_by_side_and_leave_nothing() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let labs = [
-        Lab::up(Plan::default())?,
-        Lab::up(Plan {
-            nodes: 2,
-            ..Plan::default()
-        })?,
-    ];
+    let labs = [Lab::up(Plan::default())?, Lab::up(Plan::of(2))?];
     for lab in &labs {
         lab.await_established(CONVERGES)?;
     }

@@ -22,28 +22,12 @@ use observer_tests::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn two_nodes() -> Result<Lab> {
-    Lab::build(Plan {
-        nodes: 2,
-        ..Plan::default()
-    })
-}
-
 /// A node that nobody routes for but the test, with a link of its own.
 fn playground() -> Result<(Lab, Agent)> {
-    let lab = two_nodes()?;
+    let lab = Lab::build(Plan::of(2))?;
     let agent = Agent::start(&lab, &Options::default())?;
     let node = lab.node(1)?;
-    fib::ip(
-        node,
-        &[
-            "link add v0 type veth peer name v1",
-            "link set v0 up",
-            "link set v1 up",
-            "address add 192.168.50.1/24 dev v0",
-            "address add fd50::1/64 dev v0 nodad",
-        ],
-    )?;
+    fib::lay_link(node)?;
     fib::await_equal(&agent, node, SOON)?;
     Ok((lab, agent))
 }
@@ -148,7 +132,7 @@ fn what_an_update_withdraws_is_withdrawn_and_not_lost() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let lab = two_nodes()?;
+    let lab = Lab::build(Plan::of(2))?;
     let (n1, n2) = (lab.node(1)?, lab.node(2)?);
     let routes = WITHDRAWN.map(|prefix| format!("  route {prefix} blackhole;\n"));
     let extra = format!("\nprotocol static released {{\n{}}}\n", routes.concat());
@@ -247,7 +231,7 @@ fn what_is_left_out_does_not_reach_the_mirror() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let lab = two_nodes()?;
+    let lab = Lab::build(Plan::of(2))?;
     let more = ["--route-protocol", "bird,80", "--route-table", "254,1000"];
     let options = Options {
         more: more.map(str::to_owned).to_vec(),

@@ -71,10 +71,7 @@ fn scene(more: &[&str]) -> Result<(Lab, Agent)> {
         more: more.iter().map(|&argument| argument.to_owned()).collect(),
         ..Options::default()
     };
-    let plan = Plan {
-        nodes: 2,
-        ..Plan::default()
-    };
+    let plan = Plan::of(2);
     let (lab, agent) = observed(plan, &options)?;
     reaches(&lab)?;
     Ok((lab, agent))

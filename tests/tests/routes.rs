@@ -21,11 +21,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Two nodes that nobody routes for but the test, observed.
 fn playground() -> Result<(Lab, Agent)> {
-    let plan = Plan {
-        nodes: 2,
-        ..Plan::default()
-    };
-    let lab = Lab::build(plan)?;
+    let lab = Lab::build(Plan::of(2))?;
     let agent = Agent::start(&lab, &Options::default())?;
     fib::await_equal(&agent, lab.node(1)?, SOON)?;
     Ok((lab, agent))
@@ -33,14 +29,10 @@ fn playground() -> Result<(Lab, Agent)> {
 
 /// A link of its own, with routes of BIRD's over it.
 fn lay(node: &Node) -> Result<()> {
+    fib::lay_link(node)?;
     fib::ip(
         node,
         &[
-            "link add v0 type veth peer name v1",
-            "link set v0 up",
-            "link set v1 up",
-            "address add 192.168.50.1/24 dev v0",
-            "address add fd50::1/64 dev v0 nodad",
             "route add 198.51.1.0/24 via 192.168.50.2 proto bird",
             "route add 198.51.2.0/24 via 192.168.50.2 proto bird",
             "route add fd99:1::/64 via fd50::2 dev v0 proto bird",

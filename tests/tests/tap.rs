@@ -31,13 +31,6 @@ use observer_tests::{
 const SOON: Duration = Duration::from_secs(20);
 const N2: &str = "10.0.0.2";
 
-fn two() -> Plan {
-    Plan {
-        nodes: 2,
-        ..Plan::default()
-    }
-}
-
 /// n1's view of n2.
 fn view(agent: &Agent) -> Result<PeerView> {
     view_of(agent, "n1", N2)
@@ -64,7 +57,7 @@ fn a_keepalive_behind_this_nodes_firewall_was_not_received() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = observed(two().hold(9), &Options::default())?;
+    let (lab, agent) = observed(Plan::of(2).hold(9), &Options::default())?;
     let n1 = lab.node(1)?;
     let events = agent.follow(&lab)?;
     firewall::deafen(&n1.namespace)?;
@@ -124,7 +117,7 @@ fn forged_segments_change_nothing_but_a_counter() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let lab = Lab::build(two().hold(30))?;
+    let lab = Lab::build(Plan::of(2).hold(30))?;
     let agent = Agent::start(&lab, &Options::default())?;
     let n1 = lab.node(1)?;
     let capture = Capture::start(lab.estate(), &n1.namespace, "eth0", "n1")?;
@@ -221,7 +214,7 @@ fn transit_is_one_counter_and_no_peer() -> Result<()> {
         return Ok(());
     }
     // KEEPALIVEs come often, and with each the core lets go of what nobody claimed.
-    let (lab, agent) = observed(two().hold(9), &Options::default())?;
+    let (lab, agent) = observed(Plan::of(2).hold(9), &Options::default())?;
     let n1 = lab.node(1)?;
     let (pod, address) = (n1.pod, n1.address);
     netns::ip(

@@ -98,10 +98,7 @@ fn transfer(count: u32, limit: Duration) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let lab = Lab::build(Plan {
-        nodes: 2,
-        ..Plan::default()
-    })?;
+    let lab = Lab::build(Plan::of(2))?;
     configure(&lab, count)?;
     let options = Options {
         inventory: true,

@@ -101,7 +101,7 @@ impl Incident {
     }
 
     /// One of which nothing is known yet.
-    pub(super) fn blank(node: &str, subject: Subject, opened_at: jiff::Timestamp) -> Self {
+    pub fn blank(node: &str, subject: Subject, opened_at: jiff::Timestamp) -> Self {
         Self {
             id: String::new(),
             node: node.to_owned(),
