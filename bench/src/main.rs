@@ -8,6 +8,8 @@
     reason = "a terminal tool: what it prints is its result"
 )]
 
+mod bystander;
+mod core;
 mod decode;
 mod measure;
 mod memory;
@@ -15,6 +17,7 @@ mod mesh;
 mod page;
 mod replay;
 mod routes;
+mod transfer;
 
 use std::{fs, path::PathBuf};
 
@@ -25,7 +28,7 @@ use measure::Figure;
 /// Measures this program beside others.
 #[derive(Parser)]
 struct Args {
-    /// Only these of: decode, memory, replay.
+    /// Only these of: bystander, core, decode, memory, replay, transfer.
     names: Vec<String>,
     /// Routes in the table that is read.
     #[arg(long, default_value_t = 500_000)]
@@ -46,10 +49,20 @@ struct Args {
 
 type Bench = fn(&Args) -> Result<Vec<Figure>>;
 
-const BENCHES: [(&str, Bench); 3] = [
+/// Differences of a few percent take more turns than others do.
+const ROUNDS: usize = 3;
+/// Transfers take a lab each.
+const TRANSFERS: usize = 3;
+
+const BENCHES: [(&str, Bench); 6] = [
     ("decode", |args| decode::measure(args.routes, args.turns)),
     ("memory", |_| memory::measure()),
+    ("core", |args| core::measure(args.turns)),
     ("replay", |args| replay::measure(args.routes, args.turns)),
+    ("transfer", |args| {
+        transfer::measure(args.routes, args.turns.min(TRANSFERS))
+    }),
+    ("bystander", |args| bystander::measure(args.turns * ROUNDS)),
 ];
 
 fn main() -> Result<()> {
