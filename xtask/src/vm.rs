@@ -49,11 +49,18 @@ struct Step {
     long: bool,
 }
 
-/// What is put into the guest, by its target in cargo: the agent, `observer/tests/kernel*`, and
-/// `hosts.rs`, `routes.rs` and `scenarios.rs` of `tests/tests/`.
-const PROGRAMS: [&str; 5] = [build::AGENT, "kernel", "hosts", "routes", "scenarios"];
+/// What is put into the guest, by its target in cargo: the agent, `observer/tests/kernel*`, and the
+/// others' files in `tests/tests/`.
+const PROGRAMS: [&str; 6] = [
+    build::AGENT,
+    "kernel",
+    "hosts",
+    "privileges",
+    "routes",
+    "scenarios",
+];
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     // Exits 3 as soon as one probe or source cannot run; but for those of routes, which have a stand-in.
     Step {
         name: "check",
@@ -89,6 +96,13 @@ const STEPS: [Step; 8] = [
         limit: 300,
         long: true,
     },
+    // With what the manifests grant, and without each of it.
+    Step {
+        name: "privileges",
+        command: "privileges --test-threads=2",
+        limit: 300,
+        long: true,
+    },
     Step {
         name: "lab",
         command: "scenarios --exact restart_is_a_fin_for_the_peers_and_a_sigterm_for_the_victim",
@@ -113,24 +127,26 @@ const STEPS: [Step; 8] = [
 
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
-    let steps: Vec<&Step> = STEPS
-        .iter()
-        .filter(|step| step.name.starts_with(&args.only) && !(args.short && step.long))
-        .collect();
+    let steps = steps(!args.short, &args.only);
     if steps.is_empty() {
         bail!("no step of the guest begins with `{}`", args.only);
     }
     matrix(&args.kernels, &steps, true)
 }
 
-/// Every series, with every step. A kernel that cannot be had fails it in CI; elsewhere it is said.
-pub fn all() -> Result<()> {
-    let steps: Vec<&Step> = STEPS.iter().collect();
+/// Every series, with the shorter steps or all. A kernel that cannot be had fails it in CI; elsewhere it
+/// is said.
+pub fn all(long: bool) -> Result<()> {
     matrix(
         &SERIES.map(str::to_owned),
-        &steps,
+        &steps(long, ""),
         env::var_os("CI").is_some(),
     )
+}
+
+fn steps(long: bool, only: &str) -> Vec<&'static Step> {
+    let wanted = |step: &&Step| step.name.starts_with(only) && (long || !step.long);
+    STEPS.iter().filter(wanted).collect()
 }
 
 fn matrix(series: &[String], steps: &[&Step], all_must_be: bool) -> Result<()> {
