@@ -72,13 +72,13 @@ const STEPS: [Step; 9] = [
     Step {
         name: "probes",
         command: "kernel --test-threads=2",
-        limit: 600,
+        limit: 900,
         long: false,
     },
     Step {
         name: "routes",
         command: "routes --test-threads=2 mesh link_that_goes_down",
-        limit: 300,
+        limit: 900,
         long: false,
     },
     // The second choice, which no kernel takes here by itself.
@@ -93,20 +93,20 @@ const STEPS: [Step; 9] = [
     Step {
         name: "hosts",
         command: "hosts --test-threads=2",
-        limit: 300,
+        limit: 900,
         long: true,
     },
     // With what the manifests grant, and without each of it.
     Step {
         name: "privileges",
         command: "privileges --test-threads=2",
-        limit: 300,
+        limit: 900,
         long: true,
     },
     Step {
         name: "lab",
         command: "scenarios --exact restart_is_a_fin_for_the_peers_and_a_sigterm_for_the_victim",
-        limit: 300,
+        limit: 900,
         long: true,
     },
     // All others; but a burst takes a guest too long.
@@ -114,13 +114,13 @@ const STEPS: [Step; 9] = [
         name: "more-routes",
         command: "routes --test-threads=2 --skip burst --skip many_routes --skip mesh \
                   --skip link_that_goes_down",
-        limit: 600,
+        limit: 900,
         long: true,
     },
     Step {
         name: "more-kprobes",
         command: "BGP_OBSERVER_ROUTE_PROBES=kprobe routes mesh link_that_goes_down nexthop",
-        limit: 300,
+        limit: 900,
         long: true,
     },
 ];
