@@ -31,7 +31,7 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "formatting",
-        run: |_| run_command(cargo()?.args(["fmt", "--all", "--check"])),
+        run: |_| formatting(),
     },
     Step {
         name: "house rules",
@@ -123,6 +123,12 @@ fn all(long: bool) -> Result<()> {
         None => Ok(()),
         Some((name, error)) => Err(error.context(format!("step `{name}`"))),
     }
+}
+
+/// `fuzz/` is a workspace of its own.
+fn formatting() -> Result<()> {
+    run_command(cargo()?.args(["fmt", "--all", "--check"]))?;
+    run_command(cargo()?.args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
 }
 
 fn licences() -> Result<()> {
