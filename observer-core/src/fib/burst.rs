@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -36,6 +37,7 @@ struct Burst {
     heard: Timestamp,
     prefixes: Vec<String>,
     next_hops: BTreeSet<String>,
+    former_next_hops: BTreeSet<String>,
     peers: BTreeSet<String>,
     longest_gap: Duration,
 }
@@ -84,8 +86,14 @@ pub(super) fn tell(turn: &mut Turn<'_>, node: &str, notice: &RouteNotice) {
 }
 
 impl Bursts {
-    /// One route more of this kind.
-    pub fn add(&mut self, turn: &Turn<'_>, event: RouteEvent, notice: &RouteNotice, gap: Duration) {
+    /// One route more of this kind; gone for so long, and what led there before.
+    pub fn add(
+        &mut self,
+        turn: &Turn<'_>,
+        event: RouteEvent,
+        notice: &RouteNotice,
+        (gap, former): (Duration, &[IpAddr]),
+    ) {
         let mut kind = (event, notice.owner, notice.writer.clone());
         if self.0.len() >= MAX_BURSTS && !self.0.contains_key(&kind) {
             kind.2 = None;
@@ -98,6 +106,7 @@ impl Bursts {
             heard: turn.now,
             prefixes: Vec::new(),
             next_hops: BTreeSet::new(),
+            former_next_hops: BTreeSet::new(),
             peers: BTreeSet::new(),
             longest_gap: Duration::ZERO,
         });
@@ -112,6 +121,9 @@ impl Bursts {
         }
         for hop in notice.next_hops.iter().take(NAMED) {
             name(&mut burst.next_hops, hop);
+        }
+        for hop in former.iter().take(NAMED) {
+            name(&mut burst.former_next_hops, hop);
         }
         for peer in notice.peers.iter().take(NAMED) {
             name(&mut burst.peers, peer);
@@ -138,6 +150,7 @@ impl Bursts {
                 last: wall(burst.last),
                 prefixes: burst.prefixes,
                 next_hops: burst.next_hops.into_iter().collect(),
+                former_next_hops: burst.former_next_hops.into_iter().collect(),
                 peers: burst.peers.into_iter().collect(),
                 writer,
                 longest_gap_seconds: (event == RouteEvent::Back || event == RouteEvent::Replaced)

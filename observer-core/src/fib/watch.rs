@@ -182,7 +182,7 @@ impl Fib {
             (Standing::Usable(owner, hops), Standing::Usable(new, now)) => {
                 turn.totals.fib(world.node).count(act.op, new, act.origin);
                 if (owner, hops) != (new, now) {
-                    self.replaced(turn, world, place, owner, (new, now), act);
+                    self.replaced(turn, world, place, (owner, hops), (new, now), act);
                 }
             }
             (Standing::Usable(owner, hops), _) => {
@@ -302,7 +302,7 @@ impl Fib {
                 .count(act.op, protocol, act.origin);
             let notice = self.seen(world, place, (protocol, hops), act);
             self.bursts
-                .add(turn, RouteEvent::Added, &notice, Duration::ZERO);
+                .add(turn, RouteEvent::Added, &notice, (Duration::ZERO, &[]));
             return;
         };
         if !gap.told {
@@ -334,7 +334,8 @@ impl Fib {
             let keeper = self.writers.get(act.writer).cloned();
             self.foreign(turn, world, place, &gap, keeper);
         }
-        self.bursts.add(turn, event, &notice, length);
+        let former = gateways(&self.hops(gap.hops));
+        self.bursts.add(turn, event, &notice, (length, &former));
         turn.notices.push(Notice::Route(notice));
         self.mirror.hops.release(gap.hops);
     }
@@ -345,18 +346,20 @@ impl Fib {
         turn: &mut Turn<'_>,
         world: World<'_>,
         place: Place,
-        owner: Protocol,
+        old: (Protocol, HopsId),
         new: (Protocol, HopsId),
         act: Act,
     ) {
         self.measure_programming(turn, world, place.prefix, act.span);
-        let event = if owner == new.0 {
+        let event = if old.0 == new.0 {
             RouteEvent::Replaced
         } else {
             RouteEvent::HandedOver
         };
         let notice = self.seen(world, place, new, act);
-        self.bursts.add(turn, event, &notice, Duration::ZERO);
+        let former = gateways(&self.hops(old.1));
+        self.bursts
+            .add(turn, event, &notice, (Duration::ZERO, &former));
     }
 
     /// A route that is there, as it would be told to the correlator.
@@ -484,7 +487,7 @@ impl Fib {
         };
         let notice = self.notice(world, place, &gap, step);
         let event = RouteEvent::of(gap.how, gap.fate == Fate::Planned);
-        self.bursts.add(turn, event, &notice, Duration::ZERO);
+        self.bursts.add(turn, event, &notice, (Duration::ZERO, &[]));
         if gap.fate == Fate::Planned {
             // What comes back later is a new route.
             self.forget(place);
