@@ -8,6 +8,7 @@
     reason = "a terminal tool: what it prints is its result"
 )]
 
+mod capture;
 mod decode;
 mod measure;
 mod memory;
@@ -25,7 +26,7 @@ use measure::Figure;
 /// Measures this program beside others.
 #[derive(Parser)]
 struct Args {
-    /// Only these of: decode, memory, replay.
+    /// Only these of: capture, decode, memory, replay.
     names: Vec<String>,
     /// Routes in the table that is read.
     #[arg(long, default_value_t = 500_000)]
@@ -46,7 +47,8 @@ struct Args {
 
 type Bench = fn(&Args) -> Result<Vec<Figure>>;
 
-const BENCHES: [(&str, Bench); 3] = [
+const BENCHES: [(&str, Bench); 4] = [
+    ("capture", |args| capture::measure(args.routes, args.turns)),
     ("decode", |args| decode::measure(args.routes, args.turns)),
     ("memory", |_| memory::measure()),
     ("replay", |args| replay::measure(args.routes, args.turns)),
