@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     agent::{Agent, Options},
+    gate,
     lab::{Lab, Node, Plan},
     netns, programs, wait,
 };
@@ -245,15 +246,16 @@ fn await_same(
     })
 }
 
-/// Who tells of route changes at `node`. On a kernel that is known to let its functions be traced it has
-/// to be the probes: a fallback would hide there.
+/// Who tells of route changes at `node`: where functions can be traced, the probes.
 pub fn source(agent: &Agent, node: &Node) -> Result<RouteSource> {
     let view = ask(agent, node, &["--limit", "1"])?;
     let own = view.nodes.iter().find(|own| own.node == node.name);
     let source = own.and_then(|own| own.source);
     let source = source.context("nobody tells of routes")?;
-    let traces = std::env::var_os("BGP_OBSERVER_TEST_TRACES").is_some();
-    ensure!(!traces || source == RouteSource::Probe, "{source:?}");
+    ensure!(
+        !gate::traces() || source == RouteSource::Probe,
+        "{source:?}"
+    );
     Ok(source)
 }
 

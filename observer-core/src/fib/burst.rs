@@ -52,9 +52,10 @@ pub(super) struct Burst {
     heard: Timestamp,
     prefixes: Vec<Prefix>,
     next_hops: BTreeSet<IpAddr>,
+    former_next_hops: BTreeSet<IpAddr>,
     peers: BTreeSet<PeerAddress>,
-    /// The hops that were named last: most routes that follow have the same.
-    named: Option<Arc<HopSet>>,
+    /// The hops that were named last, and the former ones: most routes that follow have the same.
+    named: Option<[Arc<HopSet>; 2]>,
     longest_gap: Duration,
 }
 
@@ -117,6 +118,7 @@ impl Bursts {
             heard: now,
             prefixes: Vec::new(),
             next_hops: BTreeSet::new(),
+            former_next_hops: BTreeSet::new(),
             peers: BTreeSet::new(),
             named: None,
             longest_gap: Duration::ZERO,
@@ -150,6 +152,7 @@ impl Bursts {
                 last: wall(burst.last),
                 prefixes: texts(burst.prefixes),
                 next_hops: texts(burst.next_hops),
+                former_next_hops: texts(burst.former_next_hops),
                 peers: texts(burst.peers),
                 writer,
                 longest_gap_seconds: (event == RouteEvent::Back || event == RouteEvent::Replaced)
@@ -165,31 +168,38 @@ impl Burst {
         self.heard.after(QUIET).min(self.first.after(LONGEST))
     }
 
-    /// Whether a route over `hops` needs no naming any more.
-    pub(super) fn is_named(&self, hops: &Arc<HopSet>) -> bool {
-        let same = { self.named.as_ref() }.is_some_and(|named| Arc::ptr_eq(named, hops));
-        same && self.prefixes.len() >= NAMED
+    /// Whether a route over `hops`, and over `former` before, needs no naming any more.
+    pub(super) fn is_named(&self, hops: &Arc<HopSet>, former: &Arc<HopSet>) -> bool {
+        let named = self.named.as_ref().filter(|_| self.prefixes.len() >= NAMED);
+        named.is_some_and(|[named, before]| {
+            Arc::ptr_eq(named, hops) && (Arc::ptr_eq(before, former) || before == former)
+        })
     }
 
-    /// Names a route that was added, its next hops and the peers that it hangs on, as far as there is
+    /// Names a route that was added, the peers that it hangs on and its next hops, as far as there is
     /// room.
-    pub(super) fn name(&mut self, prefix: Prefix, hops: Arc<HopSet>, peers: &[PeerAddress]) {
+    pub(super) fn name(
+        &mut self,
+        prefix: Prefix,
+        peers: &[PeerAddress],
+        hops: Arc<HopSet>,
+        former: Arc<HopSet>,
+    ) {
         if self.prefixes.len() < NAMED {
             self.prefixes.push(prefix);
         }
-        for hop in gateways(&hops) {
-            insert_named(&mut self.next_hops, hop);
-        }
-        for peer in peers {
-            insert_named(&mut self.peers, *peer);
-        }
-        self.named = Some(hops);
+        insert_named(&mut self.next_hops, gateways(&hops));
+        insert_named(&mut self.former_next_hops, gateways(&former));
+        insert_named(&mut self.peers, peers.iter().copied());
+        self.named = Some([hops, former]);
     }
 }
 
-fn insert_named<T: Ord>(named: &mut BTreeSet<T>, one: T) {
-    if named.len() < NAMED {
-        named.insert(one);
+fn insert_named<T: Ord>(named: &mut BTreeSet<T>, more: impl IntoIterator<Item = T>) {
+    for one in more {
+        if named.len() < NAMED {
+            named.insert(one);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Fib, World,
     burst::One,
+    hops::HopsId,
     join::Fate,
     watch::{Gap, Place},
 };
@@ -65,16 +66,17 @@ impl Fib {
     }
 
     /// `event` happened to a route: what happens to others soon is told with it. A route that is back
-    /// was gone for `length`.
+    /// was gone for `length`; one that was replaced, or is back, led by `former` before.
     pub(super) fn gather(
         &mut self,
         turn: &Turn<'_>,
         world: World<'_>,
         place: Place,
         gap: &Gap,
-        (event, length): (RouteEvent, Duration),
+        (event, length, former): (RouteEvent, Duration, Option<HopsId>),
     ) {
         let hops = self.hops(gap.hops);
+        let former = former.map(|id| self.hops(id)).unwrap_or_default();
         let one = One {
             event,
             owner: RouteOwner::of(gap.protocol),
@@ -83,10 +85,10 @@ impl Fib {
             gap: length,
         };
         let burst = self.bursts.add(turn.now, one);
-        if burst.is_named(&hops) {
+        if burst.is_named(&hops, &former) {
             return;
         }
         let peers = world.peers_of(place.prefix, &hops);
-        burst.name(place.prefix, hops, &peers);
+        burst.name(place.prefix, &peers, hops, former);
     }
 }

@@ -227,7 +227,7 @@ impl Fib {
             (Standing::Usable(owner, hops), Standing::Usable(new, now)) => {
                 turn.totals.fib(world.node).count(act.op, new, act.origin);
                 if (owner, hops) != (new, now) {
-                    self.replaced(turn, world, place, owner, (new, now), act);
+                    self.replaced(turn, world, place, (owner, hops), (new, now), act);
                 }
             }
             (Standing::Usable(owner, hops), _) => {
@@ -332,7 +332,7 @@ impl Fib {
                 world,
                 place,
                 &seen,
-                (RouteEvent::Added, Duration::ZERO),
+                (RouteEvent::Added, Duration::ZERO, None),
             );
             return;
         };
@@ -364,7 +364,7 @@ impl Fib {
             self.foreign(turn, world, place, &gap, keeper);
         }
         let seen = Gap::of_seen((protocol, hops), act);
-        self.gather(turn, world, place, &seen, (event, length));
+        self.gather(turn, world, place, &seen, (event, length, Some(gap.hops)));
         let step = RouteStep::Back { gap: length };
         let notice = self.notice(world, place, &seen, step);
         turn.notices.push(Notice::Route(notice));
@@ -377,18 +377,24 @@ impl Fib {
         turn: &mut Turn<'_>,
         world: World<'_>,
         place: Place,
-        owner: Protocol,
+        old: (Protocol, HopsId),
         new: (Protocol, HopsId),
         act: Act,
     ) {
         self.measure_programming(turn, world, place.prefix, act.span);
-        let event = if owner == new.0 {
+        let event = if old.0 == new.0 {
             RouteEvent::Replaced
         } else {
             RouteEvent::HandedOver
         };
         let seen = Gap::of_seen(new, act);
-        self.gather(turn, world, place, &seen, (event, Duration::ZERO));
+        self.gather(
+            turn,
+            world,
+            place,
+            &seen,
+            (event, Duration::ZERO, Some(old.1)),
+        );
     }
 
     /// Whether a writer is known and neither of those who keep the cluster's routes.
@@ -486,7 +492,7 @@ impl Fib {
         let totals = turn.totals.fib(world.node);
         totals.count(RouteOp::Removed, gap.protocol, gap.origin);
         let event = RouteEvent::of(gap.how, gap.fate == Fate::Planned);
-        self.gather(turn, world, place, &gap, (event, Duration::ZERO));
+        self.gather(turn, world, place, &gap, (event, Duration::ZERO, None));
         if gap.fate == Fate::Planned {
             // What comes back later is a new route.
             self.forget(place);
