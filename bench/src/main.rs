@@ -9,6 +9,7 @@
 )]
 
 mod bystander;
+mod capture;
 mod core;
 mod decode;
 mod measure;
@@ -28,7 +29,7 @@ use measure::Figure;
 /// Measures this program beside others.
 #[derive(Parser)]
 struct Args {
-    /// Only these of: bystander, core, decode, memory, replay, transfer.
+    /// Only these of: bystander, capture, core, decode, memory, replay, transfer.
     names: Vec<String>,
     /// Routes in the table that is read.
     #[arg(long, default_value_t = 500_000)]
@@ -54,7 +55,8 @@ const ROUNDS: usize = 3;
 /// Transfers take a lab each.
 const TRANSFERS: usize = 3;
 
-const BENCHES: [(&str, Bench); 6] = [
+const BENCHES: [(&str, Bench); 7] = [
+    ("capture", |args| capture::measure(args.routes, args.turns)),
     ("decode", |args| decode::measure(args.routes, args.turns)),
     ("memory", |_| memory::measure()),
     ("core", |args| core::measure(args.turns)),
