@@ -67,7 +67,7 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "kernels",
-        run: kernels,
+        run: vm::all,
     },
     Step {
         name: "fuzzing",
@@ -182,15 +182,6 @@ fn programs() -> Result<()> {
         "observer-ebpf",
         "--bins",
     ]))
-}
-
-/// A guest without hardware virtualization takes minutes.
-fn kernels(long: bool) -> Result<()> {
-    if long {
-        return vm::all();
-    }
-    println!("only with --long, or by `cargo xtask vm`");
-    Ok(())
 }
 
 /// It builds the agent once more, optimized and static: minutes.
