@@ -215,3 +215,37 @@ fn what_a_reflector_had_announced_hangs_on_it_beyond_its_session() {
     assert_eq!(told[0].event, RouteEvent::Deleted, "{told:?}");
     assert_eq!(told[0].peers, [PEER]);
 }
+
+#[test]
+fn how_long_the_kernel_takes_counts_from_the_arrival_of_the_message() {
+    for acknowledged_first in [true, false] {
+        let mut scene = Scene::with_routes(&[]);
+        let mut talk = Talk::new(outbound(1, PEER));
+        talk.establish(&mut scene);
+        let mut step = |scene: &mut Scene, message: &[u8], act: fn(&mut Scene)| {
+            scene.pass(500);
+            if acknowledged_first {
+                talk.says(scene, false, message);
+                scene.now += 1;
+                act(scene);
+            } else {
+                talk.says_unheard(scene, false, message);
+                scene.now += 1;
+                act(scene);
+                scene.now += 40;
+                let ack = talk.segment(true, crate::testing_wire::Flags::default(), &[]);
+                scene.tap(ack);
+            }
+        };
+        step(&mut scene, &update(&[], &NLRI), |scene| scene.add(&block()));
+        step(&mut scene, &update(&NLRI, &[]), |scene| scene.del(&block()));
+        let view = scene.observer.forwarding(millis(scene.now));
+        let took = view[0].latencies.first();
+        let took = took.map(|took| (took.update_to_fib_seconds, took.withdraw_to_fib_seconds));
+        assert_eq!(
+            took,
+            Some((Some(0.001), Some(0.001))),
+            "{acknowledged_first}"
+        );
+    }
+}
