@@ -328,6 +328,9 @@ pub struct RoutesChanged {
     pub prefixes: Vec<String>,
     /// Their next hops, likewise.
     pub next_hops: Vec<String>,
+    /// Where those that lead elsewhere now led before, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_next_hops: Vec<String>,
     /// The peers whose sessions they hang on, likewise.
     pub peers: Vec<String>,
     /// Who did it, where a probe saw it.

@@ -101,7 +101,7 @@ impl Scene {
     }
 
     /// A dump that shows `routes` and is over at once; the mirror was right until `since`.
-    fn dump_routes(&mut self, ipv6: bool, since: u64, routes: &[Route]) {
+    pub(crate) fn dump_routes(&mut self, ipv6: bool, since: u64, routes: &[Route]) {
         let since = millis(since);
         self.forward(Forwarding::DumpBegun { ipv6, since });
         let routes = routes.to_vec();
@@ -110,7 +110,7 @@ impl Scene {
         self.forward(Forwarding::DumpEnded { complete });
     }
 
-    fn link(&mut self, interface: u32, up: bool) {
+    pub(crate) fn link(&mut self, interface: u32, up: bool) {
         self.forward(Forwarding::Link {
             interface,
             name: format!("eth{interface}"),
@@ -196,6 +196,7 @@ fn a_delete_and_an_add_within_a_second_are_one_replacement() {
     assert_eq!(told[0].event, RouteEvent::Replaced);
     assert_eq!(told[0].longest_gap_seconds, Some(0.002));
     assert_eq!(told[0].next_hops, ["10.0.0.3"]);
+    assert_eq!(told[0].former_next_hops, ["10.0.0.2"]);
     let totals = scene.observer.totals();
     let fib = &totals.fib["n1"];
     let count = |op| fib.changes[&(op, "bird", RouteOrigin::Explicit)];
@@ -312,6 +313,7 @@ fn a_leg_that_dies_leaves_the_route_and_the_last_one_takes_it() {
     scene.pass(2_000);
     let told = scene.routes_told();
     assert_eq!(told[0].event, RouteEvent::Replaced, "{told:?}");
+    assert_eq!(told[0].former_next_hops, ["10.0.0.2", "10.0.1.2"]);
     let none = route(
         BLOCK,
         12,

@@ -6,8 +6,9 @@ use crate::{
         Fact, TcpState,
         forwarding::{Route, RouteKind, RouteOp},
     },
+    peer::SessionState,
     route_view::RouteState,
-    testing::{NETNS, PEER, Scene, bird, outbound, process},
+    testing::{NETNS, PEER, Scene, bird, millis, outbound, process},
     testing_wire::{Talk, update},
     tests_fib::{BLOCK, block, route, via},
 };
@@ -126,6 +127,33 @@ fn what_goes_with_its_session_is_deleted_and_hangs_on_it() {
 }
 
 #[test]
+fn a_path_says_since_when_its_session_is_as_it_is_and_why() {
+    let (mut scene, _) = announced();
+    let session = |scene: &Scene| {
+        let destination = "10.244.2.7".parse().unwrap();
+        let path = scene
+            .observer
+            .path(millis(scene.now), None, None, destination);
+        path.unwrap().legs[0].hops[0].peers[0].clone()
+    };
+    let up = session(&scene);
+    assert_eq!(up.since, scene.view().established_at);
+    assert_eq!(
+        (up.state, up.last_cause_text),
+        (SessionState::Established, None)
+    );
+    // Of its end the tap has not told yet.
+    let socket = outbound(1, PEER);
+    scene.state(socket, TcpState::Established, TcpState::CloseWait);
+    assert_eq!(session(&scene).last_cause_text, None, "not final yet");
+    scene.pass(500);
+    let down = session(&scene);
+    assert_ne!(down.state, SessionState::Established);
+    assert_eq!(down.since, scene.view().last_down_at);
+    assert_eq!(down.last_cause_text, Some(scene.flap().cause_text));
+}
+
+#[test]
 fn what_is_put_back_by_the_scan_was_deleted_by_somebody() {
     let (mut scene, _) = announced();
     scene.del(&block());
@@ -176,7 +204,7 @@ fn a_session_that_programs_nothing_is_told_and_counted_down() {
     scene.changes.clear();
     scene.pass(15_000);
     assert_eq!(scene.story(), [format!("{PEER}: none of 1 programmed")]);
-    let view = scene.observer.forwarding(crate::testing::millis(scene.now));
+    let view = scene.observer.forwarding(millis(scene.now));
     let silent = &view[0].unprogrammed[0];
     assert_eq!((silent.peer.as_str(), silent.announced), (PEER, 1));
     assert!(
@@ -231,4 +259,38 @@ fn what_a_reflector_had_announced_hangs_on_it_beyond_its_session() {
     let told = scene.routes_told();
     assert_eq!(told[0].event, RouteEvent::Deleted, "{told:?}");
     assert_eq!(told[0].peers, [PEER]);
+}
+
+#[test]
+fn how_long_the_kernel_takes_counts_from_the_arrival_of_the_message() {
+    for acknowledged_first in [true, false] {
+        let mut scene = Scene::with_routes(&[]);
+        let mut talk = Talk::new(outbound(1, PEER));
+        talk.establish(&mut scene);
+        let mut step = |scene: &mut Scene, message: &[u8], act: fn(&mut Scene)| {
+            scene.pass(500);
+            if acknowledged_first {
+                talk.says(scene, false, message);
+                scene.now += 1;
+                act(scene);
+            } else {
+                talk.says_unheard(scene, false, message);
+                scene.now += 1;
+                act(scene);
+                scene.now += 40;
+                let ack = talk.segment(true, crate::testing_wire::Flags::default(), &[]);
+                scene.tap(ack);
+            }
+        };
+        step(&mut scene, &update(&[], &NLRI), |scene| scene.add(&block()));
+        step(&mut scene, &update(&NLRI, &[]), |scene| scene.del(&block()));
+        let view = scene.observer.forwarding(millis(scene.now));
+        let took = view[0].latencies.first();
+        let took = took.map(|took| (took.update_to_fib_seconds, took.withdraw_to_fib_seconds));
+        assert_eq!(
+            took,
+            Some((Some(0.001), Some(0.001))),
+            "{acknowledged_first}"
+        );
+    }
 }

@@ -216,6 +216,10 @@ fn routes(routes: &RoutesChanged) -> String {
         text.push_str(" via ");
         text.push_str(&routes.next_hops.join(", "));
     }
+    if !routes.former_next_hops.is_empty() && routes.former_next_hops != routes.next_hops {
+        text.push_str(" instead of ");
+        text.push_str(&routes.former_next_hops.join(", "));
+    }
     if let Some(gap) = routes.longest_gap_seconds.filter(|gap| *gap > 0.0) {
         text.push_str(", gone for ");
         text.push_str(&span(gap));

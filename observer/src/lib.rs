@@ -19,6 +19,7 @@ pub mod health;
 pub mod intake;
 pub mod inventory;
 pub mod keeper;
+pub mod kubectl;
 pub mod listen;
 pub mod logging;
 pub mod namespaces;

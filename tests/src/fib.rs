@@ -9,7 +9,20 @@ use observer_core::{
 };
 use serde::Deserialize;
 
-use crate::{agent::Agent, lab::Node, netns, programs, wait};
+use crate::{
+    agent::{Agent, Options},
+    gate,
+    lab::{Lab, Node, Plan},
+    netns, programs, wait,
+};
+
+/// Two nodes that nobody routes for but the test, observed.
+pub fn playground() -> Result<(Lab, Agent)> {
+    let lab = Lab::build(Plan::of(2))?;
+    let agent = Agent::start(&lab, &Options::default())?;
+    await_equal(&agent, lab.node(1)?, Duration::from_secs(20))?;
+    Ok((lab, agent))
+}
 
 /// Gives `node` a link of its own, with addresses and nobody at its other end.
 pub fn lay_link(node: &Node) -> Result<()> {
@@ -233,15 +246,16 @@ fn await_same(
     })
 }
 
-/// Who tells of route changes at `node`. On a kernel that is known to let its functions be traced it has
-/// to be the probes: a fallback would hide there.
+/// Who tells of route changes at `node`: where functions can be traced, the probes.
 pub fn source(agent: &Agent, node: &Node) -> Result<RouteSource> {
     let view = ask(agent, node, &["--limit", "1"])?;
     let own = view.nodes.iter().find(|own| own.node == node.name);
     let source = own.and_then(|own| own.source);
     let source = source.context("nobody tells of routes")?;
-    let traces = std::env::var_os("BGP_OBSERVER_TEST_TRACES").is_some();
-    ensure!(!traces || source == RouteSource::Probe, "{source:?}");
+    ensure!(
+        !gate::traces() || source == RouteSource::Probe,
+        "{source:?}"
+    );
     Ok(source)
 }
 

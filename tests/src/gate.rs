@@ -1,4 +1,4 @@
-//! Whether a test that needs root can run here.
+//! What tests can do here: whether as root, and on what kernel.
 
 use std::{
     env,
@@ -21,4 +21,10 @@ pub fn open() -> Result<bool> {
         "skipped: needs root for network namespaces and eBPF"
     )?;
     Ok(false)
+}
+
+/// Whether this kernel is known to let its functions be traced: then probes of routes have to run, for a
+/// fallback would hide there.
+pub fn traces() -> bool {
+    env::var_os("BGP_OBSERVER_TEST_TRACES").is_some()
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use anyhow::{Context, Result, ensure};
 use observer_core::{
     change::{Change, ChangeRecord, RouteEvent, RoutesChanged},
-    event::forwarding::RouteSource,
+    event::{Process, forwarding::RouteSource},
     route_view::{PathView, RouteState},
 };
 use observer_tests::{
@@ -18,14 +18,6 @@ use observer_tests::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
-
-/// Two nodes that nobody routes for but the test, observed.
-fn playground() -> Result<(Lab, Agent)> {
-    let lab = Lab::build(Plan::of(2))?;
-    let agent = Agent::start(&lab, &Options::default())?;
-    fib::await_equal(&agent, lab.node(1)?, SOON)?;
-    Ok((lab, agent))
-}
 
 /// A link of its own, with routes of BIRD's over it.
 fn lay(node: &Node) -> Result<()> {
@@ -51,7 +43,7 @@ const LAID: [&str; 4] = [
 /// What the agent said of routes that went silently at `node`: prefixes, and next hops.
 fn silent(agent: &Agent, node: &Node) -> Result<(Vec<String>, Vec<String>)> {
     let (mut prefixes, mut hops) = (Vec::new(), Vec::new());
-    for routes in silent_changes(agent, node)? {
+    for routes in changes(agent, node, RouteEvent::SilentlyRemoved)? {
         prefixes.extend(routes.prefixes);
         hops.extend(routes.next_hops);
     }
@@ -61,12 +53,12 @@ fn silent(agent: &Agent, node: &Node) -> Result<(Vec<String>, Vec<String>)> {
     Ok((prefixes, hops))
 }
 
-fn silent_changes(agent: &Agent, node: &Node) -> Result<Vec<RoutesChanged>> {
+fn changes(agent: &Agent, node: &Node, event: RouteEvent) -> Result<Vec<RoutesChanged>> {
     let mut found = Vec::new();
     for line in agent.ask(&["events", "-o", "json"])?.lines() {
         let record: ChangeRecord = serde_json::from_str(line)?;
         if let Change::Routes(routes) = record.change
-            && routes.event == RouteEvent::SilentlyRemoved
+            && routes.event == event
             && record.node == node.name
         {
             found.push(routes);
@@ -95,7 +87,7 @@ fn vanish(act: &str, by_netlink: Vanishes<'_>, by_probe: Vanishes<'_>) -> Result
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     let source = fib::source(&agent, node)?;
     lay(node)?;
@@ -119,7 +111,7 @@ fn vanish(act: &str, by_netlink: Vanishes<'_>, by_probe: Vanishes<'_>) -> Result
 fn are_exact(agent: &Agent, node: &Node, within: (jiff::Timestamp, jiff::Timestamp)) -> Result<()> {
     // Our wall clock and the agent's reading of it.
     const SLACK: Duration = Duration::from_millis(20);
-    for told in silent_changes(agent, node)? {
+    for told in changes(agent, node, RouteEvent::SilentlyRemoved)? {
         ensure!(
             told.earliest == told.first || told.count > 1,
             "no exact time: {told:?}"
@@ -129,9 +121,64 @@ fn are_exact(agent: &Agent, node: &Node, within: (jiff::Timestamp, jiff::Timesta
             begun <= told.earliest && told.last <= ended,
             "not within {begun} to {ended}: {told:?}"
         );
-        let writer = told.writer.as_ref().map(|writer| writer.comm.as_str());
-        ensure!(writer == Some("ip"), "{told:?}");
+        ensure!(by(told.writer.as_ref()) == "ip", "{told:?}");
     }
+    Ok(())
+}
+
+fn by(writer: Option<&Process>) -> &str {
+    writer.map_or("", |writer| writer.comm.as_str())
+}
+
+#[test]
+fn a_route_that_is_replaced_is_told_with_where_it_led_and_leads() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = fib::playground()?;
+    let node = lab.node(1)?;
+    let writer = match fib::source(&agent, node)? {
+        RouteSource::Netlink => "",
+        RouteSource::Probe => "ip",
+    };
+    lay(node)?;
+    fib::await_equal(&agent, node, SOON)?;
+    for (replace, prefix, former, now) in [
+        (
+            "route replace 198.51.1.0/24 via 192.168.50.3 proto bird",
+            "198.51.1.0/24",
+            "192.168.50.2",
+            "192.168.50.3",
+        ),
+        (
+            "route replace fd99:2::/64 via fe80::3 dev v0 proto bird",
+            "fd99:2::/64",
+            "fe80::2",
+            "fe80::3",
+        ),
+    ] {
+        fib::ip(node, &[replace])?;
+        wait::soon("the replacement is told", SOON, || {
+            let told = changes(&agent, node, RouteEvent::Replaced)?;
+            let exact = |told: &&RoutesChanged| {
+                (&told.prefixes, &told.former_next_hops, &told.next_hops)
+                    == (
+                        &vec![prefix.to_owned()],
+                        &vec![former.to_owned()],
+                        &vec![now.to_owned()],
+                    )
+            };
+            let found = told
+                .iter()
+                .find(exact)
+                .with_context(|| format!("{told:?}"))?;
+            ensure!(by(found.writer.as_ref()) == writer, "{found:?}");
+            Ok(())
+        })?;
+    }
+    let told = changes(&agent, node, RouteEvent::Replaced)?;
+    ensure!(told.len() == 2, "{told:?}");
+    fib::await_equal(&agent, node, SOON)?;
     Ok(())
 }
 
@@ -155,7 +202,7 @@ fn routes_that_die_with_a_nexthop_object_are_found() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     lay(node)?;
     fib::ip(
@@ -192,7 +239,7 @@ fn a_multipath_leg_that_dies_is_found_and_wide_routes_are_whole() -> Result<()> 
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     lay(node)?;
     let mut wide = "route add 198.51.9.0/24 proto bird".to_owned();
@@ -253,7 +300,7 @@ fn replace_storms_and_other_tables_end_as_the_kernel_has_it() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     lay(node)?;
     let mut lines: Vec<String> = Vec::new();
@@ -290,8 +337,9 @@ fn a_namespace_that_is_deleted_takes_its_routes_and_keeps_nothing_of_ours() -> R
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
+    let source = fib::source(&agent, node)?;
     lay(node)?;
     fib::await_equal(&agent, node, SOON)?;
     netns::ip(None, &[format!("netns delete {}", node.namespace)])?;
@@ -303,7 +351,16 @@ fn a_namespace_that_is_deleted_takes_its_routes_and_keeps_nothing_of_ours() -> R
             "{prefixes:?}"
         );
         Ok(())
-    })
+    })?;
+    // Nobody's word but the kernel's own: it tears a namespace down when no socket is left in it, and
+    // ours were.
+    for told in changes(&agent, node, RouteEvent::SilentlyRemoved)? {
+        ensure!(
+            source == RouteSource::Netlink || by(told.writer.as_ref()).starts_with("kworker"),
+            "{told:?}"
+        );
+    }
+    Ok(())
 }
 
 #[test]
@@ -325,6 +382,11 @@ fn a_mesh_shows_whose_routes_they_are_and_the_way_between_pods() -> Result<()> {
     agent.await_all_up(lab.sessions(), CONVERGES)?;
     let (n1, n2) = (lab.node(1)?, lab.node(2)?);
     let peer = n2.address.to_string();
+    let source = fib::source(&agent, n1)?;
+    let writer = match source {
+        RouteSource::Netlink => "",
+        RouteSource::Probe => "bird",
+    };
     wait::soon("n2's block is programmed at n1", SOON, || {
         let shown = fib::ask(&agent, n1, &["--peer", &peer])?;
         let block = shown.routes.iter().find(|route| route.prefix == n2.block);
@@ -333,6 +395,7 @@ fn a_mesh_shows_whose_routes_they_are_and_the_way_between_pods() -> Result<()> {
             block.state == RouteState::Programmed && block.announced_by == [peer.clone()],
             "{block:?}"
         );
+        ensure!(by(block.writer.as_ref()) == writer, "{block:?}");
         Ok(())
     })?;
     for node in lab.nodes() {
@@ -353,7 +416,7 @@ fn a_mesh_shows_whose_routes_they_are_and_the_way_between_pods() -> Result<()> {
     );
     // BIRD puts back what somebody removes; probes know that it was `ip`.
     fib::ip(n1, &[&format!("route delete {}", n2.block)])?;
-    let by = match fib::source(&agent, n1)? {
+    let by = match source {
         RouteSource::Netlink => "",
         RouteSource::Probe => " ip (pid ",
     };

@@ -38,7 +38,7 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "formatting",
-        run: |_| run_command(cargo()?.args(["fmt", "--all", "--check"])),
+        run: |_| formatting(),
     },
     Step {
         name: "house rules",
@@ -74,7 +74,7 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "kernels",
-        run: kernels,
+        run: vm::all,
     },
     Step {
         name: "fuzzing",
@@ -132,6 +132,12 @@ fn all(long: bool) -> Result<()> {
     }
 }
 
+/// `fuzz/` is a workspace of its own.
+fn formatting() -> Result<()> {
+    run_command(cargo()?.args(["fmt", "--all", "--check"]))?;
+    run_command(cargo()?.args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
+}
+
 fn licences() -> Result<()> {
     let mut deny = command("cargo-deny")?;
     // Advisories are not checked: their database must be fetched, and CI has no such network.
@@ -183,15 +189,6 @@ fn programs() -> Result<()> {
         "observer-ebpf",
         "--bins",
     ]))
-}
-
-/// A guest without hardware virtualization takes minutes.
-fn kernels(long: bool) -> Result<()> {
-    if long {
-        return vm::all();
-    }
-    println!("only with --long, or by `cargo xtask vm`");
-    Ok(())
 }
 
 /// It builds the agent once more, optimized and static: minutes.

@@ -212,15 +212,16 @@ impl<A> Default for Tree<A> {
 impl<A: Bits> Tree<A> {
     /// All routes of exactly this prefix, the preferred one first.
     fn of_prefix(&self, address: A, length: u8) -> impl Iterator<Item = (&Key<A>, &Entry)> {
-        let bound = |tos, metric, attached| Key {
+        let first = Key {
             address,
             length,
-            tos,
-            metric,
-            attached,
+            tos: 0,
+            metric: 0,
+            attached: 0,
         };
-        let last = bound(u8::MAX, u32::MAX, u32::MAX);
-        self.0.range(bound(0, 0, 0)..=last)
+        // To search for the end, too, costs as much again, and most prefixes have one route.
+        let routes = self.0.range(first..);
+        routes.take_while(move |(key, _)| (key.address, key.length) == (address, length))
     }
 
     /// The routes of the longest prefix that has `address` and whose first route `accept` takes.
@@ -232,13 +233,11 @@ impl<A: Bits> Tree<A> {
         })
     }
 
-    /// Those that the dump did not show; the others are as before a dump again.
-    fn unshown(&mut self, table: u32, out: &mut Vec<Kept>) {
-        for (key, entry) in &mut self.0 {
-            if entry.bits & SHOWN == 0 {
-                out.push(entry.kept(table, key));
-            }
-        }
+    /// Takes out those that the dump did not show, by prefix, the preferred one first.
+    fn take_unshown(&mut self, table: u32, out: &mut Vec<Kept>) {
+        let hidden = |_: &Key<A>, entry: &mut Entry| entry.bits & SHOWN == 0;
+        let gone = self.0.extract_if(.., hidden);
+        out.extend(gone.map(|(key, entry)| entry.kept(table, &key)));
     }
 
     fn hide(&mut self) {
@@ -428,17 +427,21 @@ impl Mirror {
         }
     }
 
-    /// What the dump of a family did not show.
-    pub fn unshown(&mut self, ipv6: bool) -> Vec<Kept> {
-        let mut found = Vec::new();
+    /// Takes out what the dump of a family did not show, by table and prefix. The use of the hops is the
+    /// caller's.
+    pub fn take_unshown(&mut self, ipv6: bool) -> Vec<Kept> {
+        let mut gone = Vec::new();
         for (number, table) in &mut self.tables {
             if ipv6 {
-                table.v6.unshown(*number, &mut found);
+                table.v6.take_unshown(*number, &mut gone);
             } else {
-                table.v4.unshown(*number, &mut found);
+                table.v4.take_unshown(*number, &mut gone);
             }
         }
-        found
+        for kept in &gone {
+            self.uncount(Some(kept));
+        }
+        gone
     }
 
     /// Every route, by table, IPv4 first, by prefix; only those after `after` in that order.

@@ -47,6 +47,11 @@ pub fn moment(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
+/// The time of day alone, to the millisecond. UTC.
+pub fn clock(time: jiff::Timestamp) -> String {
+    time.strftime("%H:%M:%S%.3f").to_string()
+}
+
 /// As calicoctl shows a time: the hour if it is of today, else the day. UTC.
 pub fn since(time: jiff::Timestamp, now: jiff::Timestamp) -> String {
     let day = time.strftime("%Y-%m-%d").to_string();

@@ -66,6 +66,9 @@ pub struct Btf {
     strings: (usize, usize),
     /// Where each type begins in `data`; type ids begin at 1.
     types: Vec<u32>,
+    /// The same of what is looked up by name, by [`shelf`]: a struct is one type in ten, and a hundred
+    /// questions are about one.
+    shelves: [Vec<u32>; SHELVES],
 }
 
 const MAGIC: u16 = 0xeb9f;
@@ -89,13 +92,25 @@ const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
+const SHELVES: usize = 4;
+
+/// On which shelf types of `kind` are found by their names.
+const fn shelf(kind: u32) -> Option<usize> {
+    match kind {
+        STRUCT => Some(0),
+        ENUM => Some(1),
+        TYPEDEF => Some(2),
+        FUNC => Some(3),
+        _ => None,
+    }
+}
+
 /// No sound chain of typedefs, qualifiers or nested structs is longer.
 const MAX_DEPTH: u32 = 32;
 
-/// The fixed part of a type (`struct btf_type`).
+/// The fixed part of a type (`struct btf_type`), but for its name, the first word.
 #[derive(Clone, Copy)]
 struct Described {
-    name: u32,
     kind: u32,
     /// How many members, parameters or values follow.
     count: u32,
@@ -137,9 +152,14 @@ impl Btf {
         let (strings, strings_end) = section(field(16)?, field(20)?)?;
 
         let mut types = Vec::new();
+        let mut shelves = [const { Vec::new() }; SHELVES];
         while at < types_end {
             let body = type_at(&data, at)?;
-            types.push(u32::try_from(at).map_err(|_| BtfError::Damaged)?);
+            let place = u32::try_from(at).map_err(|_| BtfError::Damaged)?;
+            types.push(place);
+            if let Some(shelf) = shelf(body.kind).and_then(|at| shelves.get_mut(at)) {
+                shelf.push(place);
+            }
             at = body.body + body_length(&body)?;
         }
         if at != types_end {
@@ -148,6 +168,7 @@ impl Btf {
         Ok(Self {
             strings: (strings, strings_end - strings),
             types,
+            shelves,
             data,
         })
     }
@@ -242,10 +263,11 @@ impl Btf {
     }
 
     fn find(&self, kind: u32, name: &str) -> Result<Option<Described>, BtfError> {
-        for at in &self.types {
-            let found = type_at(&self.data, widen(*at))?;
-            if found.kind == kind && self.is_named(found.name, name) {
-                return Ok(Some(found));
+        let of_kind = shelf(kind).and_then(|at| self.shelves.get(at));
+        for at in of_kind.into_iter().flatten() {
+            let at = widen(*at);
+            if self.is_named(u32_at(&self.data, at)?, name) {
+                return type_at(&self.data, at).map(Some);
             }
         }
         Ok(None)
@@ -330,7 +352,6 @@ impl Btf {
 fn type_at(data: &[u8], at: usize) -> Result<Described, BtfError> {
     let info = u32_at(data, at + 4)?;
     Ok(Described {
-        name: u32_at(data, at)?,
         kind: info >> 24 & 0x1f,
         count: info & 0xffff,
         has_bit_fields: info >> 31 == 1,

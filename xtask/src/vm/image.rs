@@ -14,15 +14,26 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{Step, guest, kernel::Kernel};
-use crate::shell::{cache, output};
+use crate::shell::{cache, output, root};
 
 const INIT: &str = include_str!("init.sh");
 
 /// Of busybox. Its `ip` is left out, which would hide iproute2's.
-const APPLETS: [&str; 22] = [
+const APPLETS: [&str; 21] = [
     "awk", "cat", "cut", "dd", "dmesg", "env", "grep", "insmod", "kill", "ls", "mkdir", "mount",
-    "printf", "reboot", "rm", "sed", "setpriv", "sleep", "tail", "timeout", "umount", "uname",
+    "printf", "reboot", "rm", "sed", "sleep", "tail", "timeout", "umount", "uname",
 ];
+
+/// This machine's, for busybox's know too little.
+const PROGRAMS: [&str; 5] = ["dash", "ip", "ss", "setpriv", "unshare"];
+
+/// What tests read of the repository. It lies in [`TREE`] there.
+const FILES: [&str; 3] = [
+    "deploy/kubernetes/base/daemonset.yaml",
+    "deploy/kubernetes/overlays/ebpf/daemonset.yaml",
+    "deploy/systemd/bgp-observer.service",
+];
+const TREE: &str = "tree";
 
 /// Packages of the cache, whole: the lab finds them there as it does on this machine.
 const PACKAGES: [&str; 2] = ["bird", "nftables"];
@@ -39,6 +50,9 @@ pub fn write(
     archive.data("init", 0o755, INIT.as_bytes())?;
     archive.data("steps", 0o644, commands(steps).as_bytes())?;
     archive.device("dev/console", (5, 1))?;
+    for file in FILES {
+        archive.file(&format!("{TREE}/{file}"), &root().join(file))?;
+    }
     let mut libraries = tools(&mut archive)?;
     for (name, path) in programs {
         archive.file(&format!("bin/{name}"), path)?;
@@ -77,7 +91,7 @@ fn tools<W: Write>(archive: &mut Archive<W>) -> Result<BTreeSet<PathBuf>> {
     }
     archive.link("bin/sh", "dash")?;
     let mut libraries = BTreeSet::new();
-    for program in ["dash", "ip", "ss"] {
+    for program in PROGRAMS {
         let path = on_path(program)?;
         archive.file(&format!("bin/{program}"), &path)?;
         libraries.extend(needed(&path, None)?);

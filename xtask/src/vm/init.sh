@@ -2,10 +2,10 @@
 # The first process of a guest: makes it a machine, runs /steps, says each one's verdict on the
 # console ("vm: ok NAME SECONDS", "vm: FAILED NAME …") and ends QEMU with the result.
 export PATH=/bin HOME=/root CI=true
-export BGP_OBSERVER_CACHE=/cache BGP_OBSERVER_BIN=/bin/bgp-observer
+export BGP_OBSERVER_CACHE=/cache BGP_OBSERVER_BIN=/bin/bgp-observer BGP_OBSERVER_TREE=/tree
 # Tests wait so many times longer, and expect what other hosts may refuse or lack: that functions can
 # be traced, and devices of all kinds.
-export BGP_OBSERVER_TEST_SLOWNESS=30 BGP_OBSERVER_TEST_TRACES=1 BGP_OBSERVER_TEST_DEVICES=1
+export BGP_OBSERVER_TEST_SLOWNESS=12 BGP_OBSERVER_TEST_TRACES=1 BGP_OBSERVER_TEST_DEVICES=1
 
 finish() {
     echo "vm: end $1"

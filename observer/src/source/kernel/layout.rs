@@ -48,171 +48,135 @@ type Slot = fn(&mut KernelLayout) -> &mut u32;
 /// A member, the size it must have, and where its offset goes.
 struct Wanted(Need, &'static str, &'static str, u32, Slot);
 
-const WANTED: &[Wanted] = &[
-    Wanted(Need::Socket, "sock_common", "skc_family", 2, |l| {
-        &mut l.skc_family
-    }),
-    Wanted(Need::Socket, "sock_common", "skc_num", 2, |l| {
-        &mut l.skc_num
-    }),
-    Wanted(Need::Socket, "sock_common", "skc_dport", 2, |l| {
-        &mut l.skc_dport
-    }),
-    Wanted(Need::Socket, "sock_common", "skc_rcv_saddr", 4, |l| {
-        &mut l.skc_rcv_saddr
-    }),
-    Wanted(Need::Socket, "sock_common", "skc_daddr", 4, |l| {
-        &mut l.skc_daddr
-    }),
-    Wanted(Need::Socket, "sock_common", "skc_net.net", 8, |l| {
-        &mut l.skc_net
-    }),
-    Wanted(Need::Socket, "sock_common", "skc_bound_dev_if", 4, |l| {
-        &mut l.skc_bound_dev_if
-    }),
-    Wanted(Need::Socket, "sock_common", "skc_state", 1, |l| {
-        &mut l.skc_state
-    }),
-    Wanted(Need::Socket, "sock", "sk_err", 4, |l| &mut l.sk_err),
-    Wanted(Need::Socket, "net", "ns.inum", 4, |l| &mut l.net_ns_inum),
-    Wanted(Need::Socket, "inet_sock", "inet_sport", 2, |l| {
-        &mut l.inet_sport
-    }),
-    Wanted(Need::Socket, "tcp_sock", "bytes_received", 8, |l| {
-        &mut l.bytes_received
-    }),
-    Wanted(Need::Socket, "tcp_sock", "bytes_acked", 8, |l| {
-        &mut l.bytes_acked
-    }),
-    Wanted(Need::Socket, "tcp_sock", "srtt_us", 4, |l| &mut l.srtt_us),
-    Wanted(Need::Socket, "tcp_sock", "total_retrans", 4, |l| {
-        &mut l.total_retrans
-    }),
-    Wanted(
-        Need::Socket,
-        "inet_connection_sock",
-        "icsk_retransmits",
-        1,
-        |l| &mut l.icsk_retransmits,
-    ),
-    Wanted(Need::Task, "task_struct", "pid", 4, |l| &mut l.task_pid),
-    Wanted(Need::Task, "task_struct", "tgid", 4, |l| &mut l.task_tgid),
-    Wanted(Need::Task, "task_struct", "comm", 16, |l| &mut l.task_comm),
-    Wanted(Need::ExitCode, "task_struct", "exit_code", 4, |l| {
-        &mut l.task_exit_code
-    }),
-];
+/// Lines of `NEED: STRUCTURE { MEMBER: SIZE => SLOT, … }`.
+macro_rules! wanted {
+    ($($need:ident: $structure:literal { $($member:literal: $size:literal => $slot:ident,)* })*) => {
+        &[$($(Wanted(Need::$need, $structure, $member, $size, |l| &mut l.$slot),)*)*]
+    };
+}
+
+/// What the probes of sessions and speakers read.
+const OF_SESSIONS: &[Wanted] = wanted! {
+    Socket: "sock_common" {
+        "skc_family": 2 => skc_family,
+        "skc_num": 2 => skc_num,
+        "skc_dport": 2 => skc_dport,
+        "skc_rcv_saddr": 4 => skc_rcv_saddr,
+        "skc_daddr": 4 => skc_daddr,
+        "skc_net.net": 8 => skc_net,
+        "skc_bound_dev_if": 4 => skc_bound_dev_if,
+        "skc_state": 1 => skc_state,
+    }
+    Socket: "sock" {
+        "sk_err": 4 => sk_err,
+    }
+    Socket: "net" {
+        "ns.inum": 4 => net_ns_inum,
+    }
+    Socket: "inet_sock" {
+        "inet_sport": 2 => inet_sport,
+    }
+    Socket: "tcp_sock" {
+        "bytes_received": 8 => bytes_received,
+        "bytes_acked": 8 => bytes_acked,
+        "srtt_us": 4 => srtt_us,
+        "total_retrans": 4 => total_retrans,
+    }
+    Socket: "inet_connection_sock" {
+        "icsk_retransmits": 1 => icsk_retransmits,
+    }
+    Task: "task_struct" {
+        "pid": 4 => task_pid,
+        "tgid": 4 => task_tgid,
+        "comm": 16 => task_comm,
+    }
+    ExitCode: "task_struct" {
+        "exit_code": 4 => task_exit_code,
+    }
+};
 
 /// What the probes of routes read.
-const OF_ROUTES: &[Wanted] = &[
-    Wanted(Need::Route, "net", "ns.inum", 4, |l| &mut l.net_ns_inum),
-    Wanted(Need::Route, "fib_config", "fc_protocol", 1, |l| {
-        &mut l.fc_protocol
-    }),
-    Wanted(Need::Route, "fib_config", "fc_type", 1, |l| &mut l.fc_type),
-    Wanted(Need::Route, "fib_config", "fc_dst_len", 1, |l| {
-        &mut l.fc_dst_len
-    }),
-    Wanted(Need::Route, "fib_config", "fc_table", 4, |l| {
-        &mut l.fc_table
-    }),
-    Wanted(Need::Route, "fib_config", "fc_dst", 4, |l| &mut l.fc_dst),
-    Wanted(Need::Route, "fib_config", "fc_priority", 4, |l| {
-        &mut l.fc_priority
-    }),
-    Wanted(Need::Route, "fib_config", "fc_nlflags", 4, |l| {
-        &mut l.fc_nlflags
-    }),
-    Wanted(Need::Route, "fib_config", "fc_nlinfo.nl_net", 8, |l| {
-        &mut l.fc_nl_net
-    }),
-    Wanted(Need::Route, "fib_info", "fib_flags", 4, |l| {
-        &mut l.fib_flags
-    }),
-    Wanted(Need::Route, "fib_info", "fib_protocol", 1, |l| {
-        &mut l.fib_protocol
-    }),
-    Wanted(Need::Route, "fib_info", "fib_priority", 4, |l| {
-        &mut l.fib_priority
-    }),
-    Wanted(Need::Route, "fib_info", "fib_nhs", 4, |l| &mut l.fib_nhs),
-    Wanted(Need::Route, "fib_info", "nh", 8, |l| &mut l.fib_object),
-    Wanted(Need::Route, "fib_alias", "fa_info", 8, |l| &mut l.fa_info),
-    Wanted(Need::Route, "fib_alias", "fa_type", 1, |l| &mut l.fa_type),
-    Wanted(Need::Route, "fib_alias", "fa_slen", 1, |l| &mut l.fa_slen),
-    Wanted(Need::Route, "fib_alias", "tb_id", 4, |l| &mut l.fa_table),
-    Wanted(Need::Route, "fib_nh_common", "nhc_oif", 4, |l| {
-        &mut l.nhc_oif
-    }),
-    Wanted(Need::Route, "fib_nh_common", "nhc_gw_family", 1, |l| {
-        &mut l.nhc_gw_family
-    }),
-    Wanted(Need::Route, "fib_nh_common", "nhc_flags", 1, |l| {
-        &mut l.nhc_flags
-    }),
-    Wanted(Need::Route, "fib_nh_common", "nhc_gw", 16, |l| {
-        &mut l.nhc_gw
-    }),
-    Wanted(Need::Route, "fib_nh_common", "nhc_weight", 4, |l| {
-        &mut l.nhc_weight
-    }),
-    Wanted(Need::Route, "nexthop", "id", 4, |l| &mut l.nexthop_id),
-    Wanted(Need::Route, "nexthop", "is_group", 1, |l| {
-        &mut l.nexthop_is_group
-    }),
-    Wanted(Need::Route, "nexthop", "nh_info", 8, |l| {
-        &mut l.nexthop_info
-    }),
-    Wanted(Need::Route6, "fib6_info", "fib6_table", 8, |l| {
-        &mut l.f6i_table
-    }),
-    Wanted(Need::Route6, "fib6_info", "fib6_nsiblings", 4, |l| {
-        &mut l.f6i_nsiblings
-    }),
-    Wanted(Need::Route6, "fib6_info", "fib6_dst.addr", 16, |l| {
-        &mut l.f6i_dst
-    }),
-    Wanted(Need::Route6, "fib6_info", "fib6_dst.plen", 4, |l| {
-        &mut l.f6i_plen
-    }),
-    Wanted(Need::Route6, "fib6_info", "fib6_metric", 4, |l| {
-        &mut l.f6i_metric
-    }),
-    Wanted(Need::Route6, "fib6_info", "fib6_protocol", 1, |l| {
-        &mut l.f6i_protocol
-    }),
-    Wanted(Need::Route6, "fib6_info", "fib6_type", 1, |l| {
-        &mut l.f6i_type
-    }),
-    Wanted(Need::Route6, "fib6_info", "nh", 8, |l| &mut l.f6i_object),
-    Wanted(Need::Route6, "fib6_table", "tb6_id", 4, |l| &mut l.tb6_id),
-    Wanted(Need::Route6, "nl_info", "nl_net", 8, |l| &mut l.nl_net),
-    Wanted(Need::Route6, "nl_info", "nlh", 8, |l| &mut l.nl_header),
-    Wanted(Need::Route6, "nlmsghdr", "nlmsg_flags", 2, |l| {
-        &mut l.nlmsg_flags
-    }),
-];
+const OF_ROUTES: &[Wanted] = wanted! {
+    Route: "net" {
+        "ns.inum": 4 => net_ns_inum,
+    }
+    Route: "fib_config" {
+        "fc_protocol": 1 => fc_protocol,
+        "fc_type": 1 => fc_type,
+        "fc_dst_len": 1 => fc_dst_len,
+        "fc_table": 4 => fc_table,
+        "fc_dst": 4 => fc_dst,
+        "fc_priority": 4 => fc_priority,
+        "fc_nlflags": 4 => fc_nlflags,
+        "fc_nlinfo.nl_net": 8 => fc_nl_net,
+    }
+    Route: "fib_info" {
+        "fib_flags": 4 => fib_flags,
+        "fib_protocol": 1 => fib_protocol,
+        "fib_priority": 4 => fib_priority,
+        "fib_nhs": 4 => fib_nhs,
+        "nh": 8 => fib_object,
+    }
+    Route: "fib_alias" {
+        "fa_info": 8 => fa_info,
+        "fa_type": 1 => fa_type,
+        "fa_slen": 1 => fa_slen,
+        "tb_id": 4 => fa_table,
+    }
+    Route: "fib_nh_common" {
+        "nhc_oif": 4 => nhc_oif,
+        "nhc_gw_family": 1 => nhc_gw_family,
+        "nhc_flags": 1 => nhc_flags,
+        "nhc_gw": 16 => nhc_gw,
+        "nhc_weight": 4 => nhc_weight,
+    }
+    Route: "nexthop" {
+        "id": 4 => nexthop_id,
+        "is_group": 1 => nexthop_is_group,
+        "nh_info": 8 => nexthop_info,
+    }
+    Route6: "fib6_info" {
+        "fib6_table": 8 => f6i_table,
+        "fib6_nsiblings": 4 => f6i_nsiblings,
+        "fib6_dst.addr": 16 => f6i_dst,
+        "fib6_dst.plen": 4 => f6i_plen,
+        "fib6_metric": 4 => f6i_metric,
+        "fib6_protocol": 1 => f6i_protocol,
+        "fib6_type": 1 => f6i_type,
+        "nh": 8 => f6i_object,
+    }
+    Route6: "fib6_table" {
+        "tb6_id": 4 => tb6_id,
+    }
+    Route6: "nl_info" {
+        "nl_net": 8 => nl_net,
+        "nlh": 8 => nl_header,
+    }
+    Route6: "nlmsghdr" {
+        "nlmsg_flags": 2 => nlmsg_flags,
+    }
+};
 
 /// What the probe of dropped packets reads.
-const OF_PACKETS: &[Wanted] = &[
-    Wanted(Need::Packet, "net", "ns.inum", 4, |l| &mut l.net_ns_inum),
-    Wanted(Need::Packet, "sk_buff", "dev", 8, |l| &mut l.skb_dev),
-    Wanted(Need::Packet, "sk_buff", "head", 8, |l| &mut l.skb_head),
-    Wanted(Need::Packet, "sk_buff", "protocol", 2, |l| {
-        &mut l.skb_protocol
-    }),
-    Wanted(Need::Packet, "sk_buff", "network_header", 2, |l| {
-        &mut l.skb_network_header
-    }),
-    Wanted(Need::Packet, "net_device", "nd_net.net", 8, |l| {
-        &mut l.dev_net
-    }),
-];
+const OF_PACKETS: &[Wanted] = wanted! {
+    Packet: "net" {
+        "ns.inum": 4 => net_ns_inum,
+    }
+    Packet: "sk_buff" {
+        "dev": 8 => skb_dev,
+        "head": 8 => skb_head,
+        "protocol": 2 => skb_protocol,
+        "network_header": 2 => skb_network_header,
+    }
+    Packet: "net_device" {
+        "nd_net.net": 8 => dev_net,
+    }
+};
 
 /// Reads the layout of the kernel that `btf` describes.
 pub fn read(btf: &Btf) -> Found {
     let mut found = Found::default();
-    let all = WANTED.iter().chain(OF_ROUTES).chain(OF_PACKETS);
+    let all = OF_SESSIONS.iter().chain(OF_ROUTES).chain(OF_PACKETS);
     for Wanted(need, structure, path, size, slot) in all {
         match btf.member(structure, path) {
             Ok(member) if member.size == *size => *slot(&mut found.layout) = member.offset,
