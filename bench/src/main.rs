@@ -18,6 +18,8 @@ mod mesh;
 mod page;
 mod replay;
 mod routes;
+mod scrape;
+mod startup;
 mod transfer;
 
 use std::{fs, path::PathBuf};
@@ -29,7 +31,7 @@ use measure::Figure;
 /// Measures this program beside others.
 #[derive(Parser)]
 struct Args {
-    /// Only these of: bystander, capture, core, decode, memory, replay, transfer.
+    /// Only these of: bystander, capture, core, decode, memory, replay, scrape, startup, transfer.
     names: Vec<String>,
     /// Routes in the table that is read.
     #[arg(long, default_value_t = 500_000)]
@@ -55,7 +57,7 @@ const ROUNDS: usize = 3;
 /// Transfers take a lab each.
 const TRANSFERS: usize = 3;
 
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("capture", |args| capture::measure(args.routes, args.turns)),
     ("decode", |args| decode::measure(args.routes, args.turns)),
     ("memory", |_| memory::measure()),
@@ -64,6 +66,8 @@ const BENCHES: [(&str, Bench); 7] = [
     ("transfer", |args| {
         transfer::measure(args.routes, args.turns.min(TRANSFERS))
     }),
+    ("scrape", |args| scrape::measure(args.turns)),
+    ("startup", |args| startup::measure(args.turns)),
     ("bystander", |args| bystander::measure(args.turns * ROUNDS)),
 ];
 
