@@ -202,7 +202,7 @@ async fn agent(
         routes,
         route_news,
         taps: Taps::new(&config.ports()).context("cannot wait for packets")?,
-        echoes: Echoes::new().context("cannot wait for echoes")?,
+        echoes: Echoes::new(config.reach_probe.probe()).context("cannot wait for echoes")?,
         namespaces,
         asker,
         replies,
