@@ -16,12 +16,15 @@ const ROUTES: [u32; 4] = [1_000, 10_000, 100_000, 1_000_000];
 const EVENTS: u64 = 400_000;
 /// UPDATEs that are sent again and again into a table.
 const AGAIN: usize = 20_000;
+/// Routes that are rewritten in a turn.
+const REWRITES: usize = 5_000;
 /// Octets of a segment.
 const SEGMENT: usize = 1448;
 
 pub fn measure(turns: usize) -> Result<Vec<Figure>> {
     let mut figures = by_peers(turns)?;
     figures.extend(by_routes(turns)?);
+    figures.extend(by_announcers(turns)?);
     Ok(figures)
 }
 
@@ -80,4 +83,30 @@ fn by_routes(turns: usize) -> Result<Vec<Figure>> {
         rates,
         f64::recip,
     ))
+}
+
+/// Routes that BIRD removes and writes anew, one of each peer, in turn.
+fn by_announcers(turns: usize) -> Result<Vec<Figure>> {
+    let mut meshes = Vec::new();
+    for peers in PEERS {
+        let mut mesh = Mesh::new(peers)?;
+        mesh.announce_each();
+        mesh.dump(peers, peers);
+        let known = (mesh.prefixes(), mesh.mirrored());
+        let wanted = u64::from(peers);
+        ensure!(known == (wanted, wanted), "{known:?} of {wanted}");
+        meshes.push((mesh, peers));
+    }
+    let mut rates = vec![Vec::new(); meshes.len()];
+    for _ in 0..turns {
+        for ((mesh, peers), rates) in meshes.iter_mut().zip(&mut rates) {
+            let begun = Instant::now();
+            for number in (0..*peers).cycle().take(REWRITES) {
+                mesh.rewrite(number, number);
+            }
+            rates.push(float(2 * u64::try_from(REWRITES)?) / begun.elapsed().as_secs_f64());
+        }
+    }
+    let what = "kernel's routes of so many peers removed and written";
+    Ok(growth(what, &PEERS, "peers", "events/s", rates, f64::recip))
 }

@@ -3,20 +3,12 @@
 
 use std::{env, process::Command};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use observer_core::{
-    bgp::Prefix,
-    event::{
-        Fact,
-        forwarding::{Forwarding, NextHop, Protocol, Route, RouteKind, TABLE_MAIN},
-    },
-};
-
 use crate::{
     measure::{Figure, float, resident},
-    mesh::{Mesh, NETNS, peer_address},
+    mesh::Mesh,
     routes::table,
 };
+use anyhow::{Context as _, Result, bail, ensure};
 
 const ROUTES: u32 = 1_000_000;
 /// Octets of a segment.
@@ -76,19 +68,8 @@ fn rib() -> Result<Vec<Figure>> {
 
 fn fib() -> Result<Vec<Figure>> {
     let mut mesh = Mesh::new(1)?;
-    let since = mesh.now();
-    let tell = |mesh: &mut Mesh, forwarding| {
-        mesh.tell(Fact::Forwarding {
-            netns: NETNS,
-            forwarding,
-        });
-    };
-    tell(&mut mesh, Forwarding::DumpBegun { ipv6: false, since });
     let before = resident()?;
-    for from in (0..ROUTES).step_by(1_000) {
-        let routes = (from..from + 1_000).map(row).collect();
-        tell(&mut mesh, Forwarding::Dumped { routes });
-    }
+    mesh.dump(ROUTES, 64);
     let grown = resident()?.saturating_sub(before);
     let count = mesh.mirrored();
     ensure!(count == u64::from(ROUTES), "{count} routes");
@@ -97,28 +78,6 @@ fn fib() -> Result<Vec<Figure>> {
         count,
         grown,
     )])
-}
-
-fn row(number: u32) -> Route {
-    let [_, a, b, c] = crate::routes::spread(number).to_be_bytes();
-    Route {
-        prefix: Prefix {
-            address: [a, b, c, 0].into(),
-            length: 24,
-        },
-        table: TABLE_MAIN,
-        tos: 0,
-        metric: 0,
-        kind: RouteKind::Unicast,
-        protocol: Protocol::BIRD,
-        object: None,
-        next_hops: vec![NextHop {
-            gateway: Some(peer_address(number % 64)),
-            interface: 2,
-            weight: 1,
-            dead: false,
-        }],
-    }
 }
 
 fn peers() -> Result<Vec<Figure>> {

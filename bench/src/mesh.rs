@@ -1,18 +1,27 @@
 //! A node and its Established sessions, as kernel and tap tell the core of them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use observer_core::{
     Observer,
+    bgp::Prefix,
     change::Output,
     config::CoreConfig,
-    event::{Event, Fact, NetnsId, Process, Socket, SocketId, TcpState},
+    event::{
+        Event, Fact, NetnsId, Process, Socket, SocketId, TcpState,
+        forwarding::{
+            Forwarding, NextHop, Protocol, Route, RouteChange, RouteKind, RouteOp, RouteOrigin,
+            RouteSource, TABLE_MAIN,
+        },
+    },
     time::{Clock, Occurred, Timestamp},
 };
 
+use crate::routes::spread;
+
 /// The observed namespace.
-pub const NETNS: NetnsId = NetnsId(1);
+const NETNS: NetnsId = NetnsId(1);
 /// The observed node.
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 1);
 
@@ -99,9 +108,8 @@ impl Mesh {
     }
 
     fn add(&mut self, number: u32) -> Result<()> {
-        let [_, b, c, d] = number.to_be_bytes();
-        let (port, theirs) = (u16::try_from(20_000 + number % 40_000)?, [10, b, c, d]);
-        let remote = Ipv4Addr::from(theirs);
+        let port = u16::try_from(20_000 + number % 40_000)?;
+        let remote = peer(number);
         self.sessions.push(Session {
             local: (OWN, port).into(),
             remote: (remote, 179).into(),
@@ -187,6 +195,50 @@ impl Mesh {
         }
     }
 
+    /// Each peer announces the route of its own number.
+    pub fn announce_each(&mut self) {
+        for (id, number) in (0..self.len()).zip(0..) {
+            self.say(id, false, &announcement(number));
+        }
+    }
+
+    fn tell_forwarding(&mut self, forwarding: Forwarding) {
+        self.tell(Fact::Forwarding {
+            netns: NETNS,
+            forwarding,
+        });
+    }
+
+    /// The kernel has that many routes, over the first peers as next hops.
+    pub fn dump(&mut self, routes: u32, hops: u32) {
+        let since = self.now();
+        self.tell_forwarding(Forwarding::DumpBegun { ipv6: false, since });
+        for from in (0..routes).step_by(1_000) {
+            let some = from..routes.min(from + 1_000);
+            let routes = some.map(|number| route(number, number % hops)).collect();
+            self.tell_forwarding(Forwarding::Dumped { routes });
+        }
+        self.tell_forwarding(Forwarding::DumpEnded { complete: true });
+        let by = RouteSource::Probe;
+        self.tell_forwarding(Forwarding::Followed { by });
+    }
+
+    /// BIRD takes a route away and writes it anew: two events.
+    pub fn rewrite(&mut self, number: u32, hop: u32) {
+        for op in [RouteOp::Removed, RouteOp::Added] {
+            let change = RouteChange {
+                op,
+                origin: RouteOrigin::Explicit,
+                writer: None,
+                route: route(number, hop),
+            };
+            self.tell_forwarding(Forwarding::Changed {
+                source: RouteSource::Probe,
+                changes: vec![change],
+            });
+        }
+    }
+
     /// Sessions.
     pub fn len(&self) -> usize {
         self.sessions.len()
@@ -214,8 +266,44 @@ impl Mesh {
     }
 }
 
-/// The address of a next hop.
-pub fn peer_address(number: u32) -> IpAddr {
+/// A route of BIRD's by way of a peer.
+fn route(number: u32, hop: u32) -> Route {
+    let [_, a, b, c] = spread(number).to_be_bytes();
+    Route {
+        prefix: Prefix {
+            address: [a, b, c, 0].into(),
+            length: 24,
+        },
+        table: TABLE_MAIN,
+        tos: 0,
+        metric: 0,
+        kind: RouteKind::Unicast,
+        protocol: Protocol::BIRD,
+        object: None,
+        next_hops: vec![NextHop {
+            gateway: Some(peer(hop).into()),
+            interface: 2,
+            weight: 1,
+            dead: false,
+        }],
+    }
+}
+
+/// An UPDATE that announces that route on an internal session with ADD-PATH.
+fn announcement(number: u32) -> Vec<u8> {
+    let [_, a, b, c] = spread(number).to_be_bytes();
+    let attributes = [
+        0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, 3, 0x40, 5, 4, 0, 0, 0, 100,
+    ];
+    let length = u8::try_from(attributes.len()).unwrap_or(0);
+    let mut body = vec![0, 0, 0, length];
+    body.extend(attributes);
+    body.extend([0, 0, 0, 1, 24, a, b, c]);
+    message(2, &body)
+}
+
+/// The address of a peer.
+fn peer(number: u32) -> Ipv4Addr {
     let [_, b, c, d] = number.to_be_bytes();
-    Ipv4Addr::new(10, b, c, d).into()
+    Ipv4Addr::new(10, b, c, d)
 }

@@ -35,10 +35,7 @@ impl World<'_> {
     /// those whose address is its next hop.
     pub fn peers_of(&self, prefix: Prefix, hops: &HopSet) -> Vec<PeerAddress> {
         let routers: Vec<PeerAddress> = self.routers(hops).collect();
-        let has = |address: &PeerAddress| {
-            let peer = self.peers.get(address);
-            peer.is_some_and(|peer| peer.exchange.rib.has_prefix(prefix))
-        };
+        let has = |address: &PeerAddress| self.announces_to_us(*address, prefix);
         // In a mesh every next hop announces its own: no need to ask thousands.
         if !routers.is_empty() && routers.iter().all(has) {
             return routers;
@@ -64,9 +61,21 @@ impl World<'_> {
             .map(|(address, _)| *address)
     }
 
+    /// Whether the peer announces `prefix` now, stale or not.
+    fn announces_to_us(&self, address: PeerAddress, prefix: Prefix) -> bool {
+        let peer = self.peers.get(&address);
+        peer.is_some_and(|peer| peer.exchange.rib.has_prefix(prefix))
+    }
+
     /// What to think of the deletion of `prefix`, which led over `hops`; `withdrawn` is who withdrew it
     /// just before, if somebody did.
     pub fn fate(&self, prefix: Prefix, hops: &HopSet, withdrawn: Option<PeerAddress>) -> Fate {
+        // In a mesh the next hop announces it: no need to ask thousands.
+        let early =
+            |address: PeerAddress| self.is_up(address) && self.announces_to_us(address, prefix);
+        if self.routers(hops).any(early) {
+            return Fate::Early;
+        }
         let mut announced = false;
         for address in self.announcers(prefix) {
             if self.is_up(address) {
