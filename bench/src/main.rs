@@ -8,6 +8,9 @@
     reason = "a terminal tool: what it prints is its result"
 )]
 
+mod bystander;
+mod capture;
+mod core;
 mod decode;
 mod measure;
 mod memory;
@@ -15,6 +18,7 @@ mod mesh;
 mod page;
 mod replay;
 mod routes;
+mod transfer;
 
 use std::{fs, path::PathBuf};
 
@@ -25,7 +29,7 @@ use measure::Figure;
 /// Measures this program beside others.
 #[derive(Parser)]
 struct Args {
-    /// Only these of: decode, memory, replay.
+    /// Only these of: bystander, capture, core, decode, memory, replay, transfer.
     names: Vec<String>,
     /// Routes in the table that is read.
     #[arg(long, default_value_t = 500_000)]
@@ -46,10 +50,21 @@ struct Args {
 
 type Bench = fn(&Args) -> Result<Vec<Figure>>;
 
-const BENCHES: [(&str, Bench); 3] = [
+/// Differences of a few percent take more turns than others do.
+const ROUNDS: usize = 3;
+/// Transfers take a lab each.
+const TRANSFERS: usize = 3;
+
+const BENCHES: [(&str, Bench); 7] = [
+    ("capture", |args| capture::measure(args.routes, args.turns)),
     ("decode", |args| decode::measure(args.routes, args.turns)),
     ("memory", |_| memory::measure()),
+    ("core", |args| core::measure(args.turns)),
     ("replay", |args| replay::measure(args.routes, args.turns)),
+    ("transfer", |args| {
+        transfer::measure(args.routes, args.turns.min(TRANSFERS))
+    }),
+    ("bystander", |args| bystander::measure(args.turns * ROUNDS)),
 ];
 
 fn main() -> Result<()> {

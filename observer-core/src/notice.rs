@@ -1,7 +1,7 @@
 //! What one part of the machine tells another about a node while an event is handled. Notices are
 //! collected in the turn, and whoever correlates them takes them at its end.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use crate::{
     address::PeerAddress,
@@ -9,6 +9,10 @@ use crate::{
     event::{NetnsId, Process, forwarding::Protocol},
     time::Timestamp,
 };
+
+/// Prefixes that an incident follows at most, and that are told one by one when an event takes more: those
+/// beyond are counted and not waited for.
+pub(crate) const FOLLOWED: usize = 65_536;
 
 /// Something that bears on whether traffic of a node still flows.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,14 +104,14 @@ pub(crate) struct RouteNotice {
     pub latest: Timestamp,
     /// Whose route it is.
     pub owner: RouteOwner,
-    /// Gateways of the route that is gone or back.
-    pub next_hops: Vec<IpAddr>,
     /// The known peers whose sessions it hung on: those that announce it, else those whose address is
     /// its next hop.
     pub peers: Vec<PeerAddress>,
     /// Who did it, where a probe saw it.
     pub writer: Option<Process>,
     pub step: RouteStep,
+    /// So many more to which the same happened.
+    pub more: u64,
 }
 
 /// Whose routes they are.

@@ -228,6 +228,12 @@ pub struct PathPeerView {
     pub peer_node: Option<String>,
     /// The session.
     pub state: SessionState,
+    /// Since when it is up or down; none when it was never seen up nor going down.
+    #[serde(default)]
+    pub since: Option<jiff::Timestamp>,
+    /// Why it was lost last, in words; none when it never was, or while the cause is not final.
+    #[serde(default)]
+    pub last_cause_text: Option<String>,
     /// Its routes are stale: a graceful restart goes on.
     pub stale: bool,
 }

@@ -105,6 +105,16 @@ impl Session {
         self.carrier.is_some()
     }
 
+    /// Since when it is up or down; none when it was never seen up nor going down.
+    pub const fn since(&self) -> Option<Moment> {
+        if self.is_up() { self.up } else { self.down }
+    }
+
+    /// The flap that says why it was lost last; none while that is not known yet.
+    pub fn last_flap(&self) -> Option<&Flap> {
+        self.recent.back().filter(|_| self.pending.is_none())
+    }
+
     /// The state is `state` now. Told unless it is one more round of the same failing attempts.
     pub fn enter(&mut self, turn: &mut Turn<'_>, subject: Subject<'_>, state: SessionState) {
         self.state = state;

@@ -101,7 +101,7 @@ impl Scene {
     }
 
     /// A dump that shows `routes` and is over at once; the mirror was right until `since`.
-    fn dump_routes(&mut self, ipv6: bool, since: u64, routes: &[Route]) {
+    pub(crate) fn dump_routes(&mut self, ipv6: bool, since: u64, routes: &[Route]) {
         let since = millis(since);
         self.forward(Forwarding::DumpBegun { ipv6, since });
         let routes = routes.to_vec();
@@ -110,7 +110,7 @@ impl Scene {
         self.forward(Forwarding::DumpEnded { complete });
     }
 
-    fn link(&mut self, interface: u32, up: bool) {
+    pub(crate) fn link(&mut self, interface: u32, up: bool) {
         self.forward(Forwarding::Link {
             interface,
             name: format!("eth{interface}"),

@@ -3,8 +3,9 @@
 use crate::{
     change::{Change, RouteEvent},
     event::{Fact, TcpState},
+    peer::SessionState,
     route_view::RouteState,
-    testing::{NETNS, PEER, Scene, bird, outbound, process},
+    testing::{NETNS, PEER, Scene, bird, millis, outbound, process},
     testing_wire::{Talk, update},
     tests_fib::{BLOCK, block, route, via},
 };
@@ -81,6 +82,33 @@ fn what_goes_with_its_session_is_deleted_and_hangs_on_it() {
 }
 
 #[test]
+fn a_path_says_since_when_its_session_is_as_it_is_and_why() {
+    let (mut scene, _) = announced();
+    let session = |scene: &Scene| {
+        let destination = "10.244.2.7".parse().unwrap();
+        let path = scene
+            .observer
+            .path(millis(scene.now), None, None, destination);
+        path.unwrap().legs[0].hops[0].peers[0].clone()
+    };
+    let up = session(&scene);
+    assert_eq!(up.since, scene.view().established_at);
+    assert_eq!(
+        (up.state, up.last_cause_text),
+        (SessionState::Established, None)
+    );
+    // Of its end the tap has not told yet.
+    let socket = outbound(1, PEER);
+    scene.state(socket, TcpState::Established, TcpState::CloseWait);
+    assert_eq!(session(&scene).last_cause_text, None, "not final yet");
+    scene.pass(500);
+    let down = session(&scene);
+    assert_ne!(down.state, SessionState::Established);
+    assert_eq!(down.since, scene.view().last_down_at);
+    assert_eq!(down.last_cause_text, Some(scene.flap().cause_text));
+}
+
+#[test]
 fn what_is_put_back_by_the_scan_was_deleted_by_somebody() {
     let (mut scene, _) = announced();
     scene.del(&block());
@@ -131,7 +159,7 @@ fn a_session_that_programs_nothing_is_told_and_counted_down() {
     scene.changes.clear();
     scene.pass(15_000);
     assert_eq!(scene.story(), [format!("{PEER}: none of 1 programmed")]);
-    let view = scene.observer.forwarding(crate::testing::millis(scene.now));
+    let view = scene.observer.forwarding(millis(scene.now));
     let silent = &view[0].unprogrammed[0];
     assert_eq!((silent.peer.as_str(), silent.announced), (PEER, 1));
     assert!(

@@ -1,4 +1,4 @@
-//! How long the mirror takes for half a million routes: measurements.
+//! Many routes that go at once; and how long the mirror takes for half a million of them: a measurement.
 //!
 //! `cargo test --release -p observer-core half_a_million -- --ignored --nocapture`.
 #![expect(
@@ -17,6 +17,7 @@ use crate::{
             TABLE_MAIN,
         },
     },
+    route_view::RouteState,
     testing::{NETNS, PEER, Scene, millis},
     tests_fib::via,
 };
@@ -109,4 +110,57 @@ fn half_a_million_routes_come_stay_and_go() {
     let begun = Instant::now();
     scene.pass(5_000);
     println!("settled: {:?}", begun.elapsed());
+}
+
+#[test]
+fn routes_beyond_those_that_are_followed_are_counted_all_the_same() {
+    let count = 70_000;
+    let mut scene = Scene::with_routes(&[]);
+    for forwarding in dump(0..count, scene.now) {
+        scene.forward(forwarding);
+    }
+    scene.pass(5_000);
+    scene.changes.clear();
+    for forwarding in dump(0..10, scene.now) {
+        scene.forward(forwarding);
+    }
+    assert_eq!(scene.shown(true).len(), 10);
+    scene.pass(5_000);
+    let told = scene.routes_told();
+    let gone = u64::from(count) - 10;
+    assert_eq!((told.len(), told[0].count), (1, gone), "{told:?}");
+    let incidents = scene.observer.incidents();
+    let lost: Vec<u64> = { incidents.iter() }
+        .map(|incident| incident.prefixes.lost)
+        .collect();
+    assert_eq!(lost, [gone]);
+}
+
+#[test]
+fn of_several_routes_of_a_prefix_the_fate_is_that_of_the_preferred_one() {
+    let metric = |metric: u32, hop: u32| Route {
+        metric,
+        next_hops: vec![via(PEER, hop)],
+        ..row(7)
+    };
+    let all = [metric(0, 2), metric(5, 2), metric(9, 3)];
+    // Those that a dump still shows, and what became of the prefix.
+    for (left, story) in [
+        (&all[..0], "1 gone silently of bird"),
+        (&all[..1], ""),
+        (&all[1..2], ""),
+        (&all[2..], "1 replaced of bird"),
+        (&[all[0].clone(), all[2].clone()][..], ""),
+    ] {
+        let mut scene = Scene::with_routes(&all);
+        scene.now += 10;
+        let now = scene.now;
+        scene.link(2, false);
+        scene.dump_routes(false, now, left);
+        scene.pass(3_000);
+        assert_eq!(scene.story().join(" "), story, "{left:?}");
+        let there = scene.shown(true).into_iter();
+        let there = there.filter(|view| view.state != RouteState::Lost);
+        assert_eq!(there.count(), left.len());
+    }
 }

@@ -36,11 +36,6 @@ impl Node {
         let carrier = session.carrier.and_then(|id| self.connections.get(&id));
         let shown = carrier.or_else(|| live.iter().copied().find(|live| live.is_usable()));
         let last = session.recent.back();
-        let since = if session.is_up() {
-            session.up
-        } else {
-            session.down
-        };
         PeerView {
             node: self.name.clone(),
             peer: address.to_string(),
@@ -53,7 +48,7 @@ impl Node {
             }),
             state: session.state,
             up: session.is_up(),
-            since: since.map(|since| since.wall),
+            since: session.since().map(|since| since.wall),
             inherited: session.inherited,
             known_by: peer.known_by,
             info: info(peer, carrier),

@@ -5,6 +5,8 @@
 //! begins with what stands at that moment (nodes, peers, inventory, taps), after which sockets are
 //! dumped again: it replays as what an agent would have said that started then.
 
+mod rows;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     io::Write,
@@ -27,6 +29,7 @@ use observer_core::{
 };
 use tokio::sync::oneshot;
 
+use self::rows::{Rows, rows};
 use crate::state_dir::SavedNodes;
 
 /// Compressed octets that are kept at most, but for the generation that is being written.
@@ -35,8 +38,10 @@ const KEPT: usize = 8 << 20;
 const GENERATION: usize = 2 << 20;
 /// Groups of entries that can wait for the thread: so many megabytes at most.
 const QUEUE: usize = 8;
-/// Octets of payload that entries may hold before they are handed over.
+/// Octets of payload and routes that entries may hold before they are handed over.
 const GROUP_OCTETS: usize = 1 << 20;
+/// What one route takes.
+const ROUTE_OCTETS: usize = 128;
 /// Entries that are handed over together.
 const GROUP: usize = 512;
 
@@ -77,6 +82,7 @@ pub struct FlightRecorder {
     thread: Option<JoinHandle<()>>,
     group: Vec<Entry>,
     octets: usize,
+    rows: Rows,
     shared: Arc<Shared>,
 }
 
@@ -111,6 +117,7 @@ impl FlightRecorder {
             thread: Some(thread),
             group: Vec::new(),
             octets: 0,
+            rows: Rows::default(),
             shared,
         })
     }
@@ -120,10 +127,12 @@ impl FlightRecorder {
         if let Fact::Segment { payload, .. } = &event.fact {
             self.octets += payload.len();
         }
-        self.group.push(Entry {
-            now,
-            event: event.clone(),
-        });
+        let Some(event) = self.rows.admit(now, event) else {
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.octets += rows(&event.fact) * ROUTE_OCTETS;
+        self.group.push(Entry { now, event });
         if self.group.len() >= GROUP || self.octets >= GROUP_OCTETS {
             self.flush();
         }

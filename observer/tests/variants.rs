@@ -16,6 +16,8 @@ mod bgp;
 mod files;
 #[path = "variants/mangle.rs"]
 mod mangle;
+#[path = "variants/nlri.rs"]
+mod nlri;
 #[path = "variants/packets.rs"]
 mod packets;
 #[path = "variants/trace.rs"]

@@ -1,4 +1,4 @@
-//! A memory cgroup for one process: version 1 where the memory controller is mounted so, else 2.
+//! Cgroups of a lab: one that only holds processes together, and one that caps their memory.
 
 use std::{
     fs,
@@ -12,7 +12,63 @@ use crate::estate::Estate;
 const V1: &str = "/sys/fs/cgroup/memory";
 const V2: &str = "/sys/fs/cgroup";
 
-/// A cgroup of the lab. Dropping it removes it, which the kernel refuses while a process is inside;
+/// Where cgroups of version 2 are, which some hosts mount beside those of version 1.
+fn unified() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("no list of mounts")?;
+    let found = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let place = words.next()?;
+        (words.next()? == "cgroup2").then(|| place.into())
+    });
+    found.context("no cgroups of version 2 are mounted")
+}
+
+/// Puts process `pid` into the cgroup at `folder`.
+fn put(pid: u32, folder: &Path) -> Result<()> {
+    let path = folder.join("cgroup.procs");
+    fs::write(&path, pid.to_string()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A cgroup of version 2. Dropping it removes it, which the kernel refuses while a process is inside;
+/// the end of the lab removes it then.
+#[derive(Debug)]
+pub struct Group {
+    folder: PathBuf,
+}
+
+impl Group {
+    /// A new one.
+    pub fn new(estate: &Estate, short: &str) -> Result<Self> {
+        let folder = unified()?.join(estate.namespace(short));
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { folder })
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Does `f` while this program is inside: the processes it starts stay there.
+    pub fn around<T>(&self, f: impl FnOnce() -> T) -> Result<T> {
+        let own = fs::read_to_string("/proc/self/cgroup").context("no /proc/self/cgroup")?;
+        let home = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let home = unified()?.join(home.context("in no cgroup of version 2")?);
+        let pid = std::process::id();
+        put(pid, &self.folder)?;
+        let done = f();
+        put(pid, &home)?;
+        Ok(done)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// A memory cgroup for one process: version 1 where the memory controller is mounted so, else 2. Dropping it removes it, which the kernel refuses while a process is inside;
 /// the end of the lab removes it then.
 #[derive(Debug)]
 pub struct MemoryCap {
@@ -46,7 +102,7 @@ impl MemoryCap {
 
     /// Puts process `pid` in. What it allocated before stays charged elsewhere.
     pub fn hold(&self, pid: u32) -> Result<()> {
-        self.write("cgroup.procs", &pid.to_string())
+        put(pid, &self.folder)
     }
 
     /// Lets the inside allocate at most `bytes`.
@@ -68,8 +124,9 @@ impl Drop for MemoryCap {
 
 /// Removes every cgroup whose name begins with `prefix`.
 pub fn delete(prefix: &str) {
-    for parent in [V1, V2] {
-        let Ok(entries) = fs::read_dir(parent) else {
+    let parents = [V1, V2].map(PathBuf::from).into_iter();
+    for parent in parents.chain(unified()) {
+        let Ok(entries) = fs::read_dir(&parent) else {
             continue;
         };
         for entry in entries.flatten() {

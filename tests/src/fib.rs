@@ -9,7 +9,20 @@ use observer_core::{
 };
 use serde::Deserialize;
 
-use crate::{agent::Agent, gate, lab::Node, netns, programs, wait};
+use crate::{
+    agent::{Agent, Options},
+    gate,
+    lab::{Lab, Node, Plan},
+    netns, programs, wait,
+};
+
+/// Two nodes that nobody routes for but the test, observed.
+pub fn playground() -> Result<(Lab, Agent)> {
+    let lab = Lab::build(Plan::of(2))?;
+    let agent = Agent::start(&lab, &Options::default())?;
+    await_equal(&agent, lab.node(1)?, Duration::from_secs(20))?;
+    Ok((lab, agent))
+}
 
 /// Gives `node` a link of its own, with addresses and nobody at its other end.
 pub fn lay_link(node: &Node) -> Result<()> {

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod birdc;
+pub mod burst;
 pub mod capture;
 pub mod cgroup;
 pub mod estate;

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -23,12 +24,13 @@ use nix::{
         },
         time::{TimeVal, TimeValLike},
     },
+    time::{ClockId, clock_gettime},
 };
 
 use crate::{
     lab::{Lab, Node},
     netns,
-    process::Process,
+    process::{self, Process},
     programs,
 };
 
@@ -42,6 +44,8 @@ pub struct Heard {
     pub changes: u64,
     /// How often its buffer had been full: nobody told it how many it missed.
     pub overruns: u64,
+    /// How much time it had a CPU.
+    pub cpu: Duration,
 }
 
 /// A running `ip monitor route`.
@@ -52,12 +56,12 @@ pub struct IpMonitor {
 }
 
 impl IpMonitor {
-    /// Starts one at `node`.
-    pub fn start(lab: &Lab, node: &Node) -> Result<Self> {
+    /// Starts one at `node`, with `options` of `ip`.
+    pub fn start(lab: &Lab, node: &Node, options: &[&str]) -> Result<Self> {
         let told = lab.estate().folder().join("ip-monitor.txt");
         let file = fs::File::create(&told).context("cannot write what ip monitor says")?;
         let mut command: Command = programs::find("iproute2", "ip")?.command();
-        command.args(["-o", "monitor", "route"]);
+        command.arg("-o").args(options).args(["monitor", "route"]);
         let stdout = Some(Stdio::from(file));
         let netns = Some(node.namespace.as_str());
         let process = Process::start(lab.estate(), "ip-monitor", netns, &mut command, stdout)?;
@@ -66,13 +70,15 @@ impl IpMonitor {
 
     /// Ends it.
     pub fn end(self) -> Result<Heard> {
+        let cpu = process::cpu(self.process.pid())?;
         self.process.signal(Signal::SIGTERM)?;
-        self.process.wait(std::time::Duration::from_secs(10))?;
+        self.process.wait(Duration::from_secs(10))?;
         let told = String::from_utf8(fs::read(&self.told)?).context("what ip monitor says")?;
         let complaints = fs::read_to_string(self.process.log())?;
         Ok(Heard {
             changes: told.lines().count() as u64,
             overruns: complaints.matches("No buffer space").count() as u64,
+            cpu,
         })
     }
 }
@@ -123,7 +129,11 @@ fn read(socket: &OwnedFd, stop: &AtomicBool) -> Heard {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
             Ok(_) => heard.changes += 1,
             Err(Errno::ENOBUFS) => heard.overruns += 1,
-            Err(_) if stop.load(Ordering::Relaxed) => return heard,
+            Err(_) if stop.load(Ordering::Relaxed) => {
+                let cpu = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+                heard.cpu = cpu.map(Duration::from).unwrap_or_default();
+                return heard;
+            }
             Err(_) => {}
         }
     }

@@ -20,6 +20,19 @@ use crate::{
     netns, wait,
 };
 
+/// How much time process `pid` had a CPU, all its threads together.
+pub fn cpu(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
+    // The name, in parentheses, may hold anything.
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
+    let mut fields = fields.context("no fields")?.split(' ').skip(11);
+    let mut ticks = || -> Result<u64> { Ok(fields.next().context("too few fields")?.parse()?) };
+    let (user, system) = (ticks()?, ticks()?);
+    // USER_HZ is 100 on all that Linux runs on here.
+    Ok(Duration::from_millis((user + system) * 10))
+}
+
 /// A running child. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {

@@ -1,17 +1,12 @@
 //! Many routes at once: the mirror is the kernel's tables afterwards, and nothing was lost in silence.
 #![expect(clippy::print_stdout, reason = "measurements, for --nocapture")]
 
-use std::{
-    fmt::Write as _,
-    fs,
-    net::Ipv4Addr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use observer_tests::{
     agent::{Agent, Options},
-    fib, gate,
+    burst, fib, gate,
     lab::{Lab, Node, Plan},
     listeners::{Heard, IpMonitor, Reader},
     netns,
@@ -20,46 +15,10 @@ use observer_tests::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
-/// The first of the routes is 32.0.0.0/24, and so on.
-const FIRST: u32 = 0x2000_0000;
 /// The agent may grow by this much, beyond what each route costs.
 const ROOM: u64 = 256 << 20;
 /// What a route may cost while it comes and goes: the mirror, and what is remembered of a lost one.
 const PER_ROUTE: u64 = 700;
-
-fn prefix(number: u32) -> String {
-    format!("{}/24", Ipv4Addr::from_bits(FIRST + (number << 8)))
-}
-
-/// What has at most 65536 of the routes each, and the lab's own.
-fn pages(count: u32) -> Vec<String> {
-    let first = FIRST >> 24;
-    let octets = first..=first + (count >> 16);
-    let pages = octets.map(|octet| format!("{octet}.0.0.0/8"));
-    pages.chain(["10.244.0.0/16".to_owned()]).collect()
-}
-
-/// Makes n1's BIRD install `count` routes of its own, when told to.
-fn configure_burst(lab: &Lab, count: u32) -> Result<()> {
-    let node = lab.node(1)?;
-    let mut burst = String::from("\nprotocol static burst {\n  disabled;\n");
-    for number in 0..count {
-        let _ = writeln!(burst, "  route {} via 10.0.0.2;", prefix(number));
-    }
-    burst.push_str("}\n");
-    lab.configure(node, &burst)?;
-    // The lab's filters let through the pods' net only.
-    let path = node.speaker.config_path(lab.estate().folder(), &node.name);
-    let text = fs::read_to_string(&path)?;
-    let kernel = "filter calico_kernel_programming {\n";
-    ensure!(
-        text.contains(kernel),
-        "no kernel filter in {}",
-        path.display()
-    );
-    fs::write(&path, text.replace(kernel, &format!("{kernel}  accept;\n")))?;
-    Ok(())
-}
 
 fn lost(agent: &Agent, stage: &str) -> Result<f64> {
     let labels = [("stage", stage)];
@@ -69,18 +28,20 @@ fn lost(agent: &Agent, stage: &str) -> Result<f64> {
 }
 
 fn say(who: &str, heard: Heard, expected: u64) {
-    let Heard { changes, overruns } = heard;
+    let Heard {
+        changes, overruns, ..
+    } = heard;
     let missed = expected.saturating_sub(changes);
     println!("  {who}: {changes} changes, {missed} missed, {overruns} overruns");
 }
 
 /// BIRD installs and withdraws that many, with others listening beside the agent.
-fn burst(count: u32, limit: Duration) -> Result<()> {
+fn come_and_go(count: u32, limit: Duration) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
     let lab = Lab::build(Plan::of(2))?;
-    configure_burst(&lab, count)?;
+    burst::configure(&lab, count)?;
     let agent = Agent::start(&lab, &Options::default())?;
     let (n1, n2) = (lab.node(1)?, lab.node(2)?);
     lab.start(n1)?;
@@ -88,7 +49,7 @@ fn burst(count: u32, limit: Duration) -> Result<()> {
     lab.await_established(CONVERGES)?;
     let small = fib::await_equal(&agent, n1, SOON)?;
     let before = agent.resident_bytes()?;
-    let (monitor, reader) = (IpMonitor::start(&lab, n1)?, Reader::start(n1)?);
+    let (monitor, reader) = (IpMonitor::start(&lab, n1, &[])?, Reader::start(n1)?);
     let mut most = before;
     let mut counted = |wanted: u32| {
         wait::until("BIRD's routes", limit, Duration::from_millis(100), || {
@@ -104,13 +65,13 @@ fn burst(count: u32, limit: Duration) -> Result<()> {
         })
     };
     let begun = Instant::now();
-    lab.birdc(n1, "enable burst")?;
+    lab.birdc(n1, &format!("enable {}", burst::PROTOCOL))?;
     counted(count)?;
     let added = begun.elapsed();
-    let there = fib::await_equal_paged(&agent, n1, &pages(count), limit)?;
+    let there = fib::await_equal_paged(&agent, n1, &burst::pages(count), limit)?;
     ensure!(there >= count as usize, "{there} of {count} in the kernel");
     let begun = Instant::now();
-    lab.birdc(n1, "disable burst")?;
+    lab.birdc(n1, &format!("disable {}", burst::PROTOCOL))?;
     counted(0)?;
     let removed = begun.elapsed();
     ensure!(
@@ -138,19 +99,19 @@ fn burst(count: u32, limit: Duration) -> Result<()> {
 
 #[test]
 fn a_burst_through_bird_ends_as_the_kernel_has_it() -> Result<()> {
-    burst(40_000, Duration::from_secs(90))
+    come_and_go(40_000, Duration::from_secs(90))
 }
 
 #[test]
 #[ignore = "long: half a million routes"]
 fn a_burst_of_half_a_million_ends_as_the_kernel_has_it() -> Result<()> {
-    burst(500_000, Duration::from_mins(4))
+    come_and_go(500_000, Duration::from_mins(4))
 }
 
 #[test]
 #[ignore = "long: a million routes"]
 fn a_burst_of_a_million_ends_as_the_kernel_has_it() -> Result<()> {
-    burst(1_000_000, Duration::from_mins(8))
+    come_and_go(1_000_000, Duration::from_mins(8))
 }
 
 /// That many routes hang on a link of their own, which goes down.
@@ -158,11 +119,10 @@ fn vanish(count: u32, limit: Duration) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let lab = Lab::build(Plan::of(2))?;
-    let agent = Agent::start(&lab, &Options::default())?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     lay_many(node, count)?;
-    let there = fib::await_equal_paged(&agent, node, &pages(count), limit)?;
+    let there = fib::await_equal_paged(&agent, node, &burst::pages(count), limit)?;
     ensure!(there == count as usize, "{there} of {count} in the kernel");
     let labels = [("node", "n1"), ("protocol", "bird"), ("ip_version", "4")];
     let begun = Instant::now();
@@ -191,7 +151,12 @@ fn vanish(count: u32, limit: Duration) -> Result<()> {
 fn lay_many(node: &Node, count: u32) -> Result<()> {
     fib::lay_link(node)?;
     let lines: Vec<String> = (0..count)
-        .map(|number| format!("route add {} via 192.168.50.2 proto bird", prefix(number)))
+        .map(|number| {
+            format!(
+                "route add {} via 192.168.50.2 proto bird",
+                burst::prefix(number)
+            )
+        })
         .collect();
     netns::ip(Some(&node.namespace), &lines)
 }

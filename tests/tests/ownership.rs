@@ -24,11 +24,8 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A node that nobody routes for but the test, with a link of its own.
 fn playground() -> Result<(Lab, Agent)> {
-    let lab = Lab::build(Plan::of(2))?;
-    let agent = Agent::start(&lab, &Options::default())?;
-    let node = lab.node(1)?;
-    fib::lay_link(node)?;
-    fib::await_equal(&agent, node, SOON)?;
+    let (lab, agent) = fib::playground()?;
+    fib::lay_link(lab.node(1)?)?;
     Ok((lab, agent))
 }
 

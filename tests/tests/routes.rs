@@ -19,14 +19,6 @@ use observer_tests::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Two nodes that nobody routes for but the test, observed.
-fn playground() -> Result<(Lab, Agent)> {
-    let lab = Lab::build(Plan::of(2))?;
-    let agent = Agent::start(&lab, &Options::default())?;
-    fib::await_equal(&agent, lab.node(1)?, SOON)?;
-    Ok((lab, agent))
-}
-
 /// A link of its own, with routes of BIRD's over it.
 fn lay(node: &Node) -> Result<()> {
     fib::lay_link(node)?;
@@ -95,7 +87,7 @@ fn vanish(act: &str, by_netlink: Vanishes<'_>, by_probe: Vanishes<'_>) -> Result
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     let source = fib::source(&agent, node)?;
     lay(node)?;
@@ -143,7 +135,7 @@ fn a_route_that_is_replaced_is_told_with_where_it_led_and_leads() -> Result<()> 
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     let writer = match fib::source(&agent, node)? {
         RouteSource::Netlink => "",
@@ -210,7 +202,7 @@ fn routes_that_die_with_a_nexthop_object_are_found() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     lay(node)?;
     fib::ip(
@@ -247,7 +239,7 @@ fn a_multipath_leg_that_dies_is_found_and_wide_routes_are_whole() -> Result<()> 
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     lay(node)?;
     let mut wide = "route add 198.51.9.0/24 proto bird".to_owned();
@@ -308,7 +300,7 @@ fn replace_storms_and_other_tables_end_as_the_kernel_has_it() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     lay(node)?;
     let mut lines: Vec<String> = Vec::new();
@@ -345,7 +337,7 @@ fn a_namespace_that_is_deleted_takes_its_routes_and_keeps_nothing_of_ours() -> R
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = playground()?;
+    let (lab, agent) = fib::playground()?;
     let node = lab.node(1)?;
     let source = fib::source(&agent, node)?;
     lay(node)?;

@@ -4,10 +4,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
+use super::{Span, hops::HopSet, join::gateways};
 use crate::{
+    address::PeerAddress,
+    bgp::Prefix,
     change::{Change, RouteEvent, RoutesChanged},
     event::Process,
     notice::{RouteLoss, RouteNotice, RouteOwner, RouteStep},
@@ -27,18 +31,31 @@ const MAX_BURSTS: usize = 64;
 /// What tells bursts apart.
 type Kind = (RouteEvent, RouteOwner, Option<Process>);
 
+/// Something that happened to one route.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct One<'a> {
+    pub event: RouteEvent,
+    pub owner: RouteOwner,
+    pub writer: Option<&'a Process>,
+    pub span: Span,
+    /// How long a route that is back was gone.
+    pub gap: Duration,
+}
+
 #[derive(Debug)]
-struct Burst {
+pub(super) struct Burst {
     count: u64,
     earliest: Timestamp,
     first: Timestamp,
     last: Timestamp,
     /// When the last was taken in.
     heard: Timestamp,
-    prefixes: Vec<String>,
-    next_hops: BTreeSet<String>,
-    former_next_hops: BTreeSet<String>,
-    peers: BTreeSet<String>,
+    prefixes: Vec<Prefix>,
+    next_hops: BTreeSet<IpAddr>,
+    former_next_hops: BTreeSet<IpAddr>,
+    peers: BTreeSet<PeerAddress>,
+    /// The hops that were named last, and the former ones: most routes that follow have the same.
+    named: Option<[Arc<HopSet>; 2]>,
     longest_gap: Duration,
 }
 
@@ -86,48 +103,33 @@ pub(super) fn tell(turn: &mut Turn<'_>, node: &str, notice: &RouteNotice) {
 }
 
 impl Bursts {
-    /// One route more of this kind; gone for so long, and what led there before.
-    pub fn add(
-        &mut self,
-        turn: &Turn<'_>,
-        event: RouteEvent,
-        notice: &RouteNotice,
-        (gap, former): (Duration, &[IpAddr]),
-    ) {
-        let mut kind = (event, notice.owner, notice.writer.clone());
+    /// One route more.
+    pub(super) fn add(&mut self, now: Timestamp, one: One<'_>) -> &mut Burst {
+        let mut kind = (one.event, one.owner, one.writer.cloned());
         if self.0.len() >= MAX_BURSTS && !self.0.contains_key(&kind) {
             kind.2 = None;
         }
+        let Span { earliest, latest } = one.span;
         let burst = self.0.entry(kind).or_insert_with(|| Burst {
             count: 0,
-            earliest: notice.earliest,
-            first: notice.latest,
-            last: notice.latest,
-            heard: turn.now,
+            earliest,
+            first: latest,
+            last: latest,
+            heard: now,
             prefixes: Vec::new(),
             next_hops: BTreeSet::new(),
             former_next_hops: BTreeSet::new(),
             peers: BTreeSet::new(),
+            named: None,
             longest_gap: Duration::ZERO,
         });
         burst.count += 1;
-        burst.earliest = burst.earliest.min(notice.earliest);
-        burst.first = burst.first.min(notice.latest);
-        burst.last = burst.last.max(notice.latest);
-        burst.heard = turn.now;
-        burst.longest_gap = burst.longest_gap.max(gap);
-        if burst.prefixes.len() < NAMED {
-            burst.prefixes.push(notice.prefix.to_string());
-        }
-        for hop in notice.next_hops.iter().take(NAMED) {
-            name(&mut burst.next_hops, hop);
-        }
-        for hop in former.iter().take(NAMED) {
-            name(&mut burst.former_next_hops, hop);
-        }
-        for peer in notice.peers.iter().take(NAMED) {
-            name(&mut burst.peers, peer);
-        }
+        burst.earliest = burst.earliest.min(earliest);
+        burst.first = burst.first.min(latest);
+        burst.last = burst.last.max(latest);
+        burst.heard = now;
+        burst.longest_gap = burst.longest_gap.max(one.gap);
+        burst
     }
 
     /// When [`Self::flush`] has something to tell, if nothing more comes.
@@ -148,10 +150,10 @@ impl Bursts {
                 earliest: wall(burst.earliest),
                 first: wall(burst.first),
                 last: wall(burst.last),
-                prefixes: burst.prefixes,
-                next_hops: burst.next_hops.into_iter().collect(),
-                former_next_hops: burst.former_next_hops.into_iter().collect(),
-                peers: burst.peers.into_iter().collect(),
+                prefixes: texts(burst.prefixes),
+                next_hops: texts(burst.next_hops),
+                former_next_hops: texts(burst.former_next_hops),
+                peers: texts(burst.peers),
                 writer,
                 longest_gap_seconds: (event == RouteEvent::Back || event == RouteEvent::Replaced)
                     .then_some(burst.longest_gap.as_secs_f64()),
@@ -165,10 +167,42 @@ impl Burst {
     fn due(&self) -> Timestamp {
         self.heard.after(QUIET).min(self.first.after(LONGEST))
     }
+
+    /// Whether a route over `hops`, and over `former` before, needs no naming any more.
+    pub(super) fn is_named(&self, hops: &Arc<HopSet>, former: &Arc<HopSet>) -> bool {
+        let named = self.named.as_ref().filter(|_| self.prefixes.len() >= NAMED);
+        named.is_some_and(|[named, before]| {
+            Arc::ptr_eq(named, hops) && (Arc::ptr_eq(before, former) || before == former)
+        })
+    }
+
+    /// Names a route that was added, the peers that it hangs on and its next hops, as far as there is
+    /// room.
+    pub(super) fn name(
+        &mut self,
+        prefix: Prefix,
+        peers: &[PeerAddress],
+        hops: Arc<HopSet>,
+        former: Arc<HopSet>,
+    ) {
+        if self.prefixes.len() < NAMED {
+            self.prefixes.push(prefix);
+        }
+        insert_named(&mut self.next_hops, gateways(&hops));
+        insert_named(&mut self.former_next_hops, gateways(&former));
+        insert_named(&mut self.peers, peers.iter().copied());
+        self.named = Some([hops, former]);
+    }
 }
 
-fn name(names: &mut BTreeSet<String>, one: &impl ToString) {
-    if names.len() < NAMED {
-        names.insert(one.to_string());
+fn insert_named<T: Ord>(named: &mut BTreeSet<T>, more: impl IntoIterator<Item = T>) {
+    for one in more {
+        if named.len() < NAMED {
+            named.insert(one);
+        }
     }
+}
+
+fn texts<T: ToString>(named: impl IntoIterator<Item = T>) -> Vec<String> {
+    named.into_iter().map(|one| one.to_string()).collect()
 }

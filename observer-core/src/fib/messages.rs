@@ -160,15 +160,19 @@ impl Fib {
             }
             return;
         }
-        for address in world.announcers(prefix) {
-            let down = world.peers.get(&address).filter(|_| !world.is_up(address));
-            let down = down.and_then(|peer| peer.session.down?.at);
-            if let Some(down) = down {
-                let took = span.latest.since(down);
-                self.watch.messages.lasts.entry(address).or_default().down = Some(took);
-                if turn.exact {
-                    turn.totals.fib(world.node).down_to_withdraw.observe(took);
-                }
+        // Few are down: whether one announced it is asked of these only.
+        for (address, peer) in world.peers {
+            let down = peer.session.down.filter(|_| !peer.session.is_up());
+            let Some(down) = down.and_then(|down| down.at) else {
+                continue;
+            };
+            if !peer.exchange.rib.has_prefix(prefix) {
+                continue;
+            }
+            let took = span.latest.since(down);
+            self.watch.messages.lasts.entry(*address).or_default().down = Some(took);
+            if turn.exact {
+                turn.totals.fib(world.node).down_to_withdraw.observe(took);
             }
         }
     }

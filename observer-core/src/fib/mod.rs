@@ -16,8 +16,10 @@ mod links;
 mod messages;
 mod settled;
 mod table;
+mod tell;
 pub mod totals;
 mod unprogrammed;
+mod vanish;
 mod view;
 mod watch;
 mod writers;
@@ -121,6 +123,8 @@ pub(crate) struct Fib {
     asked: ByFamily<bool>,
     watch: Watch,
     bursts: Bursts,
+    /// Where the gap led that the correlator was told of last.
+    told: Option<HopsId>,
     silent: Silent,
 }
 
@@ -148,6 +152,7 @@ impl Fib {
             asked: ByFamily::default(),
             watch: Watch::default(),
             bursts: Bursts::default(),
+            told: None,
             silent: Silent::default(),
         }
     }
@@ -345,37 +350,10 @@ impl Fib {
             earliest: dump.since,
             latest: turn.at,
         };
-        for missing in self.mirror.unshown(dump.ipv6) {
-            let act = Act {
-                op: RouteOp::Removed,
-                origin: self.origin_of(&missing),
-                writer: WriterId::default(),
-                span,
-            };
-            self.take_out(turn, world, missing.id, act);
-        }
+        self.vanish(turn, world, dump.ipv6, span);
         let known = self.known.of(dump.ipv6);
         if std::mem::replace(known, true) {
             turn.totals.fib(world.node).resyncs += 1;
-        }
-    }
-
-    /// By whose will a route went that is not there any more: nobody's, if what it hung on is gone.
-    fn origin_of(&self, missing: &Kept) -> RouteOrigin {
-        let Some(set) = self.mirror.hops.get(missing.hops) else {
-            return RouteOrigin::Explicit;
-        };
-        let lame = |hop: &NextHop| {
-            let up = self.links.get(&hop.interface).is_some_and(|link| link.up);
-            let on = |(of, address, _): &(u32, IpAddr, u8)| {
-                *of == hop.interface && address.is_ipv4() == missing.id.prefix.address.is_ipv4()
-            };
-            !up || !self.addresses.iter().any(on)
-        };
-        if set.object.is_some() || set.hops.iter().any(lame) {
-            RouteOrigin::Silent
-        } else {
-            RouteOrigin::Explicit
         }
     }
 

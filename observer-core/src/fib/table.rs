@@ -232,13 +232,11 @@ impl<A: Bits> Tree<A> {
         })
     }
 
-    /// Those that the dump did not show; the others are as before a dump again.
-    fn unshown(&mut self, table: u32, out: &mut Vec<Kept>) {
-        for (key, entry) in &mut self.0 {
-            if entry.bits & SHOWN == 0 {
-                out.push(entry.kept(table, key));
-            }
-        }
+    /// Takes out those that the dump did not show, by prefix, the preferred one first.
+    fn take_unshown(&mut self, table: u32, out: &mut Vec<Kept>) {
+        let hidden = |_: &Key<A>, entry: &mut Entry| entry.bits & SHOWN == 0;
+        let gone = self.0.extract_if(.., hidden);
+        out.extend(gone.map(|(key, entry)| entry.kept(table, &key)));
     }
 
     fn hide(&mut self) {
@@ -428,17 +426,21 @@ impl Mirror {
         }
     }
 
-    /// What the dump of a family did not show.
-    pub fn unshown(&mut self, ipv6: bool) -> Vec<Kept> {
-        let mut found = Vec::new();
+    /// Takes out what the dump of a family did not show, by table and prefix. The use of the hops is the
+    /// caller's.
+    pub fn take_unshown(&mut self, ipv6: bool) -> Vec<Kept> {
+        let mut gone = Vec::new();
         for (number, table) in &mut self.tables {
             if ipv6 {
-                table.v6.unshown(*number, &mut found);
+                table.v6.take_unshown(*number, &mut gone);
             } else {
-                table.v4.unshown(*number, &mut found);
+                table.v4.take_unshown(*number, &mut gone);
             }
         }
-        found
+        for kept in &gone {
+            self.uncount(Some(kept));
+        }
+        gone
     }
 
     /// Every route, by table, IPv4 first, by prefix; only those after `after` in that order.

@@ -196,6 +196,8 @@ impl Node {
             peer: address.to_string(),
             peer_node: peer.name.clone(),
             state: peer.session.state,
+            since: peer.session.since().map(|since| since.wall),
+            last_cause_text: peer.session.last_flap().map(|flap| flap.cause_text.clone()),
             stale: peer.exchange.restart.is_some(),
         })
     }

@@ -12,9 +12,9 @@ use std::{
 use super::{
     Fib, Span, World,
     hops::HopsId,
-    join::{Fate, gateways},
+    join::Fate,
     messages::Messages,
-    table::WriterId,
+    table::{Kept, WriterId},
     totals::writer_label,
 };
 use crate::{
@@ -51,6 +51,16 @@ const MAX_FIGHTS: usize = 4_096;
 pub(super) struct Place {
     pub table: u32,
     pub prefix: Prefix,
+}
+
+impl Place {
+    /// Where a route is.
+    pub const fn of(kept: &Kept) -> Self {
+        Self {
+            table: kept.id.table,
+            prefix: kept.id.prefix,
+        }
+    }
 }
 
 /// What was done to a route.
@@ -92,6 +102,23 @@ pub(super) struct Gap {
     pub told: bool,
     /// It lasts: the user knows, or will.
     pub settled: bool,
+}
+
+impl Gap {
+    /// A route that `act` left there, told as a gap is.
+    const fn of_seen((protocol, hops): (Protocol, HopsId), act: Act) -> Self {
+        Self {
+            protocol,
+            hops,
+            writer: act.writer,
+            span: act.span,
+            how: RouteLoss::Deleted,
+            origin: act.origin,
+            fate: Fate::Unplanned,
+            told: true,
+            settled: false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +170,12 @@ impl Watch {
 impl Fib {
     /// What the preferred route of a prefix is.
     pub(super) fn standing(&self, place: Place) -> Standing {
-        let Some(best) = self.mirror.best(place.table, place.prefix) else {
+        self.standing_of(self.mirror.best(place.table, place.prefix).as_ref())
+    }
+
+    /// What a preferred route is.
+    pub(super) fn standing_of(&self, best: Option<&Kept>) -> Standing {
+        let Some(best) = best else {
             return Standing::Absent;
         };
         if best.kind.drops() {
@@ -174,10 +206,23 @@ impl Fib {
         protocol: Protocol,
         act: Act,
     ) {
+        let after = self.standing(place);
+        self.step_to(turn, world, place, (before, after), protocol, act);
+    }
+
+    /// Likewise, with how it stands now.
+    pub(super) fn step_to(
+        &mut self,
+        turn: &mut Turn<'_>,
+        world: World<'_>,
+        place: Place,
+        (before, after): (Standing, Standing),
+        protocol: Protocol,
+        act: Act,
+    ) {
         if !*self.known.get(place.prefix.address.is_ipv6()) {
             return;
         }
-        let after = self.standing(place);
         match (before, after) {
             (Standing::Usable(owner, hops), Standing::Usable(new, now)) => {
                 turn.totals.fib(world.node).count(act.op, new, act.origin);
@@ -215,9 +260,9 @@ impl Fib {
             Standing::Absent if act.origin == RouteOrigin::Explicit => RouteLoss::Deleted,
             Standing::Absent | Standing::Dead | Standing::Usable(..) => RouteLoss::Silent,
         };
-        let withdrawn = self.withdrawn_by(place.prefix);
         let fate = match (how, RouteOwner::of(protocol)) {
             (RouteLoss::Deleted, RouteOwner::Bird) => {
+                let withdrawn = self.withdrawn_by(place.prefix);
                 world.fate(place.prefix, &self.hops(hops), withdrawn)
             }
             // Felix takes out what is not to be there, by no message that we could read.
@@ -233,9 +278,12 @@ impl Fib {
             how,
             origin: act.origin,
             fate,
-            told: false,
+            told: fate != Fate::Early,
             settled: false,
         };
+        if gap.told {
+            self.tell_gap(turn, world, place, &gap);
+        }
         if let Some(old) = self.watch.gaps.insert(place, gap) {
             self.mirror.hops.release(old.hops);
         }
@@ -245,10 +293,8 @@ impl Fib {
             to_tell, to_settle, ..
         } = &mut self.watch;
         to_settle.push_back((opened.after(MICRO_GAP), queue.0, queue.1));
-        if fate == Fate::Early {
+        if !gap.told {
             to_tell.push_back((opened.after(EARLY), queue.0, queue.1));
-        } else {
-            self.tell_gone(turn, world, place);
         }
         if how == RouteLoss::Deleted && self.is_foreign(act.writer) {
             self.foreign(turn, world, place, &gap, None);
@@ -263,27 +309,7 @@ impl Fib {
         };
         gap.told = true;
         let gap = *gap;
-        let step = RouteStep::Gone {
-            how: gap.how,
-            planned: gap.fate == Fate::Planned,
-        };
-        let notice = self.notice(world, place, &gap, step);
-        turn.notices.push(Notice::Route(notice));
-    }
-
-    fn notice(&self, world: World<'_>, place: Place, gap: &Gap, step: RouteStep) -> RouteNotice {
-        let hops = self.hops(gap.hops);
-        RouteNotice {
-            netns: self.netns,
-            prefix: place.prefix,
-            earliest: gap.span.earliest,
-            latest: gap.span.latest,
-            owner: RouteOwner::of(gap.protocol),
-            next_hops: gateways(&hops),
-            peers: world.peers_of(place.prefix, &hops),
-            writer: self.writers.get(gap.writer).cloned(),
-            step,
-        }
+        self.tell_gap(turn, world, place, &gap);
     }
 
     /// A watched prefix leads somewhere: for the first time, or again.
@@ -300,9 +326,14 @@ impl Fib {
             turn.totals
                 .fib(world.node)
                 .count(act.op, protocol, act.origin);
-            let notice = self.seen(world, place, (protocol, hops), act);
-            self.bursts
-                .add(turn, RouteEvent::Added, &notice, (Duration::ZERO, &[]));
+            let seen = Gap::of_seen((protocol, hops), act);
+            self.gather(
+                turn,
+                world,
+                place,
+                &seen,
+                (RouteEvent::Added, Duration::ZERO, None),
+            );
             return;
         };
         if !gap.told {
@@ -313,8 +344,6 @@ impl Fib {
         turn.totals
             .fib(world.node)
             .observe_gap(gap.protocol, length);
-        let mut notice = self.seen(world, place, (protocol, hops), act);
-        notice.step = RouteStep::Back { gap: length };
         let event = if gap.settled {
             RouteEvent::Back
         } else if protocol == gap.protocol {
@@ -334,8 +363,10 @@ impl Fib {
             let keeper = self.writers.get(act.writer).cloned();
             self.foreign(turn, world, place, &gap, keeper);
         }
-        let former = gateways(&self.hops(gap.hops));
-        self.bursts.add(turn, event, &notice, (length, &former));
+        let seen = Gap::of_seen((protocol, hops), act);
+        self.gather(turn, world, place, &seen, (event, length, Some(gap.hops)));
+        let step = RouteStep::Back { gap: length };
+        let notice = self.notice(world, place, &seen, step);
         turn.notices.push(Notice::Route(notice));
         self.mirror.hops.release(gap.hops);
     }
@@ -356,35 +387,14 @@ impl Fib {
         } else {
             RouteEvent::HandedOver
         };
-        let notice = self.seen(world, place, new, act);
-        let former = gateways(&self.hops(old.1));
-        self.bursts
-            .add(turn, event, &notice, (Duration::ZERO, &former));
-    }
-
-    /// A route that is there, as it would be told to the correlator.
-    fn seen(
-        &self,
-        world: World<'_>,
-        place: Place,
-        (protocol, hops): (Protocol, HopsId),
-        act: Act,
-    ) -> RouteNotice {
-        let gap = Gap {
-            protocol,
-            hops,
-            writer: act.writer,
-            span: act.span,
-            how: RouteLoss::Deleted,
-            origin: act.origin,
-            fate: Fate::Unplanned,
-            told: true,
-            settled: false,
-        };
-        let step = RouteStep::Back {
-            gap: Duration::ZERO,
-        };
-        self.notice(world, place, &gap, step)
+        let seen = Gap::of_seen(new, act);
+        self.gather(
+            turn,
+            world,
+            place,
+            &seen,
+            (event, Duration::ZERO, Some(old.1)),
+        );
     }
 
     /// Whether a writer is known and neither of those who keep the cluster's routes.
@@ -481,13 +491,8 @@ impl Fib {
         let gap = *gap;
         let totals = turn.totals.fib(world.node);
         totals.count(RouteOp::Removed, gap.protocol, gap.origin);
-        let step = RouteStep::Gone {
-            how: gap.how,
-            planned: gap.fate == Fate::Planned,
-        };
-        let notice = self.notice(world, place, &gap, step);
         let event = RouteEvent::of(gap.how, gap.fate == Fate::Planned);
-        self.bursts.add(turn, event, &notice, (Duration::ZERO, &[]));
+        self.gather(turn, world, place, &gap, (event, Duration::ZERO, None));
         if gap.fate == Fate::Planned {
             // What comes back later is a new route.
             self.forget(place);

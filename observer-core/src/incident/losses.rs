@@ -54,7 +54,12 @@ impl Incidents {
                 how,
                 planned: false,
             } => {
-                self.lose_route(turn, node, notice.prefix, Gone::of(notice, *how));
+                let gone = Gone::of(notice, *how);
+                if notice.more == 0 {
+                    self.lose_route(turn, node, notice.prefix, gone);
+                } else {
+                    self.lose_many(turn, node, notice, gone);
+                }
             }
             RouteStep::Back { .. } => self.regain_route(turn, node.netns, notice.prefix, within),
             RouteStep::Foreign => {
@@ -90,6 +95,15 @@ impl Incidents {
         turn.deadlines
             .hasten(due, gone.since.latest.after(SUSPICIOUS).max(turn.at));
         pending.routes.entry(prefix).or_insert(gone);
+    }
+
+    /// So many at once do not wait.
+    fn lose_many(&mut self, turn: &mut Turn<'_>, node: &Node, notice: &RouteNotice, gone: Gone) {
+        self.suspect(turn, node, notice.prefix, gone);
+        let number = self.concerning(node.netns, &notice.peers);
+        if let Some(open) = number.and_then(|number| self.open.get_mut(&number)) {
+            open.routes.lose_more(notice.more);
+        }
     }
 
     /// The open incident that routes of these peers belong to.

@@ -13,15 +13,13 @@ use super::{
 use crate::{
     address::PeerAddress,
     bgp::Prefix,
-    notice::{RouteLoss, RouteNotice, RouteOwner},
+    notice::{FOLLOWED, RouteLoss, RouteNotice, RouteOwner},
     time::Timestamp,
     turn::Turn,
 };
 
 /// Prefixes listed one by one.
 const LISTED: usize = 32;
-/// Prefixes followed at most per incident; those beyond are counted and not waited for.
-const FOLLOWED: usize = 65_536;
 /// Nodes told apart.
 const NODES: usize = 256;
 /// Writers told apart.
@@ -193,6 +191,11 @@ impl Routes {
             }
         }
         self.gone.insert(prefix, gone);
+    }
+
+    /// So many more are gone, which nobody follows.
+    pub const fn lose_more(&mut self, more: u64) {
+        self.overflow = self.overflow.saturating_add(more);
     }
 
     /// A route is back at `back`; gives how long it was gone.

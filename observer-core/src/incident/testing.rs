@@ -170,7 +170,7 @@ impl Story {
             earliest: at,
             latest: at,
             owner: RouteOwner::Bird,
-            next_hops: Vec::new(),
+            more: 0,
             peers: PeerAddress::parse(peer).into_iter().collect(),
             writer: Some(bird()),
             step,

@@ -382,7 +382,7 @@ fn a_foreign_delete_names_who_did_it() {
             earliest: at,
             latest: at,
             owner: RouteOwner::Bird,
-            next_hops: Vec::new(),
+            more: 0,
             peers: PeerAddress::parse(PEER).into_iter().collect(),
             writer: Some(process(9, "networkd")),
             step,

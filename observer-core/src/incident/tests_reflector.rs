@@ -42,7 +42,7 @@ fn block(story: &mut Story, client: u8, hangs: bool, step: RouteStep) {
         earliest: at,
         latest: at,
         owner: RouteOwner::Bird,
-        next_hops: Vec::new(),
+        more: 0,
         peers: peers.filter(|_| hangs).collect(),
         writer: Some(bird()),
         step,

@@ -4,7 +4,10 @@ use std::{fmt::Write as _, net::IpAddr, path::Path};
 
 use anyhow::Result;
 use clap::Args;
-use observer_core::route_view::{LegView, PathHopView, PathView};
+use observer_core::{
+    peer::SessionState,
+    route_view::{LegView, PathHopView, PathPeerView, PathView},
+};
 
 use super::{routes, words};
 use crate::{
@@ -47,7 +50,7 @@ pub fn show(socket: &Path, args: &PathArgs) -> Result<Answer> {
     let view: PathView = Client::new(socket)?.get(&path)?;
     let text = match args.output {
         Format::Json => terminal::json(&view)?,
-        Format::Table => draw(&view),
+        Format::Table => draw(&view, jiff::Timestamp::now()),
     };
     terminal::print(&text)?;
     Ok(match view.arrives {
@@ -57,13 +60,16 @@ pub fn show(socket: &Path, args: &PathArgs) -> Result<Answer> {
 }
 
 /// The way as a drawing, one line for each thing that it passes.
-pub fn draw(view: &PathView) -> String {
+pub fn draw(view: &PathView, now: jiff::Timestamp) -> String {
     let mut text = String::new();
     if let Some(source) = view.source {
         let _ = writeln!(text, "{source}");
     }
     for leg in &view.legs {
-        draw_leg(&mut text, leg);
+        draw_leg(&mut text, leg, now);
+    }
+    if let Some(beyond) = view.legs.last().filter(|_| view.arrives.is_none()) {
+        draw_beyond(&mut text, beyond);
     }
     let end = match view.arrives {
         Some(true) => "arrives",
@@ -82,7 +88,23 @@ pub fn draw(view: &PathView) -> String {
     text
 }
 
-fn draw_leg(text: &mut String, leg: &LegView) {
+/// The node that the last hop leads to: its own agent knows how the packet goes on.
+fn draw_beyond(text: &mut String, leg: &LegView) {
+    let hop = leg.hops.iter().find(|hop| !hop.hop.dead);
+    let Some((hop, gateway)) = hop.and_then(|hop| Some((hop, hop.hop.gateway?))) else {
+        return;
+    };
+    let gateway = gateway.to_string();
+    let peer = hop.peers.iter().find(|peer| peer.peer == gateway);
+    let name = peer.and_then(|peer| peer.peer_node.as_deref());
+    let _ = writeln!(
+        text,
+        "[{}] not observed from here",
+        plain(name.unwrap_or(&gateway))
+    );
+}
+
+fn draw_leg(text: &mut String, leg: &LegView, now: jiff::Timestamp) {
     if let Some(from) = &leg.from {
         let _ = writeln!(text, "  | {}", plain(from));
     }
@@ -99,11 +121,11 @@ fn draw_leg(text: &mut String, leg: &LegView) {
         plain(route.owner.as_deref().unwrap_or("-")),
     );
     for hop in &leg.hops {
-        draw_hop(text, hop);
+        draw_hop(text, hop, now);
     }
 }
 
-fn draw_hop(text: &mut String, hop: &PathHopView) {
+fn draw_hop(text: &mut String, hop: &PathHopView, now: jiff::Timestamp) {
     let mark = if hop.hop.dead { "x" } else { "|" };
     let mut line = format!("  {mark} {}", routes::hop(&hop.hop));
     match hop.link_up {
@@ -116,24 +138,37 @@ fn draw_hop(text: &mut String, hop: &PathHopView) {
     }
     let _ = writeln!(text, "{}", plain(&line));
     for peer in &hop.peers {
-        let name = peer.peer_node.as_deref().map(|name| format!(" ({name})"));
-        let stale = if peer.stale { ", routes stale" } else { "" };
-        let line = format!(
-            "  |   session with {}{}: {}{stale}",
-            peer.peer,
-            name.unwrap_or_default(),
-            peer.state.name()
-        );
-        let _ = writeln!(text, "{}", plain(&line));
+        let _ = writeln!(text, "  |   {}", plain(&session(peer, now)));
     }
+}
+
+/// How the session does that a route hangs on.
+fn session(peer: &PathPeerView, now: jiff::Timestamp) -> String {
+    let mut text = format!("session with {}", peer.peer);
+    if let Some(name) = &peer.peer_node {
+        let _ = write!(text, " ({name})");
+    }
+    let _ = write!(text, ": {}", peer.state.name());
+    let up = peer.state == SessionState::Established;
+    if let Some(since) = peer.since {
+        let down = if up { "" } else { ", down" };
+        let _ = write!(text, "{down} since {}", words::since(since, now));
+    }
+    if peer.stale {
+        text.push_str(", routes stale");
+    }
+    if let Some(cause) = &peer.last_cause_text {
+        let lost = if up { "lost before" } else { "why" };
+        let _ = write!(text, "; {lost}: {cause}");
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use observer_core::{
         event::forwarding::{NeighbourState, RouteKind, TABLE_MAIN},
-        peer::SessionState,
-        route_view::{HopView, PathPeerView, RouteState, RouteView},
+        route_view::{HopView, RouteState, RouteView},
     };
 
     use super::*;
@@ -174,6 +209,8 @@ mod tests {
                         peer: "10.0.0.2".to_owned(),
                         peer_node: Some("n2".to_owned()),
                         state: SessionState::Established,
+                        since: Some("2026-11-24T09:30:00Z".parse().unwrap()),
+                        last_cause_text: Some("the cause".to_owned()),
                         stale: false,
                     }],
                 }],
@@ -182,23 +219,35 @@ mod tests {
             arrives: None,
             partial: false,
         };
+        let now = "2026-11-24T12:00:00Z".parse().unwrap();
         assert_eq!(
-            draw(&view),
+            draw(&view, now),
             "\
 10.244.1.2
   | cali0
 [n1]
   | 10.244.2.0/26 10.0.0.2 dev eth0 proto bird
   | 10.0.0.2 dev eth0, link up, neighbour usable
-  |   session with 10.0.0.2 (n2): Established
+  |   session with 10.0.0.2 (n2): Established since 09:30:00; lost before: the cause
+[n2] not observed from here
 10.244.2.2
 leaves the observed nodes: n1 hands it to 10.0.0.2; what that does is not observed
 "
         );
-        let partial = draw(&PathView {
-            partial: true,
-            ..view
-        });
+        let mut down = view.clone();
+        let session = &mut down.legs[0].hops[0].peers[0];
+        session.state = SessionState::Active;
+        session.stale = true;
+        let down = draw(&down, now);
+        let line = "(n2): Active, down since 09:30:00, routes stale; why: the cause\n";
+        assert!(down.contains(line), "{down}");
+        let partial = draw(
+            &PathView {
+                partial: true,
+                ..view
+            },
+            now,
+        );
         assert!(partial.contains("not known: n1 hands it"), "{partial}");
         assert!(partial.contains("route_protocol"), "{partial}");
     }
