@@ -12,12 +12,15 @@ mod bystander;
 mod capture;
 mod core;
 mod decode;
+mod latency;
 mod measure;
 mod memory;
 mod mesh;
 mod page;
 mod replay;
 mod routes;
+mod scrape;
+mod startup;
 mod transfer;
 
 use std::{fs, path::PathBuf};
@@ -29,8 +32,8 @@ use measure::Figure;
 /// Measures this program beside others.
 #[derive(Parser)]
 struct Args {
-    /// Only these of: bystander, capture, core, decode, memory, replay, transfer; and `probes`, which
-    /// needs a kernel whose functions can be traced.
+    /// Only these of: bystander, capture, core, decode, latency, memory, replay, scrape, startup, transfer;
+    /// and `probes`, which needs a kernel whose functions can be traced.
     names: Vec<String>,
     /// Routes in the table that is read.
     #[arg(long, default_value_t = 500_000)]
@@ -51,7 +54,7 @@ struct Args {
 
 type Bench = fn(&Args) -> Result<Vec<Figure>>;
 
-/// Differences of a few percent take more turns than others do.
+/// What differs by a few percent, or from time to time, takes more turns.
 const ROUNDS: usize = 3;
 /// Transfers take a lab each.
 const TRANSFERS: usize = 3;
@@ -59,7 +62,7 @@ const TRANSFERS: usize = 3;
 /// Not run unless it is named.
 const NAMED: &str = "probes";
 
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("capture", |args| capture::measure(args.routes, args.turns)),
     (NAMED, |args| capture::probes(args.routes, args.turns)),
     ("decode", |args| decode::measure(args.routes, args.turns)),
@@ -69,6 +72,9 @@ const BENCHES: [(&str, Bench); 8] = [
     ("transfer", |args| {
         transfer::measure(args.routes, args.turns.min(TRANSFERS))
     }),
+    ("scrape", |args| scrape::measure(args.turns)),
+    ("startup", |args| startup::measure(args.turns)),
+    ("latency", |args| latency::measure(args.turns * ROUNDS)),
     ("bystander", |args| bystander::measure(args.turns * ROUNDS)),
 ];
 

@@ -51,6 +51,8 @@ struct Heard {
     ends: bool,
     refused: u64,
     learned: Vec<(Prefix, bool)>,
+    /// When the first of what was learned came.
+    arrived: Timestamp,
     restart_over: bool,
 }
 
@@ -251,13 +253,14 @@ impl Node {
             clues: Vec::new(),
             news: false,
         };
-        wire.take(at, tapped, &mut |signs, seen| listening.take(signs, seen));
+        let arrived = wire.take(at, tapped, &mut |signs, seen| listening.take(signs, seen));
         let mut heard = Heard {
             clues: listening.clues,
             news: listening.news,
             ends: false,
             refused: listening.refused,
             learned: listening.learned,
+            arrived,
             restart_over: listening.restart_over,
         };
         heard.ends = !passed && wire.signs.passed;
@@ -334,7 +337,7 @@ impl Node {
         if let Some(connection) = self.connections.get(&id)
             && !heard.learned.is_empty()
         {
-            self.hear_routes(turn, connection.peer, &heard.learned);
+            self.hear_routes(turn, connection.peer, heard.arrived, &heard.learned);
         }
         let Some(connection) = self.connections.get(&id) else {
             return;

@@ -2,7 +2,10 @@
 
 use crate::{
     change::{Change, RouteEvent},
-    event::{Fact, TcpState},
+    event::{
+        Fact, TcpState,
+        forwarding::{Route, RouteKind, RouteOp},
+    },
     peer::SessionState,
     route_view::RouteState,
     testing::{NETNS, PEER, Scene, bird, millis, outbound, process},
@@ -55,6 +58,48 @@ fn what_an_update_withdraws_is_planned_whichever_is_seen_first() {
         assert_eq!(told[0].event, RouteEvent::Withdrawn, "{message_first}");
         assert!(states(&scene).is_empty(), "{:?}", states(&scene));
     }
+}
+
+/// A service's address, say, that several nodes announce: BIRD exchanges the way to another node for this
+/// node's own blackhole, by a delete and an add.
+#[test]
+fn what_becomes_this_node_s_own_is_no_loss_whichever_is_seen_first() {
+    for (late, exchanged) in [
+        (0, false),
+        (0, true),
+        (60, false),
+        (700, false),
+        (700, true),
+    ] {
+        let (mut scene, mut talk) = announced();
+        let own = Route {
+            kind: RouteKind::Blackhole,
+            next_hops: Vec::new(),
+            ..block()
+        };
+        if exchanged {
+            scene.act(RouteOp::Replaced, &own, Some(bird()));
+        } else {
+            scene.del(&block());
+            scene.now += 1;
+            scene.add(&own);
+        }
+        scene.pass(late);
+        talk.says(&mut scene, true, &update(&[], &NLRI));
+        scene.pass(20_000);
+        let told: Vec<_> = scene.observer.incidents();
+        assert_eq!(told, [], "{late} {exchanged}");
+    }
+    // A blackhole that it does not announce is one.
+    let (mut scene, _talk) = announced();
+    let hole = Route {
+        kind: RouteKind::Blackhole,
+        next_hops: Vec::new(),
+        ..block()
+    };
+    scene.act(RouteOp::Replaced, &hole, Some(bird()));
+    scene.pass(20_000);
+    assert_eq!(scene.observer.incidents().len(), 1);
 }
 
 #[test]
@@ -214,4 +259,38 @@ fn what_a_reflector_had_announced_hangs_on_it_beyond_its_session() {
     let told = scene.routes_told();
     assert_eq!(told[0].event, RouteEvent::Deleted, "{told:?}");
     assert_eq!(told[0].peers, [PEER]);
+}
+
+#[test]
+fn how_long_the_kernel_takes_counts_from_the_arrival_of_the_message() {
+    for acknowledged_first in [true, false] {
+        let mut scene = Scene::with_routes(&[]);
+        let mut talk = Talk::new(outbound(1, PEER));
+        talk.establish(&mut scene);
+        let mut step = |scene: &mut Scene, message: &[u8], act: fn(&mut Scene)| {
+            scene.pass(500);
+            if acknowledged_first {
+                talk.says(scene, false, message);
+                scene.now += 1;
+                act(scene);
+            } else {
+                talk.says_unheard(scene, false, message);
+                scene.now += 1;
+                act(scene);
+                scene.now += 40;
+                let ack = talk.segment(true, crate::testing_wire::Flags::default(), &[]);
+                scene.tap(ack);
+            }
+        };
+        step(&mut scene, &update(&[], &NLRI), |scene| scene.add(&block()));
+        step(&mut scene, &update(&NLRI, &[]), |scene| scene.del(&block()));
+        let view = scene.observer.forwarding(millis(scene.now));
+        let took = view[0].latencies.first();
+        let took = took.map(|took| (took.update_to_fib_seconds, took.withdraw_to_fib_seconds));
+        assert_eq!(
+            took,
+            Some((Some(0.001), Some(0.001))),
+            "{acknowledged_first}"
+        );
+    }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Wire {
     pub seen: bool,
     /// Since when the kernel has received more than the tap has seen.
     lags_since: Option<Timestamp>,
+    /// When the first came of what the peer sent and the kernel has not acknowledged.
+    arrived: Option<Timestamp>,
 }
 
 /// What messages and segments have shown so far.
@@ -129,6 +131,7 @@ impl Default for Wire {
             copies: VecDeque::new(),
             seen: false,
             lags_since: None,
+            arrived: None,
         }
     }
 }
@@ -169,13 +172,14 @@ impl Wire {
         copy
     }
 
-    /// Takes a segment in; `read` is told what it completes.
+    /// Takes a segment in; `read` is told what it completes. Gives when the first came of what it
+    /// completes of the peer's: that counts when it is acknowledged, but the speaker reads it at once.
     pub fn take(
         &mut self,
         at: Timestamp,
         tapped: &Tapped<'_>,
         read: &mut dyn FnMut(&mut Signs, &Observation<'_>),
-    ) {
+    ) -> Timestamp {
         self.seen = true;
         let direction = if tapped.sent {
             Direction::AToB
@@ -187,9 +191,19 @@ impl Wire {
             signs,
             ..
         } = self;
+        let before = conversation.waiting(Direction::BToA);
         conversation.segment(at, direction, &tapped.segment, &mut |observation| {
             read(signs, &observation);
         });
+        let waiting = conversation.waiting(Direction::BToA);
+        let arrived = self.arrived.unwrap_or(at);
+        self.arrived = match waiting {
+            0 => None,
+            // When the rest came is not kept: before now.
+            rest if rest < before => Some(at),
+            _ => Some(arrived),
+        };
+        arrived
     }
 
     /// Nothing more will come: what was never acknowledged is counted.

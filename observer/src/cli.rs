@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     check,
     config::{Config, DEFAULT_SOCKET, Settings, Span},
-    replay, run, show, terminal,
+    kubectl, replay, run, show, terminal,
 };
 
 /// Passive observer of BGP sessions: which session fell, why, and for how long.
@@ -337,12 +337,16 @@ pub struct BadUsage(pub String);
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let mut cli = Cli::parse();
-    match execute(&mut cli) {
+    let (name, done) = if kubectl::is_plugin(std::env::args_os().next().as_deref()) {
+        ("kubectl bgp-observer", kubectl::run())
+    } else {
+        ("bgp-observer", execute(&mut Cli::parse()))
+    };
+    match done {
         Ok(answer) => ExitCode::from(answer.code()),
         Err(error) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::complain(&format!("bgp-observer: {error:#}"));
+            terminal::complain(&format!("{name}: {error:#}"));
             let bad_usage = error.chain().any(<dyn std::error::Error>::is::<BadUsage>);
             ExitCode::from(if bad_usage { 2 } else { 1 })
         }

@@ -37,7 +37,9 @@ use crate::source::{
 const WAITING: usize = 32;
 /// Routes in one fact.
 const CHUNK: usize = 512;
-/// Two dumps of one namespace are so far apart, and so many times as long as the last one took.
+/// Dumps of one namespace are so far apart, and so many times as long as the last one took; but one that
+/// comes after a rest may be followed by another at once: what was looked at without need must not
+/// hold up what has just happened.
 const DUMPS_APART: Duration = Duration::from_millis(20);
 const DUMPS_REST: u32 = 3;
 /// All is compared again this often, whatever was told.
@@ -138,6 +140,7 @@ impl Routes {
             rules: false,
             surroundings: false,
             not_before: Timestamp::default(),
+            rested: true,
             audit: Timestamp::default(),
             tries: 0,
         };
@@ -219,6 +222,8 @@ struct Work {
     /// Links, addresses and neighbours have to be dumped again.
     surroundings: bool,
     not_before: Timestamp,
+    /// The last dump came after a rest.
+    rested: bool,
     audit: Timestamp,
     tries: u32,
 }
@@ -282,7 +287,7 @@ impl Work {
     fn timeout(&self) -> EpollTimeout {
         let wanted = self.rules || self.surroundings || self.wanted.iter().any(Option::is_some);
         let until = if wanted {
-            self.not_before.min(self.audit)
+            self.next_dump().min(self.audit)
         } else {
             self.audit
         };
@@ -424,9 +429,10 @@ impl Work {
             self.want(false, self.quiet);
             self.want(true, self.quiet);
         }
-        if begun < self.not_before {
+        if begun < self.next_dump() {
             return Ok(());
         }
+        let rested = begun >= self.not_before;
         let mut dumped = false;
         if std::mem::take(&mut self.surroundings) {
             for kind in [Kind::Links, Kind::Addresses, Kind::Neighbours] {
@@ -450,8 +456,18 @@ impl Work {
             let now = boottime_now();
             let rest = now.since(begun) * DUMPS_REST;
             self.not_before = now.after(rest.max(DUMPS_APART));
+            self.rested = rested;
         }
         Ok(())
+    }
+
+    /// When the next dump may begin.
+    fn next_dump(&self) -> Timestamp {
+        if self.rested {
+            Timestamp::default()
+        } else {
+            self.not_before
+        }
     }
 
     fn dump_each(&mut self, kind: Kind) -> Result<(), Stop> {

@@ -5,6 +5,9 @@
     reason = "helpers of tests may panic and say why they skip, which clippy.toml's exception does not see"
 )]
 
+#[path = "cli/capture.rs"]
+mod capture;
+
 use std::{
     fs,
     io::{BufRead, BufReader},

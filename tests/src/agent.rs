@@ -91,6 +91,9 @@ pub struct Options {
     pub kubeconfig: Option<String>,
     /// Serve metrics here; else on a free port.
     pub metrics: Option<SocketAddr>,
+    /// Observe only this node, with a socket and a state directory for it alone: a lab with an agent per
+    /// node, as a cluster has.
+    pub node: Option<String>,
     /// Further arguments.
     pub more: Vec<String>,
 }
@@ -109,8 +112,16 @@ impl Agent {
     /// state directory, so the next remembers what the last knew.
     pub fn start(lab: &Lab, options: &Options) -> Result<Self> {
         let program = program()?;
-        let folder = lab.estate().folder();
+        let mut folder = lab.estate().folder().to_owned();
+        let mut name = "agent".to_owned();
+        if let Some(node) = &options.node {
+            name = format!("agent-of-{node}");
+            folder = folder.join(&name);
+            std::fs::create_dir_all(&folder)?;
+        }
         let socket = folder.join("api.sock");
+        let is_observed =
+            |node: &&Node| options.node.as_ref().is_none_or(|only| node.name == *only);
         for attempt in 1.. {
             // Free now; somebody else may take it before the agent does.
             let metrics = match options.metrics {
@@ -119,7 +130,7 @@ impl Agent {
             };
             let mut command = Command::new(&program);
             command.arg("run");
-            for node in lab.nodes() {
+            for node in lab.nodes().iter().filter(is_observed) {
                 command
                     .arg("--netns")
                     .arg(format!("{}={}", node.namespace, node.name));
@@ -150,7 +161,7 @@ impl Agent {
                 command.args(["--kubernetes", "on"]);
             }
             command.args(&options.more);
-            let process = Process::start(lab.estate(), "agent", None, &mut command, None)?;
+            let process = Process::start(lab.estate(), &name, None, &mut command, None)?;
             let agent = Self {
                 process,
                 program: program.clone(),

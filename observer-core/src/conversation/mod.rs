@@ -316,6 +316,11 @@ impl Conversation {
             .sum()
     }
 
+    /// Octets of what `direction` sent that wait for others or for their acknowledgement.
+    pub const fn waiting(&self, direction: Direction) -> usize {
+        self.half(direction).stream.held()
+    }
+
     const fn half(&self, direction: Direction) -> &Half {
         match direction {
             Direction::AToB => &self.a,

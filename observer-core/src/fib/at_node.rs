@@ -3,7 +3,7 @@
 use super::{Fib, World, burst};
 use crate::{
     address::PeerAddress, bgp::Prefix, deadline::Due, event::forwarding::Forwarding, node::Node,
-    notice::RouteNotice, turn::Turn,
+    notice::RouteNotice, time::Timestamp, turn::Turn,
 };
 
 impl Node {
@@ -37,16 +37,18 @@ impl Node {
         burst::tell(turn, &self.name, notice);
     }
 
-    /// `peer` announced or withdrew prefixes in messages that this node took at `turn.at`.
+    /// `peer` announced or withdrew prefixes in messages that arrived at `arrived` and that this node
+    /// took at `turn.at`.
     pub fn hear_routes(
         &mut self,
         turn: &mut Turn<'_>,
         peer: PeerAddress,
+        arrived: Timestamp,
         learned: &[(Prefix, bool)],
     ) {
         let (fib, world) = self.forwarding();
         for (prefix, announced) in learned {
-            fib.hear(turn, world, peer, *prefix, !announced);
+            fib.hear(turn, world, (peer, arrived), *prefix, !announced);
         }
         fib.set_deadline(turn);
     }

@@ -9,10 +9,14 @@ use std::{
 use super::{
     Fib, Span, World,
     join::Fate,
-    watch::{Gap, Place},
+    watch::{Gap, Place, Standing},
 };
 use crate::{
-    address::PeerAddress, bgp::Prefix, event::forwarding::TABLE_MAIN, time::Timestamp, turn::Turn,
+    address::PeerAddress,
+    bgp::Prefix,
+    event::forwarding::{RouteSource, TABLE_MAIN},
+    time::Timestamp,
+    turn::Turn,
 };
 
 /// Withdrawals and announcements are remembered this long, and so many of them.
@@ -82,16 +86,16 @@ impl Fib {
         message.filter(|told| !told.withdrawn).map(|told| told.at)
     }
 
-    /// `peer` announced or withdrew `prefix` in a message that this node took at `at`.
+    /// `peer` announced or withdrew `prefix` in a message that arrived at `at` and that this node took
+    /// just now. Its speaker may have acted on it meanwhile.
     pub(super) fn hear(
         &mut self,
         turn: &mut Turn<'_>,
         world: World<'_>,
-        peer: PeerAddress,
+        (peer, at): (PeerAddress, Timestamp),
         prefix: Prefix,
         withdrawn: bool,
     ) {
-        let at = turn.at;
         self.expect(turn);
         self.watch.messages.forget(turn.now);
         let message = Message {
@@ -104,6 +108,7 @@ impl Fib {
             table: TABLE_MAIN,
             prefix,
         };
+        self.measure_before(turn, world, place, message);
         if withdrawn && self.watch.gaps.get(&place).is_some_and(|gap| !gap.told) {
             self.judge_again(world, place);
             let planned = |gap: &Gap| gap.fate == Fate::Planned;
@@ -111,6 +116,40 @@ impl Fib {
                 self.tell_gone(turn, world, place);
             }
         }
+    }
+
+    /// What a message asked for may be done before it counts: it arrives up to 40 ms before it is
+    /// acknowledged.
+    fn measure_before(
+        &mut self,
+        turn: &mut Turn<'_>,
+        world: World<'_>,
+        place: Place,
+        message: Message,
+    ) {
+        let done = if message.withdrawn {
+            let gap = self.watch.gaps.get(&place);
+            gap.map(|gap| gap.span)
+        } else if let Standing::Usable(..) = self.standing(place) {
+            let best = self.mirror.best(place.table, place.prefix);
+            best.map(|best| Span {
+                earliest: best.since,
+                latest: best.since,
+            })
+        } else {
+            None
+        };
+        let Some(span) = done.filter(|span| span.latest >= message.at) else {
+            return;
+        };
+        let exact = turn.exact;
+        turn.exact &= self.followed == Some(RouteSource::Probe);
+        if message.withdrawn {
+            self.measure_removal(turn, world, place.prefix, span);
+        } else {
+            self.measure_programming(turn, world, place.prefix, span);
+        }
+        turn.exact = exact;
     }
 
     /// A route that an announcement asked for is there.

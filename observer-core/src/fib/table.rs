@@ -212,15 +212,16 @@ impl<A> Default for Tree<A> {
 impl<A: Bits> Tree<A> {
     /// All routes of exactly this prefix, the preferred one first.
     fn of_prefix(&self, address: A, length: u8) -> impl Iterator<Item = (&Key<A>, &Entry)> {
-        let bound = |tos, metric, attached| Key {
+        let first = Key {
             address,
             length,
-            tos,
-            metric,
-            attached,
+            tos: 0,
+            metric: 0,
+            attached: 0,
         };
-        let last = bound(u8::MAX, u32::MAX, u32::MAX);
-        self.0.range(bound(0, 0, 0)..=last)
+        // To search for the end, too, costs as much again, and most prefixes have one route.
+        let routes = self.0.range(first..);
+        routes.take_while(move |(key, _)| (key.address, key.length) == (address, length))
     }
 
     /// The routes of the longest prefix that has `address` and whose first route `accept` takes.

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use anyhow::{Context, Result};
 use observer_core::incident::{
     Incident,
-    record::{Affected, Milestone, Proof, Span, SubjectKind, TargetReport, Verdict},
+    record::{Affected, Milestone, Proof, Span, Subject, SubjectKind, TargetReport, Verdict},
 };
 use serde::Deserialize;
 
@@ -45,7 +45,11 @@ pub fn list(socket: &Path, args: &IncidentsArgs) -> Result<Answer> {
     let path = format!("/api/v1/incidents?{}", query.join("&"));
     let incidents = Client::new(socket)?.get::<List>(&path)?.incidents;
     let text = match args.output {
-        Format::Json => terminal::json(&serde_json::json!({ "incidents": incidents }))?,
+        Format::Json => {
+            // This node's clock: whoever joins the records of several nodes compares them.
+            let now = jiff::Timestamp::now();
+            terminal::json(&serde_json::json!({ "now": now, "incidents": incidents }))?
+        }
         Format::Table if incidents.is_empty() => "No incident.\n".to_owned(),
         Format::Table => lines(&incidents),
     };
@@ -117,14 +121,7 @@ pub fn story(incident: &Incident) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(text, "Incident {}, {state}", plain(&incident.id));
     text.push('\n');
-    let mut field = |name: &str, value: &str| {
-        let mut rows = wrap(value, 84).into_iter();
-        let first = rows.next().unwrap_or_default();
-        let _ = writeln!(text, "  {name:<13} {first}");
-        for row in rows {
-            let _ = writeln!(text, "  {:<13} {row}", "");
-        }
-    };
+    let mut field = |name: &str, value: &str| field(&mut text, name, value);
     field("To whom", &plain(&subject(incident)));
     field("Seen by", &plain(&incident.node));
     field("Cause", &plain(&incident.cause));
@@ -159,6 +156,16 @@ pub fn story(incident: &Incident) -> String {
     text
 }
 
+/// What is said under `name`, in rows of a readable length.
+pub fn field(text: &mut String, name: &str, value: &str) {
+    let mut rows = wrap(value, 84).into_iter();
+    let first = rows.next().unwrap_or_default();
+    let _ = writeln!(text, "  {name:<13} {first}");
+    for row in rows {
+        let _ = writeln!(text, "  {:<13} {row}", "");
+    }
+}
+
 fn timeline(text: &mut String, incident: &Incident) {
     let mut table = table::under(["AFTER", "AT (UTC)", "WHAT", "EVIDENCE"]);
     for (number, milestone) in incident.milestones.iter().enumerate() {
@@ -168,7 +175,7 @@ fn timeline(text: &mut String, incident: &Incident) {
         }
         table.add_row([
             after(incident.opened_at, milestone),
-            milestone.latest.strftime("%H:%M:%S%.3f").to_string(),
+            words::clock(milestone.latest),
             plain(&milestone.what),
             plain(&milestone.evidence),
         ]);
@@ -177,7 +184,7 @@ fn timeline(text: &mut String, incident: &Incident) {
 }
 
 /// Relative to the opening; with its width where the moment is not exact.
-fn after(opened: jiff::Timestamp, milestone: &Milestone) -> String {
+pub fn after(opened: jiff::Timestamp, milestone: &Milestone) -> String {
     let seconds = |at: jiff::Timestamp| at.duration_since(opened).as_secs_f64();
     let width = milestone
         .latest
@@ -197,7 +204,7 @@ fn listed(text: &mut String, incident: &Incident) {
         return;
     }
     let mut table = table::under([
-        "LOST PREFIX",
+        "PREFIX",
         "NODE",
         "BEHIND",
         "BECAME",
@@ -278,21 +285,33 @@ fn impact(text: &mut String, incident: &Incident) {
 }
 
 fn subject(incident: &Incident) -> String {
-    let subject = &incident.subject;
+    let who = who(&incident.subject);
+    match incident.subject.kind {
+        SubjectKind::Local => format!("this node, {who}"),
+        SubjectKind::Peer | SubjectKind::RouteReflector => who,
+    }
+}
+
+/// A subject by its name, as anybody would call it.
+pub fn who(subject: &Subject) -> String {
     let who = match &subject.name {
         Some(name) if *name != subject.identity => format!("{name} ({})", subject.identity),
         Some(_) | None => subject.identity.clone(),
     };
     match subject.kind {
-        SubjectKind::Peer => who,
         SubjectKind::RouteReflector => format!("route reflector {who}"),
-        SubjectKind::Local => format!("this node, {who}"),
+        SubjectKind::Peer | SubjectKind::Local => who,
     }
 }
 
 fn lasted(incident: &Incident) -> String {
-    match incident.closed_at {
-        Some(closed) => span(closed.duration_since(incident.opened_at).as_secs_f64()),
+    until(incident.opened_at, incident.closed_at)
+}
+
+/// How long something lasted.
+pub fn until(opened: jiff::Timestamp, closed: Option<jiff::Timestamp>) -> String {
+    match closed {
+        Some(closed) => span(closed.duration_since(opened).as_secs_f64()),
         None => "open".to_owned(),
     }
 }
@@ -344,7 +363,7 @@ fn verdict(incident: &Incident) -> String {
 
 fn routes(incident: &Incident) -> String {
     let prefixes = &incident.prefixes;
-    if prefixes.lost == 0 {
+    if prefixes.lost == 0 && prefixes.brief == 0 {
         let presumed = incident.verdict == Verdict::RoutesLost;
         return if presumed {
             "lost, presumably: they were not observed"
@@ -370,9 +389,19 @@ fn routes(incident: &Incident) -> String {
     let gap = incident.route_gap_seconds.map_or_else(String::new, |gap| {
         format!("; from the first gone to the last back {}", between(gap))
     });
+    let lost = match (prefixes.lost, prefixes.brief) {
+        (lost, 0) => format!("{lost} lost"),
+        (0, brief) => format!("none lost, {brief} gone for no longer than the gap threshold"),
+        (lost, brief) => {
+            format!("{lost} lost, {brief} more gone for no longer than the gap threshold")
+        }
+    };
+    let waits = incident.routes_by.map_or_else(String::new, |by| {
+        let by = by.strftime("%H:%M:%S");
+        format!("; if BIRD waits for peers that are away, back by {by} UTC")
+    });
     format!(
-        "{} lost ({}), {back}{gap}; removed by {}",
-        prefixes.lost,
+        "{lost} ({}), {back}{gap}{waits}; removed by {}",
         owners.join(", "),
         writers.join(", ")
     )
@@ -393,7 +422,7 @@ fn unreachable(incident: &Incident) -> String {
 fn target(target: &TargetReport) -> Option<String> {
     target.seen_alive.then(|| {
         format!(
-            "{} behind {} answered {} of {} echoes",
+            "{} behind {} answered {} of {} probes",
             target.target,
             plain(&target.peer),
             target.answered,
@@ -430,7 +459,7 @@ fn evidence(incident: &Incident) -> String {
 }
 
 /// How long something could not be reached.
-fn length(whole: Span) -> String {
+pub fn length(whole: Span) -> String {
     if whole.max == Some(0.0) {
         "never".to_owned()
     } else {

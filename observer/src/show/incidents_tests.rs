@@ -42,6 +42,7 @@ fn restart() -> Incident {
             ),
         ],
         prefixes: LostPrefixes {
+            brief: 0,
             lost: 1,
             still_gone: 0,
             by_owner: [("bird".to_owned(), 1)].into(),

@@ -26,7 +26,7 @@ pub fn show(socket: &Path, args: &SafeArgs) -> Result<Answer> {
     let until = args.timeout.map(|timeout| timeout.0);
     loop {
         let (answer, text) = match ask(socket, args) {
-            Ok(nodes) => (answer(&nodes), text(&nodes, args)?),
+            Ok(nodes) => (answer(&nodes), text(&nodes, args.output)?),
             Err(error) if error.is::<NoAgent>() => (Answer::Unknown, format!("{error:#}\n")),
             Err(error) => return Err(error),
         };
@@ -51,7 +51,7 @@ fn ask(socket: &Path, args: &SafeArgs) -> Result<Vec<Safety>> {
 }
 
 /// The worst of all nodes; nobody is nobody's yes.
-fn answer(nodes: &[Safety]) -> Answer {
+pub fn answer(nodes: &[Safety]) -> Answer {
     let any = |answer| nodes.iter().any(|safety| safety.answer == answer);
     if any(Safe::No) {
         Answer::No
@@ -62,8 +62,9 @@ fn answer(nodes: &[Safety]) -> Answer {
     }
 }
 
-fn text(nodes: &[Safety], args: &SafeArgs) -> Result<String> {
-    if args.output == Format::Json {
+/// As it is printed.
+pub fn text(nodes: &[Safety], output: Format) -> Result<String> {
+    if output == Format::Json {
         return Ok(terminal::json(&serde_json::json!({ "nodes": nodes }))?);
     }
     let mut text = String::new();
@@ -127,14 +128,7 @@ mod tests {
 
     #[test]
     fn what_blocks_is_named() {
-        let args = SafeArgs {
-            wait: false,
-            timeout: None,
-            accept_missing: Vec::new(),
-            node: None,
-            output: Format::Table,
-        };
-        let shown = text(&[safety(Safe::No)], &args).unwrap();
+        let shown = text(&[safety(Safe::No)], Format::Table).unwrap();
         assert_eq!(
             shown,
             "a: NOT safe\n  against it: the session with 10.0.0.2 is down\\u{d}\n"
