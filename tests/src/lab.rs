@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,6 +18,7 @@ use crate::{
     estate::Estate,
     netns,
     process::Process,
+    programs,
     speaker::{ASN, Identity, Manners, Neighbor, Relation, Speaker},
     wait,
 };
@@ -328,15 +330,30 @@ impl Lab {
 
     /// Starts a node's speaker as `manners` ask for; what its configuration says stays.
     pub fn start_with(&self, node: &Node, manners: Manners) -> Result<()> {
+        let folder = self.estate.folder();
+        self.run(node, node.speaker.command(folder, &node.name, manners)?)
+    }
+
+    /// Starts a node's speaker with all its sockets bound to `vrf`, a device of the node.
+    pub fn start_in_vrf(&self, node: &Node, vrf: &str) -> Result<()> {
+        let folder = self.estate.folder();
+        let inner = node.speaker.command(folder, &node.name, self.manners)?;
+        let mut command = programs::find("iproute2", "ip")?.command();
+        command.args(["vrf", "exec", vrf]).arg(inner.get_program());
+        command.args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        self.run(node, command)
+    }
+
+    fn run(&self, node: &Node, mut command: Command) -> Result<()> {
         let mut slot = node.process();
         if let Some(process) = slot.as_ref()
             && process.ended().is_none()
         {
             bail!("the speaker of {} is still running", node.name);
         }
-        let mut command = node
-            .speaker
-            .command(self.estate.folder(), &node.name, manners)?;
         *slot = Some(Process::start(
             &self.estate,
             &node.name,
