@@ -37,6 +37,9 @@ const ELSEWHERE: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
 
+/// How packet sockets are called as the `kind` label.
+pub const KIND: &str = "packet";
+
 /// The loopback's index in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK: u32 = 1;
 
@@ -120,6 +123,11 @@ impl Tap {
             }
         }
         outcome
+    }
+
+    /// Closes every socket: what waits in them is not wanted.
+    pub fn close(&mut self) {
+        self.sockets.clear();
     }
 
     /// A descriptor leaves `ready` by being closed.
