@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    thread,
 };
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -125,9 +126,14 @@ impl Tap {
         outcome
     }
 
-    /// Closes every socket: what waits in them is not wanted.
+    /// Closes every socket: what waits in them is not wanted. The kernel waits then until no CPU is in the
+    /// middle of handing one a packet, and the caller is not to wait with it.
     pub fn close(&mut self) {
-        self.sockets.clear();
+        let sockets = std::mem::take(&mut self.sockets);
+        if !sockets.is_empty() {
+            // Where no thread can be had they are closed here.
+            let _ = thread::Builder::new().spawn(move || drop(sockets));
+        }
     }
 
     /// A descriptor leaves `ready` by being closed.
