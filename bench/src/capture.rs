@@ -9,7 +9,9 @@ use observer_tests::{
     burst,
     lab::{Lab, Node, Plan},
     listeners::{Heard, IpMonitor, Reader},
-    process, wait,
+    process,
+    speaker::Manners,
+    wait,
 };
 
 use crate::measure::{Figure, float};
@@ -17,7 +19,7 @@ use crate::measure::{Figure, float};
 /// How long BIRD may take for a million.
 const LIMIT: Duration = Duration::from_mins(5);
 /// Routes of all turns of one comparison: with more, fewer turns are made.
-const MOST: u32 = 1_500_000;
+const MOST: u32 = 1_000_000;
 
 /// Who listens, beside BIRD.
 #[derive(Clone, Copy, Debug)]
@@ -160,8 +162,13 @@ fn compare(count: u32, turns: usize) -> Result<Vec<Figure>> {
     let lab = Lab::build(Plan::of(2))?;
     burst::configure(&lab, count)?;
     let node = lab.node(1)?;
-    lab.start(node)?;
-    await_exported(&lab, node, burst::exported(&lab, node).unwrap_or(1).max(1))?;
+    // One that recovers waits for its peers before it programs anything.
+    let manners = Manners {
+        recover: false,
+        ..lab.manners()
+    };
+    lab.start_with(node, manners)?;
+    await_exported(&lab, node, 1)?;
     // The first time BIRD and the kernel get their memory.
     turn(&lab, node, Who::Nobody, count)?;
     let most = usize::try_from(MOST / count).unwrap_or(1);
