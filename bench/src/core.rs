@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use crate::{
-    measure::{Figure, float},
+    measure::{Figure, float, growth},
     mesh::Mesh,
     routes::table,
 };
@@ -41,7 +41,7 @@ fn by_peers(turns: usize) -> Result<Vec<Figure>> {
         }
     }
     let what = "events of KEEPALIVEs";
-    Ok(growth(what, &PEERS, "peers", "events/s", rates))
+    Ok(growth(what, &PEERS, "peers", "events/s", rates, f64::recip))
 }
 
 /// UPDATEs that replace routes, in tables of different sizes.
@@ -78,25 +78,6 @@ fn by_routes(turns: usize) -> Result<Vec<Figure>> {
         "routes",
         "messages/s",
         rates,
+        f64::recip,
     ))
-}
-
-/// A figure for each size, and the exponent by which what one event costs grows with the size.
-fn growth(what: &str, sizes: &[u32], of: &str, unit: &str, rates: Vec<Vec<f64>>) -> Vec<Figure> {
-    let mut figures: Vec<Figure> = sizes
-        .iter()
-        .zip(rates)
-        .map(|(size, rates)| Figure::of(what, &format!("{size} {of}"), unit, rates))
-        .collect();
-    let ends = figures
-        .first()
-        .zip(figures.last())
-        .zip(sizes.first().zip(sizes.last()));
-    if let Some(((few, many), (least, most))) = ends {
-        let slower = (few.median / many.median).ln();
-        let exponent = slower / (f64::from(*most) / f64::from(*least)).ln();
-        let what = format!("{what}: cost grows with the number to the power of");
-        figures.push(Figure::one(&what, of, "exponent", exponent));
-    }
-    figures
 }

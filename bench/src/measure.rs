@@ -97,6 +97,31 @@ pub fn compare(figures: &mut [Figure]) {
     }
 }
 
+/// A figure for each size, and the exponent by which the cost that such a figure stands for grows from
+/// the least size to the most.
+pub fn growth(
+    what: &str,
+    sizes: &[u32],
+    of: &str,
+    unit: &str,
+    values: Vec<Vec<f64>>,
+    cost: impl Fn(f64) -> f64,
+) -> Vec<Figure> {
+    let mut figures: Vec<Figure> = sizes
+        .iter()
+        .zip(values)
+        .map(|(size, values)| Figure::of(what, &format!("{size} {of}"), unit, values))
+        .collect();
+    let ends = figures.first().zip(figures.last());
+    if let (Some((few, many)), Some((least, most))) = (ends, sizes.first().zip(sizes.last())) {
+        let dearer = (cost(many.median) / cost(few.median)).ln();
+        let exponent = dearer / (f64::from(*most) / f64::from(*least)).ln();
+        let what = format!("{what}: cost grows by the power of");
+        figures.push(Figure::one(&what, of, "exponent", exponent));
+    }
+    figures
+}
+
 /// Seconds of each turn of each contestant, taking turns.
 pub fn race(contestants: &mut [Contestant<'_>], turns: usize) -> Result<Vec<Vec<f64>>> {
     let mut seconds = vec![Vec::new(); contestants.len()];
@@ -194,6 +219,20 @@ mod tests {
         compare(&mut figures);
         let ratios: Vec<_> = figures.iter().map(|figure| figure.ratio).collect();
         assert_eq!(ratios, [None, Some(2.5), None]);
+    }
+
+    #[test]
+    fn a_cost_that_doubles_with_the_size_grows_by_the_power_of_one() {
+        let values = vec![vec![3.0], vec![6.0]];
+        let exponent = |cost: fn(f64) -> f64| {
+            let figures = growth("x", &[10, 20], "peers", "s", values.clone(), cost);
+            figures.last().map(|figure| figure.median)
+        };
+        assert!((exponent(|cost| cost).unwrap() - 1.0).abs() < 1e-9);
+        assert!(
+            (exponent(f64::recip).unwrap() + 1.0).abs() < 1e-9,
+            "of a rate"
+        );
     }
 
     #[test]

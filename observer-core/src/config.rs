@@ -1,6 +1,6 @@
 //! What the core is told once, at the start; part of every recording.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,8 @@ pub struct CoreConfig {
 pub struct ReachConfig {
     /// Which targets.
     pub mode: ReachMode,
+    /// How they are asked.
+    pub probe: ReachProbe,
     /// Targets named by the configuration, for `canary`.
     pub canaries: Vec<Canary>,
     /// Between two echoes to one target while an incident is young, milliseconds.
@@ -69,6 +71,26 @@ pub enum ReachMode {
     Pods,
 }
 
+/// What a target is asked by. Whatever it is, the rest calls it an echo.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReachProbe {
+    /// ICMP and ICMPv6 echo.
+    #[default]
+    Icmp,
+    /// A TCP connection to this port, which need not be open.
+    Tcp(u16),
+}
+
+impl fmt::Display for ReachProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Icmp => f.write_str("ICMP echo"),
+            Self::Tcp(port) => write!(f, "TCP connection to port {port}"),
+        }
+    }
+}
+
 /// A target that the configuration names.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +105,7 @@ pub struct Canary {
 impl Default for ReachConfig {
     fn default() -> Self {
         Self {
+            probe: ReachProbe::Icmp,
             mode: ReachMode::default(),
             canaries: Vec::new(),
             every_millis: 200,

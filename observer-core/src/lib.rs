@@ -35,6 +35,7 @@ pub mod route_view;
 pub mod safety;
 pub mod stream;
 pub mod time;
+pub mod words;
 
 mod address;
 mod clue;

@@ -123,7 +123,12 @@ impl Scene {
 
     /// All is known of both families; `routes` are there.
     pub(crate) fn with_routes(routes: &[Route]) -> Self {
-        let mut scene = Self::started();
+        Self::started().following(routes)
+    }
+
+    /// The same of a scene of its own.
+    pub(crate) fn following(self, routes: &[Route]) -> Self {
+        let mut scene = self;
         let by = RouteSource::Netlink;
         scene.forward(Forwarding::Followed { by });
         scene.link(2, true);

@@ -2,7 +2,10 @@
 
 use crate::{
     change::{Change, RouteEvent},
-    event::{Fact, TcpState},
+    event::{
+        Fact, TcpState,
+        forwarding::{Route, RouteKind, RouteOp},
+    },
     peer::SessionState,
     route_view::RouteState,
     testing::{NETNS, PEER, Scene, bird, millis, outbound, process},
@@ -55,6 +58,66 @@ fn what_an_update_withdraws_is_planned_whichever_is_seen_first() {
         assert_eq!(told[0].event, RouteEvent::Withdrawn, "{message_first}");
         assert!(states(&scene).is_empty(), "{:?}", states(&scene));
     }
+}
+
+/// A service's address, say, that several nodes announce: BIRD exchanges the way to another node for this
+/// node's own blackhole, by a delete and an add.
+#[test]
+fn what_becomes_this_node_s_own_is_no_loss_whichever_is_seen_first() {
+    for (late, exchanged) in [
+        (0, false),
+        (0, true),
+        (60, false),
+        (700, false),
+        (700, true),
+    ] {
+        let (mut scene, mut talk) = announced();
+        let own = Route {
+            kind: RouteKind::Blackhole,
+            next_hops: Vec::new(),
+            ..block()
+        };
+        if exchanged {
+            scene.act(RouteOp::Replaced, &own, Some(bird()));
+        } else {
+            scene.del(&block());
+            scene.now += 1;
+            scene.add(&own);
+        }
+        scene.pass(late);
+        talk.says(&mut scene, true, &update(&[], &NLRI));
+        scene.pass(20_000);
+        let told: Vec<_> = scene.observer.incidents();
+        assert_eq!(told, [], "{late} {exchanged}");
+    }
+    // All of it over within a second.
+    let (mut scene, mut talk) = announced();
+    let own = Route {
+        kind: RouteKind::Blackhole,
+        next_hops: Vec::new(),
+        ..block()
+    };
+    scene.del(&block());
+    scene.add(&own);
+    scene.pass(150);
+    talk.says(&mut scene, true, &update(&[], &NLRI));
+    scene.pass(200);
+    talk.says(&mut scene, false, &update(&NLRI, &[]));
+    scene.pass(200);
+    talk.says(&mut scene, true, &update(&NLRI, &[]));
+    scene.del(&own);
+    scene.pass(20_000);
+    assert_eq!(scene.observer.incidents(), []);
+    // A blackhole that it does not announce is one.
+    let (mut scene, _talk) = announced();
+    let hole = Route {
+        kind: RouteKind::Blackhole,
+        next_hops: Vec::new(),
+        ..block()
+    };
+    scene.act(RouteOp::Replaced, &hole, Some(bird()));
+    scene.pass(20_000);
+    assert_eq!(scene.observer.incidents().len(), 1);
 }
 
 #[test]

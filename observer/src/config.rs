@@ -22,7 +22,7 @@ pub use self::values::{Listen, LogFormat, NetnsSpec, RouteProtocol, Size, Span};
 use crate::{
     cli::BadUsage,
     cluster::{Kubernetes, KubernetesPods},
-    reach::Reach,
+    reach::{Reach, ReachBy},
     sink::metrics::PeerMetrics,
     source::{kernel::RouteProbes, rtnetlink::filter::Followed},
     store::Limits,
@@ -100,10 +100,14 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_STORE_MAX_SIZE", value_name = "SIZE")]
     pub store_max_size: Option<Size>,
 
-    /// What is probed (ICMP echo) when something is wrong, and slowly while nothing is
+    /// What is probed when something is wrong, and slowly while nothing is
     /// [default: tunnel]
     #[arg(long, env = "BGP_OBSERVER_REACH", value_name = "MODE")]
     pub reach: Option<Reach>,
+
+    /// How it is probed: icmp, or tcp:PORT (a connection that may be refused) [default: icmp]
+    #[arg(long, env = "BGP_OBSERVER_REACH_PROBE", value_name = "icmp|tcp:PORT")]
+    pub reach_probe: Option<ReachBy>,
 
     /// Address to probe with --reach canary; may be given again
     #[arg(
@@ -206,6 +210,7 @@ impl Settings {
             retention: self.retention.or(under.retention),
             store_max_size: self.store_max_size.or(under.store_max_size),
             reach: self.reach.or(under.reach),
+            reach_probe: self.reach_probe.or(under.reach_probe),
             reach_canary: listed(self.reach_canary, under.reach_canary),
             metrics_listen: self.metrics_listen.or(under.metrics_listen),
             api_listen: self.api_listen.or(under.api_listen),
@@ -250,6 +255,8 @@ pub struct Config {
     pub store_max_size: Size,
     /// What is probed.
     pub reach: Reach,
+    /// And how.
+    pub reach_probe: ReachBy,
     /// Addresses that are, in mode canary.
     pub reach_canary: Vec<IpAddr>,
     /// The metrics listener.
@@ -307,6 +314,7 @@ impl Config {
             retention: settings.retention.unwrap_or(RETENTION),
             store_max_size: settings.store_max_size.unwrap_or(STORE_MAX_SIZE),
             reach: settings.reach.unwrap_or(Reach::Tunnel),
+            reach_probe: settings.reach_probe.unwrap_or_default(),
             reach_canary: settings.reach_canary,
             metrics_listen: settings
                 .metrics_listen
@@ -348,6 +356,13 @@ impl Config {
                 "--port: at most {} ports in addition to 179, not {}",
                 MAX_PORTS - 1,
                 self.port.len()
+            ));
+        }
+        if let ReachBy::Tcp(port) = self.reach_probe
+            && self.ports().contains(&port.get())
+        {
+            return bad(format!(
+                "--reach-probe tcp:{port}: that is a BGP port, on which nothing is ever sent"
             ));
         }
         if self.route_table.contains(&0) {
@@ -410,6 +425,7 @@ impl Config {
             all_routes: self.followed_routes().is_all(),
             reach: ReachConfig {
                 mode: self.reach.mode(),
+                probe: self.reach_probe.probe(),
                 canaries: self
                     .reach_canary
                     .iter()

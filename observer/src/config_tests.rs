@@ -1,5 +1,7 @@
 use clap::Parser;
 
+use observer_core::config::ReachProbe;
+
 use super::*;
 use crate::cli::ConfigArgs;
 
@@ -195,4 +197,26 @@ fn changed_keys_are_named() {
     let new = config(&["--node", "a", "--btf", "/b", "--port", "1179"]);
     assert_eq!(old.differences(&new), ["btf", "port"]);
     assert!(old.differences(&old).is_empty());
+}
+
+#[test]
+fn targets_are_asked_by_icmp_or_by_tcp_to_any_port_but_bgp_s() {
+    let core = |args: &[&str]| Config::from_settings(flags(args)).map(|config| config.core());
+    assert_eq!(core(&[]).unwrap().reach.probe, ReachProbe::Icmp);
+    let tcp = core(&["--reach-probe", "tcp:8080"]).unwrap();
+    assert_eq!(tcp.reach.probe, ReachProbe::Tcp(8080));
+    let file = file("reach_probe = \"tcp:80\"\n").unwrap();
+    let config = Config::from_settings(file).unwrap();
+    assert_eq!(config.reach_probe.to_string(), "tcp:80");
+    for bgp in [
+        &["--reach-probe", "tcp:179"][..],
+        &["--reach-probe", "tcp:1179", "--port", "1179"],
+    ] {
+        let refused = core(bgp).unwrap_err().to_string();
+        assert!(refused.contains("BGP port"), "{refused}");
+    }
+    for wrong in ["tcp", "tcp:0", "tcp:65536", "udp:53", ""] {
+        let all = ["test", "--reach-probe", wrong];
+        assert!(Flags::try_parse_from(all).is_err(), "{wrong}");
+    }
 }

@@ -1,5 +1,6 @@
-//! The echo sockets of all observed namespaces as one source: requests of the core in, answers as
-//! events out. Nothing is sent unless the core asks, and never more than [`CEILING`].
+//! The probes of all observed namespaces as one source: requests of the core in, answers as events out.
+//! Nothing is sent unless the core asks, and never more than [`CEILING`]. They are ICMP echoes, or TCP
+//! connections in their place.
 
 use std::{
     collections::BTreeMap,
@@ -11,12 +12,14 @@ use std::{
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use observer_core::{
+    config::ReachProbe,
     event::{Event, Fact, NetnsId},
     time::{Clock, Occurred, Timestamp, WallOffset},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
+    connects::Connects,
     source::{
         clock::{boottime_now, wall_offset},
         echo::{Answer, EchoSocket, Mark, Outcome},
@@ -47,6 +50,8 @@ struct Sent {
 #[derive(Debug)]
 pub struct Echoes {
     ready: AsyncFd<Ready>,
+    /// TCP connections, where the configuration wants these.
+    connects: Option<Connects>,
     open: BTreeMap<(NetnsId, bool), EchoSocket>,
     /// Echoes that may still be answered, by sequence number.
     sent: BTreeMap<u16, Sent>,
@@ -74,17 +79,21 @@ impl Ceiling {
 }
 
 impl Echoes {
-    /// None yet. To be called inside a tokio runtime.
+    /// None yet; they will be of this kind. To be called inside a tokio runtime.
     ///
     /// # Errors
     /// As epoll_create(2).
-    pub fn new() -> io::Result<Self> {
+    pub fn new(probe: ReachProbe) -> io::Result<Self> {
         let ready = Ready(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         let random = RandomState::new();
         let [high, low, ..] = random.hash_one(0).to_be_bytes();
         Ok(Self {
             // SAFETY: the epoll descriptor is `ready`'s own, opened above, and lives as long as it.
             ready: unsafe { AsyncFd::register_with_interest(ready, Interest::READABLE)? },
+            connects: match probe {
+                ReachProbe::Icmp => None,
+                ReachProbe::Tcp(port) => Some(Connects::new(port)),
+            },
             open: BTreeMap::new(),
             sent: BTreeMap::new(),
             mark: Mark {
@@ -121,6 +130,14 @@ impl Echoes {
         };
         if !self.ceiling.spend(now) {
             out.push(fail(REFUSED));
+            return Ok(());
+        }
+        if let Some(connects) = &mut self.connects {
+            let ready = (&self.ready.get_ref().0, now);
+            if let Err(error) = connects.send((netns, handle), (target, token), ready) {
+                let system = error.downcast_ref::<io::Error>();
+                out.push(fail(system.map_or(libc::EPERM, errno_of)));
+            }
             return Ok(());
         }
         let sequence = self.next;
@@ -162,6 +179,9 @@ impl Echoes {
 
     /// Lets go of a namespace: our sockets in it close, and echoes sent from it are forgotten.
     pub fn end(&mut self, netns: NetnsId) {
+        if let Some(connects) = &mut self.connects {
+            connects.end(netns);
+        }
         self.open.retain(|(open, _), _| *open != netns);
         self.sent.retain(|_, sent| sent.netns != netns);
     }
@@ -171,16 +191,28 @@ impl Echoes {
     /// # Errors
     /// As epoll(7), never in practice.
     pub async fn readable(&self) -> io::Result<()> {
-        self.ready.readable().await?.clear_ready();
+        let now = boottime_now();
+        let due = { self.connects.as_ref() }.and_then(|connects| connects.due(now));
+        let ready = self.ready.readable();
+        let Some(due) = due else {
+            ready.await?.clear_ready();
+            return Ok(());
+        };
+        if let Ok(ready) = tokio::time::timeout(due, ready).await {
+            ready?.clear_ready();
+        }
         Ok(())
     }
 
     /// Appends what came back to `out`.
     pub fn drain(&mut self, out: &mut Vec<Event>) {
+        let now = boottime_now();
+        if let Some(connects) = &mut self.connects {
+            connects.drain(&self.ready.get_ref().0, now, out);
+        }
         if self.sent.is_empty() {
             return;
         }
-        let now = boottime_now();
         let offset = wall_offset();
         let mut broken = Vec::new();
         for ((netns, v6), socket) in &self.open {

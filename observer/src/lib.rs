@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
+pub mod connects;
 pub mod control;
 pub mod echoes;
 pub mod flight;

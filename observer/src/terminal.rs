@@ -5,6 +5,8 @@ use std::{
     io::{self, Write},
 };
 
+pub use observer_core::words::span;
+
 /// `text` with control characters made visible; others are left alone.
 pub fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -58,34 +60,4 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<io::Error>()
             .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
     })
-}
-
-/// Seconds as people read them: `0.7 ms`, `7.1 s`, `4m12s`, `3h05m`, `2d04h`.
-pub fn span(seconds: f64) -> String {
-    if !seconds.is_finite() || seconds < 0.0 {
-        return "-".to_owned();
-    }
-    if seconds < 0.001 {
-        return format!("{:.0} µs", seconds * 1e6);
-    }
-    if seconds < 1.0 {
-        return format!("{:.1} ms", seconds * 1e3);
-    }
-    if seconds < 60.0 {
-        return format!("{seconds:.1} s");
-    }
-    let whole = std::time::Duration::from_secs_f64(seconds.min(1e12)).as_secs();
-    let (days, hours, minutes, rest) = (
-        whole / 86_400,
-        whole / 3_600 % 24,
-        whole / 60 % 60,
-        whole % 60,
-    );
-    if days > 0 {
-        format!("{days}d{hours:02}h")
-    } else if hours > 0 {
-        format!("{hours}h{minutes:02}m")
-    } else {
-        format!("{minutes}m{rest:02}s")
-    }
 }

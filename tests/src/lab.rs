@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,6 +18,7 @@ use crate::{
     estate::Estate,
     netns,
     process::Process,
+    programs,
     speaker::{ASN, Identity, Manners, Neighbor, Relation, Speaker},
     wait,
 };
@@ -35,6 +37,8 @@ pub struct Plan {
     /// So many nodes, n2 and those after it, reflect the routes of all others (RFC 4456); without any
     /// the nodes are a full mesh.
     pub reflectors: u8,
+    /// Scenarios leave the speakers the timers they have by default, and take minutes.
+    pub own_timers: bool,
 }
 
 impl Default for Plan {
@@ -45,6 +49,7 @@ impl Default for Plan {
             mixed: false,
             manners: Manners::default(),
             reflectors: 0,
+            own_timers: false,
         }
     }
 }
@@ -124,6 +129,7 @@ impl Node {
 pub struct Lab {
     nodes: Vec<Node>,
     manners: Manners,
+    own_timers: bool,
     // Last: processes go before namespaces and folder.
     estate: Estate,
 }
@@ -160,6 +166,7 @@ impl Lab {
         let lab = Self {
             nodes,
             manners: plan.manners,
+            own_timers: plan.own_timers,
             estate,
         };
         lab.wire()?;
@@ -250,21 +257,38 @@ impl Lab {
 
     /// Writes a node's configuration again, with `extra` appended.
     pub fn configure(&self, node: &Node, extra: &str) -> Result<()> {
-        self.configure_as(node, ASN, extra)
+        self.write(node, &self.identity(node, extra))
     }
 
     /// The same for a node that calls itself one of AS `asn`.
     pub fn configure_as(&self, node: &Node, asn: u32, extra: &str) -> Result<()> {
-        let identity = Identity {
+        let identity = self.identity(node, extra);
+        self.write(node, &Identity { asn, ..identity })
+    }
+
+    /// The same for a node that knows nothing of `absent`.
+    pub fn configure_without(&self, node: &Node, absent: &Node) -> Result<()> {
+        let mut identity = self.identity(node, "");
+        identity
+            .neighbors
+            .retain(|peer| peer.address != absent.address);
+        self.write(node, &identity)
+    }
+
+    fn identity(&self, node: &Node, extra: &str) -> Identity {
+        Identity {
             node: node.name.clone(),
-            asn,
+            asn: ASN,
             address: node.address,
             block: node.block.clone(),
             neighbors: self.neighbors(node),
             extra: extra.to_owned(),
-        };
+        }
+    }
+
+    fn write(&self, node: &Node, identity: &Identity) -> Result<()> {
         node.speaker
-            .configure(self.estate.folder(), &identity, self.manners)
+            .configure(self.estate.folder(), identity, self.manners)
     }
 
     /// A node's peers, as its speaker is configured.
@@ -294,6 +318,11 @@ impl Lab {
         self.manners
     }
 
+    /// Whether scenarios wait for the timers that speakers have by default.
+    pub fn own_timers(&self) -> bool {
+        self.own_timers
+    }
+
     /// Starts a node's speaker.
     pub fn start(&self, node: &Node) -> Result<()> {
         self.start_with(node, self.manners)
@@ -301,15 +330,30 @@ impl Lab {
 
     /// Starts a node's speaker as `manners` ask for; what its configuration says stays.
     pub fn start_with(&self, node: &Node, manners: Manners) -> Result<()> {
+        let folder = self.estate.folder();
+        self.run(node, node.speaker.command(folder, &node.name, manners)?)
+    }
+
+    /// Starts a node's speaker with all its sockets bound to `vrf`, a device of the node.
+    pub fn start_in_vrf(&self, node: &Node, vrf: &str) -> Result<()> {
+        let folder = self.estate.folder();
+        let inner = node.speaker.command(folder, &node.name, self.manners)?;
+        let mut command = programs::find("iproute2", "ip")?.command();
+        command.args(["vrf", "exec", vrf]).arg(inner.get_program());
+        command.args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        self.run(node, command)
+    }
+
+    fn run(&self, node: &Node, mut command: Command) -> Result<()> {
         let mut slot = node.process();
         if let Some(process) = slot.as_ref()
             && process.ended().is_none()
         {
             bail!("the speaker of {} is still running", node.name);
         }
-        let mut command = node
-            .speaker
-            .command(self.estate.folder(), &node.name, manners)?;
         *slot = Some(Process::start(
             &self.estate,
             &node.name,

@@ -44,6 +44,8 @@ pub struct Outage {
     pub from: jiff::Timestamp,
     /// The next one that had one, if there was one.
     pub until: Option<jiff::Timestamp>,
+    /// How far apart questions were where it began and ended: so much longer or shorter it may have been.
+    pub blur: Duration,
 }
 
 impl Outage {
@@ -147,16 +149,25 @@ fn ask(target: SocketAddr, stopped: &AtomicBool, reached: &AtomicBool) -> Vec<An
 
 fn outages(answers: &[Answer]) -> Vec<Outage> {
     let mut outages: Vec<Outage> = Vec::new();
+    let mut before = None;
     for answer in answers {
+        let apart = before.map_or(Duration::ZERO, |before| {
+            answer.asked.duration_since(before).unsigned_abs()
+        });
         let going_on = outages.last_mut().filter(|last| last.until.is_none());
         match (going_on, answer.answered) {
-            (Some(last), true) => last.until = Some(answer.asked),
+            (Some(last), true) => {
+                last.until = Some(answer.asked);
+                last.blur += apart;
+            }
             (None, false) => outages.push(Outage {
                 from: answer.asked,
                 until: None,
+                blur: apart,
             }),
             (Some(_), false) | (None, true) => {}
         }
+        before = Some(answer.asked);
     }
     outages
 }
@@ -178,5 +189,6 @@ mod tests {
         let lengths: Vec<Option<f64>> = outages.iter().map(|one| one.seconds()).collect();
         assert_eq!(lengths, [Some(0.1), None]);
         assert_eq!(outages[0].from, at(50));
+        assert_eq!(outages[0].blur, Duration::from_millis(100));
     }
 }

@@ -20,6 +20,7 @@ mod restart;
 mod second_restart;
 mod switch_port;
 mod withdraw;
+mod withdraw_alive;
 mod wrong_as;
 
 use std::time::Duration;
@@ -73,6 +74,8 @@ pub enum Scenario {
     SwitchPort,
     /// n2 announces one more block, withdraws it and announces it again: nothing is wrong.
     Withdraw,
+    /// n2 withdraws the block in which its pod lives, and announces it again after 6 s.
+    WithdrawAlive,
     /// n2 reflects the routes of all others; its speaker gets SIGKILL and is back after 3 s.
     ReflectorKill,
     /// The same with SIGTERM: the routes of all clients go at once.
@@ -148,6 +151,7 @@ impl Scenario {
             Self::Disable => disable::script(&cast),
             Self::SwitchPort => switch_port::script(&cast),
             Self::Withdraw => withdraw::script(&cast),
+            Self::WithdrawAlive => withdraw_alive::script(&cast),
             Self::ReflectorKill => reflector::killed(&cast),
             Self::ReflectorRestart => reflector::restarted(&cast),
             Self::ReflectorOfTwo => reflector::one_of_two(&cast),
@@ -161,6 +165,7 @@ impl Scenario {
             Self::AdminReset
                 | Self::Disable
                 | Self::Withdraw
+                | Self::WithdrawAlive
                 | Self::NoRecover
                 | Self::SecondRestart
                 | Self::RecoveryWait
@@ -170,14 +175,15 @@ impl Scenario {
         )
     }
 
-    /// What it needs of a lab, quick timers included.
+    /// What it needs of a lab, quick timers included unless the plan is to leave them alone.
     #[must_use]
     pub fn plan(self, mut plan: Plan) -> Plan {
+        let quick = |seconds| (!plan.own_timers).then_some(seconds);
         let manners = &mut plan.manners;
         match self {
-            Self::Firewall => manners.hold = manners.hold.or(Some(9)),
+            Self::Firewall => manners.hold = manners.hold.or(quick(9)),
             Self::KillWithoutGr => manners.graceful_restart = false,
-            Self::KillForGood => manners.restart_time = manners.restart_time.or(Some(8)),
+            Self::KillForGood => manners.restart_time = manners.restart_time.or(quick(8)),
             Self::Restart
             | Self::Kill
             | Self::NoRecover
@@ -189,13 +195,14 @@ impl Scenario {
             | Self::AdminReset
             | Self::Disable
             | Self::SwitchPort
-            | Self::Withdraw => {}
+            | Self::Withdraw
+            | Self::WithdrawAlive => {}
             Self::ReflectorKill | Self::ReflectorRestart => plan.reflectors = 1,
             Self::ReflectorOfTwo => {
                 plan.reflectors = 2;
                 plan.nodes = plan.nodes.max(4);
             }
-            Self::RecoveryWait => manners.recovery_wait = manners.recovery_wait.or(Some(20)),
+            Self::RecoveryWait => manners.recovery_wait = manners.recovery_wait.or(quick(20)),
         }
         plan
     }

@@ -15,6 +15,7 @@ use observer_core::{
     change::Change,
     incident::Incident,
     peer::{Flap, PeerView},
+    words::describe,
 };
 
 use crate::{
@@ -31,6 +32,8 @@ use crate::{
 pub const CONVERGES: Duration = Duration::from_mins(1);
 /// How long after the last step everything must be as expected.
 const FOLLOWS: Duration = Duration::from_secs(75);
+/// The same where BIRD's own timers run out first: 240 s, and the session's way back.
+const FOLLOWS_LONG: Duration = Duration::from_mins(8);
 /// How long an incident may take to be over, once its sessions are up.
 const TOLD_BY: Duration = Duration::from_secs(30);
 /// How long changes are listened for between two looks at the agent.
@@ -162,27 +165,28 @@ impl Stage<'_> {
             Ok(())
         };
         let expected = &self.script.expected;
+        let follows = self.patience(FOLLOWS);
         for step in &self.script.steps {
             match step.when {
                 When::After(delay) => listen(told, out, delay.saturating_sub(clock.elapsed()))?,
                 When::Then(delay) => listen(told, out, delay.saturating_sub(before.elapsed()))?,
                 When::Back(number) => {
                     let back = Session::with_victim(self.lab, number)?;
-                    wait::until("the session", FOLLOWS, Duration::ZERO, || {
+                    wait::until("the session", follows, Duration::ZERO, || {
                         listen(told, out, PAUSE)?;
                         let peers = self.agent.peers()?;
                         let up = peers.iter().any(|peer| back.is_of(peer) && peer.up);
                         up.then_some(()).context("it has not come back")
                     })?;
                 }
-                When::Fallen => wait::until("every flap", FOLLOWS, Duration::ZERO, || {
+                When::Fallen => wait::until("every flap", follows, Duration::ZERO, || {
                     listen(told, out, PAUSE)?;
                     let fallen = expected.fallen(&self.flaps()?);
                     fallen
                         .then_some(())
                         .context("some sessions have not fallen")
                 })?,
-                When::Risen => wait::until("every recovery", FOLLOWS, Duration::ZERO, || {
+                When::Risen => wait::until("every recovery", follows, Duration::ZERO, || {
                     listen(told, out, PAUSE)?;
                     let risen = expected.risen(&self.flaps()?);
                     risen
@@ -198,7 +202,7 @@ impl Stage<'_> {
         }
         listen(told, out, expected.calm)?;
         let last = Instant::now();
-        while last.elapsed() < FOLLOWS {
+        while last.elapsed() < follows {
             let (after, flaps) = (self.agent.peers()?, self.flaps()?);
             if expected
                 .outstanding(&self.before, &after, &flaps, told)
@@ -209,6 +213,15 @@ impl Stage<'_> {
             listen(told, out, PAUSE)?;
         }
         Ok(begun)
+    }
+
+    /// How long something may take that takes `quick` where timers are short.
+    fn patience(&self, quick: Duration) -> Duration {
+        if self.lab.own_timers() {
+            FOLLOWS_LONG
+        } else {
+            quick
+        }
     }
 
     /// Somebody who is not the agent asks for a pod from now on, if that is to be measured.
@@ -250,7 +263,7 @@ impl Stage<'_> {
             }
             let loss = self.script.expected.loss.as_ref();
             missing.extend(loss.and_then(|loss| loss.awaited(&incidents)));
-            if missing.is_empty() || last.elapsed() > TOLD_BY {
+            if missing.is_empty() || last.elapsed() > self.patience(TOLD_BY) {
                 differences.extend(missing);
                 return Ok(incidents);
             }
@@ -304,19 +317,24 @@ fn is_flap(told: &Told, session: &Session) -> bool {
     matches!(&told.record.change, Change::Flap { flap } if session.is(flap))
 }
 
-/// One change as a line, its time relative to the first step.
+/// One change as a line, its time relative to the first step: when it was told, and if that was later,
+/// when it happened.
 fn tell(out: &mut dyn Write, begun: i128, told: &Told) -> Result<()> {
-    let mut at = i128::from(told.record.at.nanos()) - begun;
-    if let Change::Routes(routes) = &told.record.change {
+    let record = &told.record;
+    let at = i128::from(record.at.nanos()) - begun;
+    let (peer, what) = describe(&record.change);
+    let late = if let Change::Routes(routes) = &record.change {
         // Told when a burst is over, or a gap too long to be a replacement.
-        at -= told.record.time.as_nanosecond() - routes.first.as_nanosecond();
-    }
-    let node = &told.record.node;
+        let late = record.time.as_nanosecond() - routes.first.as_nanosecond();
+        format!(" (at {})", seconds(at - late))
+    } else {
+        String::new()
+    };
     writeln!(
         out,
-        "{:>10}    {node:<4} {}",
+        "{:>10}    {:<4} {peer:<10} {what}{late}",
         seconds(at),
-        describe(&told.record.change)
+        record.node
     )?;
     Ok(())
 }
@@ -329,103 +347,6 @@ fn seconds(nanos: i128) -> String {
         millis.abs() / 10_000,
         millis.abs() % 10_000
     )
-}
-
-/// A change in words.
-pub(crate) fn describe(change: &Change) -> String {
-    match change {
-        Change::PeerKnown { peer, known_by } => format!("{peer} is known ({known_by:?})"),
-        Change::PeerForgotten { peer, reason } => format!("{peer} is forgotten: {reason}"),
-        Change::SessionState { peer, from, to } => {
-            format!("{peer} {} → {}", from.name(), to.name())
-        }
-        Change::SessionUp {
-            peer,
-            down_seconds: Some(down),
-            ..
-        } => {
-            format!("{peer} UP after {down:.1} s")
-        }
-        Change::SessionUp { peer, .. } => format!("{peer} UP"),
-        Change::SessionDown { peer } => format!("{peer} DOWN"),
-        Change::Flap { flap } => format!("{} flap {}: {}", flap.peer, flap.number, flap.cause_text),
-        Change::FlapAmended { flap } => {
-            format!(
-                "{} flap {} now reads: {}",
-                flap.peer, flap.number, flap.cause_text
-            )
-        }
-        Change::ConnectFailed {
-            peer,
-            outbound,
-            reason,
-        } => {
-            let way = if *outbound { "to" } else { "from" };
-            format!("connection {way} {peer} failed: {reason}")
-        }
-        Change::Unanswered { peer, retransmits } => {
-            format!("{peer} does not answer ({retransmits} retransmissions)")
-        }
-        Change::GrStarted { peer, stale, .. } => format!("{peer} restarts, {stale} routes stale"),
-        Change::GrEnded { peer, how, .. } => format!("{peer}'s restart is over: {how:?}"),
-        Change::HoldMarginLow {
-            peer,
-            silent_seconds,
-            ..
-        } => format!("{peer} not heard for {silent_seconds:.1} s"),
-        Change::SpeakerEnded { speaker, end } => {
-            format!("speaker {} (pid {}) {end}", speaker.comm, speaker.pid)
-        }
-        Change::SpeakerSeen { speaker } => {
-            format!("speaker {} (pid {}) is there", speaker.comm, speaker.pid)
-        }
-        Change::Routes(routes) => format!(
-            "{} {} route(s) {}: {}",
-            routes.count,
-            routes.owner,
-            routes.event.words(),
-            routes.prefixes.join(", ")
-        ),
-        Change::ForeignDelete {
-            prefix,
-            owner,
-            writer,
-        } => format!("{owner}'s {prefix} is deleted by {writer:?}"),
-        Change::RouteFight {
-            prefix,
-            rounds,
-            remover,
-            ..
-        } => {
-            format!("{prefix} is fought over, deleted {rounds} times by {remover:?}")
-        }
-        Change::ConcurrentRestarts { nodes, seconds } => format!(
-            "WARNING: the speakers of {} ended within {seconds:.1} s",
-            nodes.join(", ")
-        ),
-        Change::NotProgrammed {
-            peer, announced, ..
-        } => format!("{peer}: none of {announced} prefixes is programmed"),
-        Change::Programmed { peer, .. } => format!("{peer}: prefixes are programmed"),
-        Change::IncidentOpened { incident } => format!("incident opens: {}", incident.cause),
-        Change::IncidentUpdated { incident } => {
-            format!("incident, so far: {}", came_to(incident))
-        }
-        Change::IncidentClosed { incident } => {
-            format!("incident closes: {}", came_to(incident))
-        }
-        Change::Lost { stage, count } => format!("{count} event(s) lost: {}", stage.name()),
-    }
-}
-
-/// The verdict; of its own restart a node sees one direction only.
-fn came_to(incident: &Incident) -> String {
-    let from_here = if incident.is_own_restart() {
-        ", seen from here (what others could reach is in their records)"
-    } else {
-        ""
-    };
-    format!("{}{from_here}", incident.verdict.name())
 }
 
 /// A flap with its evidence, as lines.

@@ -1,8 +1,8 @@
 //! Each scenario, played on a real mesh: the right cause at both ends, final in time, counted once.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use observer_core::{cause::Cause, change::Change};
 use observer_tests::{
     agent::Options,
@@ -194,6 +194,11 @@ fn what_a_peer_withdraws_is_no_incident() -> Result<()> {
 }
 
 #[test]
+fn a_block_withdrawn_from_under_a_living_pod_is_a_loss() -> Result<()> {
+    play(Scenario::WithdrawAlive, Speaker::Bird).map(drop)
+}
+
+#[test]
 fn a_route_reflector_that_is_killed_loses_nothing() -> Result<()> {
     play(Scenario::ReflectorKill, Speaker::Bird).map(drop)
 }
@@ -268,4 +273,39 @@ fn frr_dies_as_bird_does() -> Result<()> {
 #[test]
 fn gobgp_dies_as_bird_does() -> Result<()> {
     play(Scenario::Kill, Speaker::Gobgp).map(drop)
+}
+
+/// Each in a lab of its own, side by side: they do little but wait.
+#[test]
+#[ignore = "waits for BIRD's own timers: 240 s of hold time, 120 s of restart time, 240 s of recovery"]
+fn what_short_timers_show_holds_with_those_that_bird_has_by_default() -> Result<()> {
+    let waiting = [
+        Scenario::Firewall,
+        Scenario::KillForGood,
+        Scenario::RecoveryWait,
+    ];
+    let play = |scenario: Scenario| -> Result<()> {
+        if !gate::open()? {
+            return Ok(());
+        }
+        let plan = scenario.plan(Plan {
+            own_timers: true,
+            ..Plan::default()
+        });
+        let (lab, agent) = observed(plan, &Options::default())?;
+        let outcome = hold(scenario, &lab, &agent)?;
+        let said = { outcome.incidents.iter() }.map(|one| (&one.node, one.unreachable_seconds));
+        let said: Vec<_> = said.collect();
+        let measured: Vec<_> = outcome.outages.iter().map(|one| one.seconds()).collect();
+        println!("{scenario:?}: a pod was not reached for {measured:?} s; said were {said:?}");
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let playing = waiting.map(|scenario| scope.spawn(move || play(scenario)));
+        let played = playing.into_iter().map(|one| {
+            one.join()
+                .map_err(|_| anyhow!("a scenario's thread panicked"))?
+        });
+        played.collect()
+    })
 }

@@ -16,7 +16,7 @@ use crate::shell::{self, output, run};
 
 /// Daemons, machines and the tools that watch them; unpacked into `<cache>/debs/<package>/` with those
 /// libraries the system lacks.
-const UNPACKED: [&str; 13] = [
+const UNPACKED: [&str; 14] = [
     "bird",
     "bird2",
     "busybox-static",
@@ -27,6 +27,7 @@ const UNPACKED: [&str; 13] = [
     "openbgpd",
     "prometheus",
     "prometheus-alertmanager",
+    "prometheus-bird-exporter",
     "qemu-system-x86",
     "tcpdump",
     "tshark",

@@ -2,9 +2,13 @@
 //!
 //! A step whose tool is missing fails: nothing is skipped in silence.
 
-use std::time::Duration;
+use std::{
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::{
     build, deploy, fuzz, image, rules, setup,
@@ -18,6 +22,9 @@ pub struct Args {
     #[arg(long)]
     long: bool,
 }
+
+/// A test program, and what the names of its tests begin with.
+const BESIDE: (&str, &str) = ("churn", "nothing_that_is_planned");
 
 struct Step {
     name: &'static str,
@@ -193,23 +200,41 @@ fn image(long: bool) -> Result<()> {
     Ok(())
 }
 
+/// All tests. Those of [`BESIDE`] run at the same time as the others: they do little but wait, for minutes.
 fn tests(long: bool) -> Result<()> {
-    let mut test = cargo()?;
-    test.args([
-        "test",
-        "--workspace",
-        "--exclude",
-        "observer-ebpf",
-        "--no-fail-fast",
-    ]);
-    test.args(if long {
-        &["--", "--include-ignored"][..]
-    } else {
-        &[]
-    });
-    test.env(
-        "BGP_OBSERVER_BIN",
-        build::target().join("debug/bgp-observer"),
+    let test = |arguments: &[&str], filter: &[&str]| -> Result<Command> {
+        let mut test = cargo()?;
+        test.args(["test", "--workspace", "--exclude", "observer-ebpf"]);
+        test.args(arguments).arg("--").args(filter);
+        if long {
+            test.arg("--include-ignored");
+        }
+        let agent = build::target().join("debug/bgp-observer");
+        test.env("BGP_OBSERVER_BIN", agent);
+        Ok(test)
+    };
+    run_command(&mut test(&["--no-run"], &[])?)?;
+    let (target, name) = BESIDE;
+    let mut waiting = test(&["--test", target], &[name, "--nocapture"])?;
+    let mut others = test(&["--no-fail-fast"], &["--skip", name])?;
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| tell_at_end(&mut waiting));
+        let others = run_command(&mut others);
+        let waited = waiting.join();
+        others?;
+        waited.map_err(|_| anyhow!("whoever ran `{target}` panicked"))?
+    })
+}
+
+/// Runs to the end; what it printed comes in one piece.
+fn tell_at_end(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    print!("{}", String::from_utf8_lossy(&output.stderr));
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    ensure!(
+        output.status.success(),
+        "the tests beside: {}",
+        output.status
     );
-    run_command(&mut test)
+    Ok(())
 }

@@ -97,6 +97,14 @@ impl World<'_> {
         }
     }
 
+    /// Whether this node announces `prefix` on a session that is up.
+    pub fn announces(&self, prefix: Prefix) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|(address, peer)| {
+            peer.exchange.advertised.has_prefix(prefix) && self.is_up(*address)
+        })
+    }
+
     /// Whether the session with a peer is Established.
     pub fn is_up(&self, address: PeerAddress) -> bool {
         let peer = self.peers.get(&address);

@@ -32,6 +32,7 @@ use std::{
 
 pub(crate) use join::World;
 pub(crate) use settled::Programmed;
+pub(crate) use unprogrammed::RECOVERY;
 pub(crate) use view::{Clocks, path};
 
 use self::{

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long programming may take before it counts as missing.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// BIRD's recovery timer (`graceful restart wait`).
-const RECOVERY: Duration = Duration::from_mins(4);
+pub(crate) const RECOVERY: Duration = Duration::from_mins(4);
 
 /// What is known of such sessions.
 #[derive(Debug, Default)]

@@ -267,6 +267,9 @@ impl Fib {
             }
             // Felix takes out what is not to be there, by no message that we could read.
             (RouteLoss::Deleted, _) if !self.is_foreign(act.writer) => Fate::Planned,
+            // Perhaps this node's own from now on: what it tells its peers says so.
+            (RouteLoss::Blackhole, RouteOwner::Bird) if self.is_own(world, place) => Fate::Planned,
+            (RouteLoss::Blackhole, RouteOwner::Bird) => Fate::Early,
             _ => Fate::Unplanned,
         };
         self.mirror.hops.keep(hops);
@@ -452,7 +455,9 @@ impl Fib {
         self.watch.messages.forget(now);
         while let Some(place) = Watch::next(&mut self.watch.to_tell, &self.watch.gaps, now) {
             self.judge_again(world, place);
-            self.tell_untold(turn, world, place);
+            if !self.await_own(world, place, now) {
+                self.tell_untold(turn, world, place);
+            }
         }
         while let Some(place) = Watch::next(&mut self.watch.to_settle, &self.watch.gaps, now) {
             self.settle(turn, world, place);
@@ -469,13 +474,45 @@ impl Fib {
         }
     }
 
+    /// Whether a prefix is this node's own now: it announces it and drops what no longer route matches, as
+    /// Calico's BIRD does with blocks and service addresses.
+    fn is_own(&self, world: World<'_>, place: Place) -> bool {
+        let drops = Standing::Drops(RouteKind::Blackhole);
+        self.standing(place) == drops && world.announces(place.prefix)
+    }
+
+    /// Whether a prefix may turn out to be this node's own, because its routes drop what they match by now:
+    /// then that it announces it is waited for, as long as a gap may last.
+    fn await_own(&mut self, world: World<'_>, place: Place, now: Timestamp) -> bool {
+        let drops = self.standing(place) == Standing::Drops(RouteKind::Blackhole);
+        if !drops || self.is_own(world, place) {
+            return false;
+        }
+        let gap = self.watch.gaps.get(&place).filter(|gap| !gap.told);
+        let Some(opened) = gap.map(|gap| gap.span.latest) else {
+            return false;
+        };
+        let again = now.after(EARLY);
+        let young = again < opened.after(MICRO_GAP);
+        if young {
+            self.watch.to_tell.push_back((again, place, opened));
+        }
+        young
+    }
+
     /// The messages that belong to a deletion have had their time.
     pub(super) fn judge_again(&mut self, world: World<'_>, place: Place) {
         let Some(gap) = self.watch.gaps.get(&place).filter(|gap| !gap.told) else {
             return;
         };
         let withdrawn = self.withdrawn_by(place.prefix);
-        let fate = world.fate(place.prefix, &self.hops(gap.hops), withdrawn);
+        let fate = if self.is_own(world, place) {
+            Fate::Planned
+        } else if gap.how == RouteLoss::Deleted {
+            world.fate(place.prefix, &self.hops(gap.hops), withdrawn)
+        } else {
+            Fate::Unplanned
+        };
         if let Some(gap) = self.watch.gaps.get_mut(&place) {
             gap.fate = fate;
         }
@@ -484,10 +521,19 @@ impl Fib {
     /// A gap lasts longer than a replacement.
     fn settle(&mut self, turn: &mut Turn<'_>, world: World<'_>, place: Place) {
         self.tell_untold(turn, world, place);
+        let own = self.is_own(world, place);
         let Some(gap) = self.watch.gaps.get_mut(&place) else {
             return;
         };
         gap.settled = true;
+        if own && gap.fate != Fate::Planned {
+            gap.fate = Fate::Planned;
+            // It was told before that was known.
+            self.tell_gone(turn, world, place);
+        }
+        let Some(gap) = self.watch.gaps.get(&place) else {
+            return;
+        };
         let gap = *gap;
         let totals = turn.totals.fib(world.node);
         totals.count(RouteOp::Removed, gap.protocol, gap.origin);

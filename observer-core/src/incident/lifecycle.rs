@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     CLOSED, Incidents, Nodes,
+    doubt::withdrawal_words,
     group::{id, keys},
     milestones::{Within, add},
     open::{Open, SETTLE, UPDATES_APART, is_local},
-    probe::Probe,
     record::{Absence, Incident, MilestoneKind},
     verdict::routes_of,
 };
@@ -16,8 +16,6 @@ use crate::{
     time::Timestamp, turn::Turn,
 };
 
-/// A suspicion that nothing came of is dropped after this.
-const SUSPICION: Duration = Duration::from_secs(3);
 /// Other incidents named at most.
 const RELATED: usize = 32;
 
@@ -50,29 +48,31 @@ impl Incidents {
         };
         if let Some(node) = nodes.get(&open.netns) {
             regain_unseen(turn, open, node);
+            open.weigh(turn, node);
+            if open.told && open.tables_are_well(now) {
+                open.fade(turn, node, now.since(open.recovered_at()));
+            }
         }
         let well = open.is_well(now);
         if !open.told {
             let threshold = turn.config.gap();
             let lasted =
                 open.routes.lost_by(now, threshold) > 0 || open.link_lost_by(now, threshold);
-            let silent = open.probes.iter().any(Probe::is_silent);
+            let proven = open.is_proven(turn);
             let next = turn.again(Duration::from_millis(250));
             if let Some(held) = open.held.filter(|held| now < *held) {
                 turn.deadlines.set(Due::Incident(number), held.min(next));
                 return;
             }
-            if lasted || silent || open.held.is_some() {
-                if open.record.cause.is_empty() {
+            if (lasted && !open.withdrawn) || proven || open.held.is_some() {
+                if open.withdrawn {
+                    open.record.cause = withdrawal_words(open);
+                } else if open.record.cause.is_empty() {
                     open.record.cause = silence_words(open);
                 }
                 self.gather(turn, nodes, number);
                 self.publish(turn, number);
-            } else if open.members.is_empty()
-                && open.routes.gone.is_empty()
-                && open.links.is_empty()
-                && now.since(open.begun) >= SUSPICION
-            {
+            } else if open.came_to_nothing(now) {
                 self.drop_suspicion(turn, number);
                 return;
             } else {
@@ -84,6 +84,7 @@ impl Incidents {
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
+        open.remark_wait(turn);
         open.news |= open.is_outdated(turn);
         if well {
             let since = *open.calm_since.get_or_insert(now);
@@ -169,7 +170,21 @@ impl Incidents {
     }
 
     fn drop_suspicion(&mut self, turn: &mut Turn<'_>, number: u64) {
-        self.take_out(turn, number);
+        if let Some(open) = self.take_out(turn, number) {
+            self.learn_from(&open);
+        }
+    }
+
+    /// Which addresses answer is known of what was probed. What does not any more may be gone.
+    fn learn_from(&mut self, open: &Open) {
+        for probe in &open.probes {
+            let of = (open.netns, probe.peer);
+            if probe.is_silent() || probe.faded {
+                self.reach.alive.forget(of, probe.target);
+            } else if let Some(at) = probe.last_ok() {
+                self.reach.alive.remember(of, probe.target, at);
+            }
+        }
     }
 
     fn take_out(&mut self, turn: &mut Turn<'_>, number: u64) -> Option<Open> {
@@ -190,12 +205,7 @@ impl Incidents {
             return;
         };
         open.refresh(turn);
-        for probe in &open.probes {
-            if let Some(at) = probe.last_ok() {
-                self.reach
-                    .remember(open.netns, probe.peer, probe.target, at);
-            }
-        }
+        self.learn_from(&open);
         if !open.told {
             return;
         }
@@ -222,6 +232,7 @@ impl Incidents {
         self.pending.remove(&netns);
         turn.deadlines.clear(Due::Gone(netns));
         turn.deadlines.clear(Due::Baseline(netns));
+        self.reach.rounds.remove(&netns);
         let numbers: Vec<u64> = self
             .open
             .iter()
@@ -364,17 +375,22 @@ fn last_moment(record: &Incident, since: Timestamp, turn: &Turn<'_>) -> Timestam
     last.map_or(since, |last| turn.wall.boot(last))
 }
 
-/// Routes that were gone when the agent last ran, and are back by now.
+/// Routes that are back by now and of which nobody tells that: those that were gone when the agent last
+/// ran, and those that were withdrawn.
 fn regain_unseen(turn: &Turn<'_>, open: &mut Open, node: &Node) {
-    if open.before.is_none() || open.routes.gone.is_empty() {
-        return;
-    }
+    let looked = open.looked_at.replace(turn.at).unwrap_or(open.begun);
+    let resumed = open.before.is_some();
     let last_seen = open.record.absences.last().map(|absence| absence.from);
+    let absent = last_seen.map(|from| turn.wall.boot(from));
     let back = Within {
-        earliest: last_seen.map_or(open.begun, |from| turn.wall.boot(from)),
+        earliest: absent.filter(|_| resumed).unwrap_or(looked),
         latest: turn.at,
     };
-    let gone: Vec<Prefix> = open.routes.gone.keys().copied().collect();
+    let gone: Vec<Prefix> = if resumed {
+        open.routes.gone.keys().copied().collect()
+    } else {
+        open.routes.withdrawn.iter().copied().collect()
+    };
     for prefix in gone.into_iter().filter(|prefix| node.fib.leads_on(*prefix)) {
         open.routes.regain(prefix, back, turn.config.gap());
         open.news = true;
@@ -385,7 +401,7 @@ fn silence_words(open: &Open) -> String {
     let silent: Vec<String> = open
         .probes
         .iter()
-        .filter(|probe| probe.is_silent())
+        .filter(|probe| probe.was_silent())
         .map(|probe| probe.target.to_string())
         .collect();
     if silent.is_empty() {
@@ -395,7 +411,7 @@ fn silence_words(open: &Open) -> String {
         "{} stopped answering while the session was up and its routes were there",
         silent.join(", ")
     );
-    for peer in open.unresolved.iter().take(1) {
+    for peer in open.mute_neighbours.iter().take(1) {
         let more = format!("; {peer} does not answer on its link (ARP, neighbour discovery)");
         words.push_str(&more);
     }

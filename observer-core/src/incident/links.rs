@@ -112,6 +112,7 @@ impl Incidents {
             };
             if notice.failed {
                 open.unresolved.insert(notice.peer);
+                open.mute_neighbours.insert(notice.peer);
             } else {
                 open.unresolved.remove(&notice.peer);
             }

@@ -33,6 +33,9 @@ pub(super) const LOOK_BACK: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct PendingGone {
     routes: BTreeMap<Prefix, Gone>,
+    /// What a healthy session withdrew lately: if the session of the node whose it was falls, too, its end
+    /// was told to somebody else first.
+    withdrawn: BTreeMap<Prefix, Gone>,
 }
 
 impl Incidents {
@@ -49,7 +52,14 @@ impl Incidents {
             latest: notice.latest,
         };
         match &notice.step {
-            RouteStep::Gone { planned: true, .. } => self.release(turn, node.netns, notice.prefix),
+            RouteStep::Gone { how, planned: true } if self.has_fallen(node.netns, notice) => {
+                self.lose_route(turn, node, notice.prefix, Gone::of(notice, *how));
+            }
+            RouteStep::Gone { how, planned: true } => {
+                self.release(turn, node.netns, notice.prefix);
+                self.remember_withdrawn(turn, node.netns, notice.prefix, Gone::of(notice, *how));
+                self.suspect_withdrawal(turn, node, notice, *how);
+            }
             RouteStep::Gone {
                 how,
                 planned: false,
@@ -81,8 +91,31 @@ impl Incidents {
         }
     }
 
+    /// Whether the session of a peer that routes hung on is down in an open incident: who withdraws them then
+    /// only passes on that it ended.
+    fn has_fallen(&self, netns: NetnsId, notice: &RouteNotice) -> bool {
+        notice.peers.iter().any(|peer| {
+            let open =
+                { self.by_peer.get(&(netns, *peer)) }.and_then(|number| self.open.get(number));
+            let member = open.and_then(|open| open.members.get(peer));
+            member.is_some_and(|member| member.up.is_none() && !member.forgotten)
+        })
+    }
+
+    fn remember_withdrawn(&mut self, turn: &Turn<'_>, netns: NetnsId, prefix: Prefix, gone: Gone) {
+        let now = turn.at;
+        let withdrawn = &mut self.pending.entry(netns).or_default().withdrawn;
+        withdrawn.retain(|_, gone| now.since(gone.since.latest) <= LOOK_BACK);
+        if withdrawn.len() < MAX_PENDING {
+            withdrawn.insert(prefix, gone);
+        }
+    }
+
     fn lose_route(&mut self, turn: &mut Turn<'_>, node: &Node, prefix: Prefix, gone: Gone) {
         if let Some(number) = self.concerning(node.netns, &gone.peers) {
+            if let Some(open) = self.open.get_mut(&number) {
+                open.forget_withdrawal();
+            }
             self.add_gone(turn, number, prefix, gone);
             return;
         }
@@ -132,7 +165,13 @@ impl Incidents {
         all.find(|(_, open)| fell(open)).map(|(number, _)| *number)
     }
 
-    fn add_gone(&mut self, turn: &mut Turn<'_>, number: u64, prefix: Prefix, mut gone: Gone) {
+    pub(super) fn add_gone(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        prefix: Prefix,
+        mut gone: Gone,
+    ) {
         gone.node = { turn.inventory.cluster() }
             .node_of(prefix)
             .map(str::to_owned);
@@ -216,6 +255,7 @@ impl Incidents {
             }
         }
         for number in std::mem::take(&mut self.touched) {
+            self.quicken(turn, number);
             self.look_again(turn, number);
         }
     }
@@ -232,28 +272,21 @@ impl Incidents {
             return;
         };
         let now = turn.at;
-        let mine: Vec<Prefix> = pending
-            .routes
-            .iter()
-            .filter(|(_, gone)| {
-                gone.peers.contains(&peer) && now.since(gone.since.latest) <= LOOK_BACK
-            })
-            .map(|(prefix, _)| *prefix)
+        let mine = |_: &Prefix, gone: &mut Gone| {
+            gone.peers.contains(&peer) && now.since(gone.since.latest) <= LOOK_BACK
+        };
+        let lost: Vec<(Prefix, Gone)> = { pending.routes.extract_if(.., mine) }
+            .chain(pending.withdrawn.extract_if(.., mine))
             .collect();
-        for prefix in mine {
-            let gone = self
-                .pending
-                .get_mut(&netns)
-                .and_then(|all| all.routes.remove(&prefix));
-            if let Some(gone) = gone {
-                self.add_gone(turn, number, prefix, gone);
-            }
+        for (prefix, gone) in lost {
+            self.add_gone(turn, number, prefix, gone);
         }
     }
 
     fn regain_route(&mut self, turn: &mut Turn<'_>, netns: NetnsId, prefix: Prefix, back: Within) {
         if let Some(pending) = self.pending.get_mut(&netns) {
             pending.routes.remove(&prefix);
+            pending.withdrawn.remove(&prefix);
         }
         let threshold = turn.config.gap();
         let holders = self.holders(netns, prefix);
@@ -388,6 +421,6 @@ impl Incidents {
 fn writer(notice: &RouteNotice) -> String {
     match &notice.writer {
         Some(writer) => format!("{} (pid {})", writer.comm, writer.pid),
-        None => "somebody nobody saw".to_owned(),
+        None => "somebody whom rtnetlink does not name".to_owned(),
     }
 }

@@ -22,7 +22,7 @@ impl Open {
         };
         let routes = &self.routes;
         let gone = u64::try_from(routes.gone.len()).unwrap_or(u64::MAX);
-        let total = self.record.prefixes.lost;
+        let total = self.record.prefixes.lost + self.record.prefixes.brief;
         let writers: Vec<&str> = self
             .record
             .prefixes
@@ -67,7 +67,7 @@ impl Open {
     }
 
     pub(super) fn mark_reach(&mut self, turn: &Turn<'_>) {
-        const ECHO: &str = "ICMP echo";
+        let echo = turn.config.reach.probe.to_string();
         self.record.targets = self.probes.iter().map(Probe::report).collect();
         let silenced: Vec<&Probe> = self
             .probes
@@ -106,7 +106,7 @@ impl Open {
                 MilestoneKind::FirstLoss,
                 Within::exactly(first),
                 what,
-                ECHO,
+                &echo,
             );
             let what = format!("last echo without answer from {names}");
             milestones::renew(
@@ -115,7 +115,7 @@ impl Open {
                 MilestoneKind::LastLoss,
                 Within::exactly(last),
                 what,
-                ECHO,
+                &echo,
             );
         }
         if let Some((missed, heard)) = again.filter(|_| !silent) {
@@ -135,7 +135,7 @@ impl Open {
                 MilestoneKind::ReachableAgain,
                 within,
                 what,
-                ECHO,
+                &echo,
             );
         }
     }

@@ -10,6 +10,8 @@
 //! `links` and `losses` what comes in, `probing` what goes out, `drops` what the kernel watches,
 //! `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
 
+mod baseline;
+mod doubt;
 mod drops;
 mod group;
 mod impact;
@@ -27,10 +29,13 @@ pub mod record;
 mod routes;
 mod sessions;
 mod silence;
+mod targets;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_doubt;
 #[cfg(test)]
 mod tests_drops;
 #[cfg(test)]

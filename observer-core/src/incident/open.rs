@@ -16,8 +16,8 @@ use super::{
     verdict::{self, Cut, Known, Packets},
 };
 use crate::{
-    address::PeerAddress, bgp::Prefix, change::RestartEnd, event::NetnsId, time::Timestamp,
-    turn::Turn,
+    address::PeerAddress, bgp::Prefix, change::RestartEnd, event::NetnsId, fib::RECOVERY,
+    time::Timestamp, turn::Turn,
 };
 
 /// Sessions listed one by one.
@@ -29,6 +29,8 @@ const STABLE: Duration = Duration::from_mins(5);
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// A target that never answered has this long to do so once all else is well.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// Sessions that are up for so long should have brought their routes back.
+const WAITS: Duration = Duration::from_secs(5);
 /// Two updates of one record are at least this far apart.
 pub(super) const UPDATES_APART: Duration = Duration::from_secs(1);
 
@@ -72,16 +74,25 @@ pub(super) struct Open {
     pub routes: Routes,
     pub probes: Vec<Probe>,
     pub drops: Drops,
+    pub last_echo: Option<Timestamp>,
     pub next_echo: Option<Timestamp>,
+    /// Since when it is probed quickly, and how often that began anew.
+    pub quick_from: Timestamp,
+    pub quickened: u32,
     /// Peers whose routes are announced and not programmed, and how many those are.
     pub unprogrammed: BTreeMap<PeerAddress, u64>,
-    /// Since when that is waited for.
+    /// Since when that is waited for, and whether it was said what for.
     pub waiting: Option<Timestamp>,
+    pub wait_told: bool,
     pub kept: bool,
     pub failed_restart: Option<RestartEnd>,
     pub presumed_lost: u64,
     pub routes_seen: bool,
     pub decommissioned: bool,
+    /// Its routes were withdrawn by an UPDATE: a loss only if what was in them is proven to live.
+    pub withdrawn: bool,
+    /// Its silences may be those of pods that are gone.
+    pub doubtful: bool,
     /// Most of this node's sessions fell at once.
     pub mass: bool,
     /// What explains it whatever its sessions say: this node is cut off.
@@ -92,12 +103,16 @@ pub(super) struct Open {
     pub link_lost: bool,
     /// Peers on a link that do not answer for their link-layer address.
     pub unresolved: BTreeSet<PeerAddress>,
+    /// Those that did not at some time.
+    pub mute_neighbours: BTreeSet<PeerAddress>,
     /// When a speaker ended, and that was it.
     pub restarted: Option<Timestamp>,
     /// Incidents of other nodes whose restart was not over then.
     pub overlaps: BTreeSet<u64>,
     /// Its cause is final, and it is told then: others may fall for the same reason.
     pub held: Option<Timestamp>,
+    /// When its routes were last looked for.
+    pub looked_at: Option<Timestamp>,
     /// Since when everything has been well.
     pub calm_since: Option<Timestamp>,
     /// Pods were asked for.
@@ -132,22 +147,30 @@ impl Open {
             routes: Routes::default(),
             probes: Vec::new(),
             drops: Drops::default(),
+            last_echo: None,
             next_echo: None,
+            quick_from: begun,
+            quickened: 0,
             unprogrammed: BTreeMap::new(),
             waiting: None,
+            wait_told: false,
             kept: false,
             failed_restart: None,
             presumed_lost: 0,
             routes_seen: false,
             decommissioned: false,
+            withdrawn: false,
+            doubtful: false,
             mass: false,
             cut: None,
             links: BTreeMap::new(),
             link_lost: false,
             unresolved: BTreeSet::new(),
+            mute_neighbours: BTreeSet::new(),
             restarted: None,
             overlaps: BTreeSet::new(),
             held: None,
+            looked_at: None,
             calm_since: None,
             pods_asked: false,
             before: None,
@@ -157,7 +180,7 @@ impl Open {
     /// As `record` says it was.
     pub fn restored(turn: &Turn<'_>, netns: NetnsId, record: Incident) -> Self {
         let at = turn.at;
-        let routes = if record.prefixes.lost > 0 {
+        let routes = if record.prefixes.lost > 0 || record.prefixes.brief > 0 {
             Routes::restored(&record, turn)
         } else {
             Routes::default()
@@ -197,6 +220,7 @@ impl Open {
         prefixes: Vec<Prefix>,
         announced: u64,
     ) {
+        self.forget_withdrawal();
         self.peers.insert(address);
         let member = Member {
             up: None,
@@ -286,6 +310,18 @@ impl Open {
 
     /// Whether sessions are up, routes back, and targets answer; `stable` losses are not waited for.
     pub fn is_well(&self, now: Timestamp) -> bool {
+        if !self.tables_are_well(now) {
+            return false;
+        }
+        let well_for = now.since(self.recovered_at());
+        // Behind what fell, silence may be stable as missing routes may: the pods were drained, say.
+        let stable = well_for >= STABLE && self.fell();
+        let mut peers = self.peers.iter();
+        stable || peers.all(|peer| self.targets_settled(*peer, well_for))
+    }
+
+    /// Whether sessions are up and routes back.
+    pub fn tables_are_well(&self, now: Timestamp) -> bool {
         let waits = |member: &Member| {
             !member.forgotten
                 && (member.up.is_none()
@@ -298,17 +334,16 @@ impl Open {
         if missing && now < self.waits_until() {
             return false;
         }
-        if !self.links.is_empty() && now < self.waits_until() {
-            return false;
-        }
-        let recovered = self.recovered_at();
-        self.peers
-            .iter()
-            .all(|peer| self.targets_settled(*peer, now.since(recovered)))
+        self.links.is_empty() || now >= self.waits_until()
+    }
+
+    /// Whether sessions fell or routes were gone.
+    pub fn fell(&self) -> bool {
+        !self.members.is_empty() || self.routes.any()
     }
 
     /// When the last session was up or the last route back.
-    fn recovered_at(&self) -> Timestamp {
+    pub fn recovered_at(&self) -> Timestamp {
         let ups = self.members.values().filter_map(|member| member.up);
         let back = self.routes.last_back.map(|back| back.latest);
         ups.chain(back).max().unwrap_or(self.begun)
@@ -346,6 +381,43 @@ impl Open {
             .max()
             .unwrap_or(self.begun);
         since.after(STABLE)
+    }
+
+    /// Sessions are up and routes are not back: when BIRD's recovery timer has run out, if it waits. The timer
+    /// began with its process, before the session.
+    fn recovers_by(&self) -> Option<Timestamp> {
+        let missing = !self.routes.gone.is_empty() || !self.unprogrammed.is_empty();
+        let mut members = self.members.values();
+        if !missing || self.withdrawn || members.any(|member| member.up.is_none()) {
+            return None;
+        }
+        let ups = self.members.values().filter_map(|member| member.up);
+        let since = ups.chain(self.waiting).max()?;
+        Some(since.after(RECOVERY))
+    }
+
+    /// Says once, some time after sessions are up, that routes are not back and what may be waited for.
+    pub fn remark_wait(&mut self, turn: &Turn<'_>) {
+        let Some(by) = self.recovers_by().filter(|_| !self.wait_told) else {
+            return;
+        };
+        if by.since(turn.at) + WAITS > RECOVERY {
+            return;
+        }
+        self.wait_told = true;
+        let gone = self.routes.gone.len() + self.unprogrammed.len();
+        let what = format!(
+            "sessions are up and {} not back: a BIRD that waits for peers that are away programs none for \
+             up to {} s",
+            match gone {
+                1 => "1 route is".to_owned(),
+                _ => format!("{gone} routes are"),
+            },
+            RECOVERY.as_secs()
+        );
+        let within = Within::exactly(turn.at);
+        let evidence = "Adj-RIB-In and the kernel's routes";
+        self.note(turn, MilestoneKind::Remark, within, what, evidence);
     }
 
     /// Whether a link of this node was, or is by `now`, down for longer than `threshold`.
@@ -387,6 +459,9 @@ impl Open {
             dropped: self.drops.proving(lost > 0, threshold),
             own_restart: self.record.is_own_restart() && self.is_own_restart(),
             decommissioned: self.decommissioned,
+            withdrawn: self.withdrawn,
+            neighbours: self.mute_neighbours.len(),
+            silence_doubted: self.doubtful,
         }
     }
 
@@ -406,6 +481,7 @@ impl Open {
     pub fn refresh(&mut self, turn: &Turn<'_>) {
         let known = self.known(turn);
         let (judged, proof) = (verdict::judge(&known), verdict::proof(&known));
+        let waits = self.recovers_by();
         let record = &mut self.record;
         (record.verdict, record.proof) = match self.before {
             Some((before, proof_before)) if worse(before) > worse(judged) => (before, proof_before),
@@ -421,8 +497,9 @@ impl Open {
             record.next_check = verdict::ask_the_peers(&record.next_check, key);
         }
         record.impact = impact::table(&known, record);
+        record.routes_by = waits.map(|at| turn.wall.wall(at));
         if self.routes.any() {
-            record.prefixes = self.routes.shown();
+            record.prefixes = self.routes.shown(turn.at, turn.config.gap());
             record.route_gap_seconds = self.routes.gap(turn.at);
             let owners = record.prefixes.by_owner.keys();
             record.route_owner = owners.max().cloned();

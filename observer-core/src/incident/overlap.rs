@@ -4,7 +4,16 @@
 use std::time::Duration;
 
 use super::{Incidents, milestones::Within, open::Open, record::MilestoneKind};
-use crate::{bgp::iana, cause::Cause, change::Change, event::NetnsId, time::Timestamp, turn::Turn};
+use crate::{
+    address::PeerAddress,
+    bgp::iana,
+    cause::Cause,
+    change::Change,
+    event::{NetnsId, TcpState},
+    node::Node,
+    time::Timestamp,
+    turn::Turn,
+};
 
 /// A restart that began this long before another one does not overlap with it: it lasts, or is over.
 const WINDOW: Duration = Duration::from_mins(2);
@@ -17,14 +26,14 @@ impl Incidents {
     pub(super) fn look_for_overlap(
         &mut self,
         turn: &mut Turn<'_>,
-        netns: NetnsId,
+        (node, peer): (&Node, PeerAddress),
         number: u64,
         (cause, within): (&Cause, Within),
     ) {
-        if !ends_a_speaker(cause) {
+        if !ends_a_speaker(cause) || (*cause == Cause::FinReceived && still_speaks(node, peer)) {
             return;
         }
-        let now = turn.at;
+        let (netns, now) = (node.netns, turn.at);
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
@@ -79,6 +88,17 @@ fn name(open: &Open) -> String {
         .name
         .clone()
         .unwrap_or_else(|| subject.identity.clone())
+}
+
+/// Whether a peer has another connection than that which it closed: of two that collided (RFC 4271 §6.8)
+/// it closes one, and its speaker lives.
+fn still_speaks(node: &Node, peer: PeerAddress) -> bool {
+    let of = node.peers.get(&peer).map(|peer| &peer.connections);
+    let mut connections = of.into_iter().flatten();
+    connections.any(|id| {
+        let connection = node.connections.get(id);
+        connection.is_some_and(|connection| connection.tcp == TcpState::Established)
+    })
 }
 
 /// Whether a session's end says that a speaker ended, the peer's or this node's: not that somebody

@@ -12,6 +12,8 @@ use crate::{address::PeerAddress, time::Timestamp};
 const OUT: usize = 32;
 /// So many in a row without answer are no accident.
 pub(super) const PROVES: u32 = 3;
+/// What explains a silence may be known so long after its first echo was sent.
+const EXPLAINS: Duration = Duration::from_millis(250);
 /// So many in a row answered prove recovery.
 const RECOVERED: u32 = 3;
 
@@ -55,6 +57,13 @@ pub(super) struct Probe {
     over: Option<(Duration, Duration)>,
     pub first_loss: Option<Timestamp>,
     pub last_loss: Option<Timestamp>,
+    /// Its first silence, if what it had answered before was asked by somebody else, long before perhaps:
+    /// that last answer, and the first echo without one.
+    unwatched: Option<(Timestamp, Timestamp)>,
+    /// When its first silence began at the earliest, as others than its own answers tell.
+    explained: Option<Timestamp>,
+    /// Its silence is not counted any more: it may be gone itself.
+    pub faded: bool,
     /// When the first echo after a silence was sent that was answered.
     pub again_at: Option<(Timestamp, Timestamp)>,
 }
@@ -83,6 +92,9 @@ impl Probe {
             over: None,
             first_loss: None,
             last_loss: None,
+            unwatched: None,
+            explained: None,
+            faded: false,
             again_at: None,
         }
     }
@@ -100,6 +112,14 @@ impl Probe {
             sent: at,
             answered: None,
         });
+    }
+
+    /// An echo that somebody else sent before its own was not answered.
+    pub fn missed_before(&mut self, sent: Timestamp) {
+        if self.answered == 0 && self.silence.is_none() {
+            self.sent = self.sent.saturating_add(1);
+            self.miss(sent);
+        }
     }
 
     /// It was answered, or failed for certain.
@@ -153,6 +173,7 @@ impl Probe {
         self.answered = self.answered.saturating_add(1);
         self.in_row = self.in_row.saturating_add(1);
         self.seen_alive = true;
+        self.faded = false;
         if let Some(silence) = self.silence.take() {
             let (min, max) = self.over.unwrap_or_default();
             self.over = Some((
@@ -167,6 +188,9 @@ impl Probe {
     fn miss(&mut self, sent: Timestamp) {
         self.in_row = 0;
         let after = self.last_ok.unwrap_or(self.begun);
+        if self.silence.is_none() && self.answered == 0 && self.last_ok.is_some() {
+            self.unwatched = Some((after, sent));
+        }
         let silence = self.silence.get_or_insert(Silence {
             after,
             first: sent,
@@ -188,6 +212,47 @@ impl Probe {
     /// Its silence, over or not, proves that it could not be reached.
     pub const fn was_unreachable(&self) -> bool {
         self.seen_alive && (self.over.is_some() || self.silence_counts())
+    }
+
+    /// It answers now.
+    pub const fn is_answering(&self) -> bool {
+        self.in_row > 0 && self.silence.is_none()
+    }
+
+    /// It was silent and answers again: it was never gone itself.
+    pub const fn came_back(&self) -> bool {
+        self.was_silent() && self.over.is_some() && self.silence.is_none()
+    }
+
+    /// Its silence proves nothing any more.
+    pub fn fade(&mut self) {
+        self.faded = true;
+        self.seen_alive = false;
+    }
+
+    /// Takes in what others tell of the beginning of its first silence.
+    pub fn explain(&mut self, moments: &[Timestamp]) {
+        let Some((_, first)) = self.unwatched else {
+            return;
+        };
+        let near = |at: &&Timestamp| **at <= first.after(EXPLAINS);
+        self.explained = moments.iter().filter(near).max().copied();
+    }
+
+    /// The last answer before its first silence, if somebody else had asked.
+    pub const fn unwatched_after(&self) -> Option<Timestamp> {
+        match self.unwatched {
+            Some((after, _)) => Some(after),
+            None => None,
+        }
+    }
+
+    /// What of its silence lies before what explains it.
+    fn excess(&self) -> Duration {
+        let explained = self.unwatched.zip(self.explained);
+        explained.map_or(Duration::ZERO, |((after, first), explained)| {
+            explained.min(first).since(after)
+        })
     }
 
     /// So many echoes were lost in a row that it was no accident.
@@ -225,7 +290,7 @@ impl Probe {
             },
             None => Span {
                 min: min.as_secs_f64(),
-                max: Some(max.as_secs_f64()),
+                max: Some(max.saturating_sub(self.excess()).as_secs_f64()),
             },
         })
     }

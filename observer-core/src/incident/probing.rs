@@ -1,13 +1,19 @@
 //! When which targets are probed (DESIGN §3): at once and every 200 ms because of an incident, bounded
-//! in targets, rate and time; slowly as a baseline where that is allowed. Sending is the edges' work.
+//! in targets, rate and time. Sending is the edges' work; `baseline` is what is asked all the time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::Duration,
 };
 
-use super::{Incidents, Nodes, milestones::Within, probe::Probe, record::MilestoneKind};
+use super::{
+    Incidents, Nodes,
+    milestones::Within,
+    probe::Probe,
+    record::MilestoneKind,
+    targets::{Alive, Of, PREFIXES, targets},
+};
 use crate::{
     address::PeerAddress,
     bgp::Prefix,
@@ -15,7 +21,7 @@ use crate::{
     config::{ReachConfig, ReachMode},
     deadline::Due,
     event::NetnsId,
-    node::{Node, Peer},
+    node::Node,
     reach::ProbeResult,
     time::Timestamp,
     turn::Turn,
@@ -25,16 +31,14 @@ use crate::{
 const QUICK: Duration = Duration::from_mins(1);
 /// Once a minute after the time limit.
 const SLOW: Duration = Duration::from_mins(1);
-/// Observers of one peer's baseline at most.
-const OBSERVERS: usize = 3;
-/// Addresses of a block that may be its node's tunnel address: Calico hands them out from the start.
-const FIRST_HOSTS: u128 = 3;
-/// Prefixes whose addresses are tried per peer.
-const PREFIXES: usize = 4;
+/// So often an incident that has grown old is probed quickly again, because its routes go or are back.
+const QUICKENED: u32 = 16;
+/// What happens this soon after an echo needs none of its own.
+const JUST_NOW: Duration = Duration::from_millis(50);
 
 /// Whose echo it is.
 #[derive(Clone, Copy, Debug)]
-enum Echo {
+pub(super) enum Echo {
     Incident(u64),
     /// Sent at a moment; already said to be unreachable, or not.
     Baseline(NetnsId, PeerAddress, IpAddr, Timestamp, bool),
@@ -44,29 +48,30 @@ enum Echo {
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     token: u64,
-    out: BTreeMap<u64, Echo>,
-    /// Targets that answered, and when that echo was sent.
-    alive: BTreeMap<(NetnsId, PeerAddress), (IpAddr, Timestamp)>,
-    /// Which of a peer's candidates the baseline tries next.
-    turn: BTreeMap<(NetnsId, PeerAddress), usize>,
-    /// Echoes sent in the current second.
-    second: Timestamp,
-    sent: u32,
+    pub out: BTreeMap<u64, Echo>,
+    pub alive: Alive,
+    /// How many turns each peer had in the baseline.
+    pub turn: BTreeMap<Of, usize>,
+    /// When the baseline of a node asks next.
+    pub rounds: BTreeMap<NetnsId, Timestamp>,
+    /// When the echoes of the last second were sent.
+    sent: VecDeque<Timestamp>,
     /// Targets of all incidents.
     targets: usize,
 }
 
 impl Reach {
     /// A token, if one more echo may go out.
-    fn allow(&mut self, config: &ReachConfig, now: Timestamp) -> Option<u64> {
-        if now.since(self.second) >= Duration::from_secs(1) {
-            self.second = now;
-            self.sent = 0;
+    pub fn allow(&mut self, config: &ReachConfig, now: Timestamp) -> Option<u64> {
+        let over = |at: &Timestamp| now.since(*at) >= Duration::from_secs(1);
+        while self.sent.front().is_some_and(over) {
+            self.sent.pop_front();
         }
-        if self.sent >= config.per_second {
+        let limit = usize::try_from(config.per_second).unwrap_or(usize::MAX);
+        if self.sent.len() >= limit {
             return None;
         }
-        self.sent += 1;
+        self.sent.push_back(now);
         self.token += 1;
         Some(self.token)
     }
@@ -86,9 +91,10 @@ impl Reach {
             .retain(|_, echo| !matches!(echo, Echo::Incident(number) if *number == gone));
     }
 
-    /// A target answered an echo sent at `at`.
-    pub fn remember(&mut self, netns: NetnsId, peer: PeerAddress, target: IpAddr, at: Timestamp) {
-        self.alive.insert((netns, peer), (target, at));
+    /// Nobody asks for what is behind a peer any more.
+    pub fn forget_peer(&mut self, of: Of) {
+        self.alive.forget_all(of);
+        self.turn.remove(&of);
     }
 }
 
@@ -111,7 +117,7 @@ impl Incidents {
             if open.probes.iter().any(|probe| probe.peer == address) {
                 continue;
             }
-            let alive = self.reach.alive.get(&(node.netns, address)).copied();
+            let of = (node.netns, address);
             let mut prefixes: Vec<Prefix> = open
                 .members
                 .get(&address)
@@ -123,17 +129,9 @@ impl Incidents {
                 .iter()
                 .filter(|(_, gone)| gone.peers.contains(&address));
             prefixes.extend(gone.map(|(prefix, _)| *prefix).take(PREFIXES));
-            let found = targets(
-                turn,
-                node,
-                address,
-                alive.map(|(target, _)| target),
-                &prefixes,
-            );
+            let found = targets(turn, node, address, self.reach.alive.of(of), &prefixes);
             for target in found.into_iter().take(limit - open.probes.len()) {
-                let seen = alive
-                    .filter(|(known, _)| *known == target)
-                    .map(|(_, at)| at);
+                let seen = self.reach.alive.at(of, target);
                 open.probes
                     .push(Probe::new(target, address, open.begun, seen));
                 self.reach.targets += 1;
@@ -181,13 +179,31 @@ impl Incidents {
                 token,
             }));
         }
-        let pause = pause(reach, now.since(open.begun), all);
+        let pause = pause(reach, now.since(open.quick_from), all);
         let next = turn.again(pause);
+        open.last_echo = Some(now);
         open.next_echo = Some(next);
         turn.deadlines.set(Due::Echo(number), next);
         if open.news || open.is_well(now) {
             self.look_again(turn, number);
         }
+    }
+
+    /// Routes of an incident went or are back: its targets are asked at once, and quickly from now on.
+    pub(super) fn quicken(&mut self, turn: &mut Turn<'_>, number: u64) {
+        let Some(open) = self.open.get_mut(&number) else {
+            return;
+        };
+        let now = turn.at;
+        let just_now = open.last_echo.is_some_and(|at| now.since(at) < JUST_NOW);
+        if open.next_echo.is_none() || just_now {
+            return;
+        }
+        if now.since(open.quick_from) >= QUICK && open.quickened < QUICKENED {
+            open.quickened += 1;
+            open.quick_from = now;
+        }
+        self.echo_due(turn, number);
     }
 
     /// An echo was answered.
@@ -272,7 +288,7 @@ impl Incidents {
                 }
             }
             Some(Echo::Baseline(netns, peer, target, sent, _)) if answered => {
-                self.reach.remember(netns, peer, target, sent);
+                self.reach.alive.remember((netns, peer), target, sent);
             }
             // Refused is no answer: the next look at the baseline finds it silent.
             Some(Echo::Baseline(netns, peer, target, sent, _)) => {
@@ -280,96 +296,6 @@ impl Incidents {
                 self.reach.out.insert(token, echo);
             }
             None => {}
-        }
-    }
-
-    /// It is time for the baseline of a node: silence of what was alive is a suspicion.
-    pub(super) fn baseline_due(&mut self, turn: &mut Turn<'_>, node: &Node) {
-        let reach = &turn.config.reach;
-        let every = Duration::from_secs(reach.baseline_secs);
-        let many = usize::try_from(reach.baseline_peers).unwrap_or(usize::MAX);
-        let off = reach.mode == ReachMode::Off || every.is_zero();
-        if off {
-            return;
-        }
-        turn.deadlines
-            .set(Due::Baseline(node.netns), turn.again(every));
-        self.suspect_silent(turn, node);
-        if node.peers.len() > many {
-            return;
-        }
-        let mut wanted = Vec::new();
-        for (address, peer) in &node.peers {
-            let busy = self.by_peer.contains_key(&(node.netns, *address));
-            if busy || !peer.session.is_up() || !observes(node, *address, peer) {
-                continue;
-            }
-            let key = (node.netns, *address);
-            let alive = self.reach.alive.get(&key).map(|(target, _)| *target);
-            let candidates = match alive {
-                Some(alive) => vec![alive],
-                None => targets(
-                    turn,
-                    node,
-                    *address,
-                    None,
-                    &peer.exchange.rib.sample(PREFIXES),
-                ),
-            };
-            let next = self.reach.turn.entry(key).or_default();
-            *next = next.wrapping_add(1);
-            if let Some(target) = candidates.get(*next % candidates.len().max(1)) {
-                wanted.push((*address, *target));
-            }
-        }
-        for (peer, target) in wanted {
-            let Some(token) = self.reach.allow(reach, turn.now) else {
-                break;
-            };
-            let echo = Echo::Baseline(node.netns, peer, target, turn.at, false);
-            self.reach.out.insert(token, echo);
-            turn.ask(Request::Echo {
-                netns: node.netns,
-                target,
-                token,
-            });
-        }
-    }
-
-    /// Baseline echoes without answer to targets that were alive: they are probed quickly now.
-    fn suspect_silent(&mut self, turn: &mut Turn<'_>, node: &Node) {
-        let deadline = turn
-            .at
-            .before(Duration::from_millis(turn.config.reach.timeout_millis));
-        let (mut silent, mut lost) = (Vec::new(), 0);
-        self.reach.out.retain(|_, echo| match echo {
-            Echo::Baseline(netns, peer, target, sent, refused)
-                if *netns == node.netns && *sent <= deadline =>
-            {
-                lost += u64::from(!*refused);
-                silent.push((*peer, *target));
-                false
-            }
-            Echo::Baseline(..) | Echo::Incident(_) => true,
-        });
-        turn.totals.reach(&node.name).count(ProbeResult::Lost, lost);
-        for (peer, target) in silent {
-            let alive = self.reach.alive.get(&(node.netns, peer));
-            if alive.is_some_and(|(known, _)| *known == target) {
-                let number = self.of_peer(turn, node, peer);
-                self.watch_behind(turn, node, number, peer);
-                self.begin_probing(turn, node, number);
-                self.look_again(turn, number);
-            }
-        }
-    }
-
-    /// A node is observed: its baseline begins.
-    pub fn watch(turn: &mut Turn<'_>, netns: NetnsId) {
-        let reach = &turn.config.reach;
-        if reach.mode != ReachMode::Off && reach.baseline_secs > 0 {
-            let first = turn.again(Duration::from_secs(reach.baseline_secs));
-            turn.deadlines.hasten(Due::Baseline(netns), first);
         }
     }
 
@@ -406,108 +332,33 @@ fn pause(reach: &ReachConfig, age: Duration, all: usize) -> Duration {
     base.max(Duration::from_millis(fair))
 }
 
-/// Addresses behind a peer that may be probed, the most telling first.
-fn targets(
-    turn: &Turn<'_>,
-    node: &Node,
-    peer: PeerAddress,
-    alive: Option<IpAddr>,
-    prefixes: &[Prefix],
-) -> Vec<IpAddr> {
-    let reach = &turn.config.reach;
-    let named = node.peers.get(&peer).and_then(|peer| peer.name.as_deref());
-    let mut found: Vec<IpAddr> = alive.into_iter().collect();
-    if reach.mode == ReachMode::Canary {
-        let of_peer = |of: &str| of == peer.to_string() || Some(of) == named;
-        let canaries = reach.canaries.iter().filter(|canary| {
-            let behind = prefixes
-                .iter()
-                .any(|prefix| prefix.contains(canary.address));
-            canary.peer.as_deref().map_or(behind, of_peer)
-        });
-        found.extend(canaries.map(|canary| canary.address));
-    } else {
-        let entry = turn.inventory.find(&node.name, peer.ip);
-        found.extend(entry.iter().flat_map(|entry| entry.targets.iter().copied()));
-        if reach.mode == ReachMode::Tunnel && found.is_empty() {
-            let blocks = prefixes.iter().take(PREFIXES);
-            found.extend(blocks.flat_map(|prefix| first_hosts(*prefix)));
-        }
-    }
-    let mut seen = BTreeSet::new();
-    found.retain(|target| seen.insert(*target) && !node.own.contains(target));
-    found
-}
-
-/// The first addresses of a block.
-fn first_hosts(prefix: Prefix) -> impl Iterator<Item = IpAddr> {
-    let (base, bits) = match prefix.address {
-        IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
-        IpAddr::V6(v6) => (v6.to_bits(), 128),
-    };
-    let host_bits = u32::from(bits - prefix.length.min(bits));
-    let hosts = 1_u128
-        .checked_shl(host_bits)
-        .unwrap_or(u128::MAX)
-        .min(FIRST_HOSTS);
-    // A default route or the like is no pod block.
-    let hosts = if prefix.length < 8 { 0 } else { hosts };
-    (0..hosts).map(move |host| {
-        let address = base.saturating_add(host);
-        match prefix.address {
-            IpAddr::V4(_) => IpAddr::V4(u32::try_from(address).unwrap_or(u32::MAX).into()),
-            IpAddr::V6(_) => IpAddr::V6(address.into()),
-        }
-    })
-}
-
-/// Whether this node is among the few that watch `peer` all the time: those whose name and the
-/// peer's address together score highest (rendezvous hashing).
-fn observes(node: &Node, address: PeerAddress, peer: &Peer) -> bool {
-    let key = address.to_string();
-    let own = score(&node.name, &key);
-    let others = node
-        .peers
-        .values()
-        .filter_map(|other| other.name.as_deref())
-        .filter(|name| Some(*name) != peer.name.as_deref() && *name != node.name);
-    let ahead = others.filter(|name| score(name, &key) > own).count();
-    ahead < OBSERVERS
-}
-
-/// FNV-1a: the same on every node.
-fn score(observer: &str, peer: &str) -> u64 {
-    let octets = observer.bytes().chain([0]).chain(peer.bytes());
-    octets.fold(0xcbf2_9ce4_8422_2325, |hash, octet| {
-        (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_block_s_first_addresses_are_tried_and_a_host_route_s_only_one() {
-        let prefix = |text: &str, length| Prefix {
-            address: text.parse().unwrap(),
-            length,
+    fn no_second_has_more_echoes_than_are_allowed_wherever_it_begins() {
+        let config = ReachConfig {
+            per_second: 200,
+            ..ReachConfig::default()
         };
-        let shown = |prefix| {
-            first_hosts(prefix)
-                .map(|ip| ip.to_string())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            shown(prefix("10.244.2.0", 26)),
-            ["10.244.2.0", "10.244.2.1", "10.244.2.2"]
-        );
-        assert_eq!(shown(prefix("10.244.2.7", 32)), ["10.244.2.7"]);
-        assert_eq!(
-            shown(prefix("fd00:2::40", 122)),
-            ["fd00:2::40", "fd00:2::41", "fd00:2::42"]
-        );
-        assert!(shown(prefix("0.0.0.0", 0)).is_empty());
+        let mut reach = Reach::default();
+        let mut sent = Vec::new();
+        for millis in (0..10_000_u64).step_by(10) {
+            let now = Timestamp::from_nanos(millis * 1_000_000);
+            // Nothing for most of a second, then as much as may be.
+            let asked = if millis % 1_000 < 900 { 0 } else { 100 };
+            sent.extend(
+                (0..asked)
+                    .filter_map(|_| reach.allow(&config, now))
+                    .map(|_| millis),
+            );
+        }
+        for from in (0..9_000).step_by(10) {
+            let within = sent.iter().filter(|at| (from..from + 1_000).contains(*at));
+            assert!(within.count() <= 200, "from {from} ms on");
+        }
+        assert_eq!(sent.len(), 2_000, "and no fewer");
     }
 
     #[test]

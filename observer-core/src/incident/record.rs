@@ -54,6 +54,10 @@ pub struct Incident {
     /// Packets that this node dropped on their way to lost prefixes.
     #[serde(default)]
     pub dropped: Vec<DroppedPackets>,
+    /// Sessions are up and routes are not back: a BIRD that restarts gracefully waits for peers that are
+    /// away, until this moment at the latest.
+    #[serde(default)]
+    pub routes_by: Option<jiff::Timestamp>,
     /// From the first lost route to the last one back; none when none was lost.
     #[serde(default)]
     pub route_gap_seconds: Option<Span>,
@@ -121,6 +125,7 @@ impl Incident {
             pods: None,
             targets: Vec::new(),
             dropped: Vec::new(),
+            routes_by: None,
             route_gap_seconds: None,
             unreachable_seconds: None,
             evidence: EvidenceState::default(),
@@ -287,13 +292,16 @@ pub enum MilestoneKind {
 /// Prefixes that were lost.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct LostPrefixes {
-    /// How many, each counted once.
+    /// How many were gone for longer than the gap threshold, each counted once.
     pub lost: u64,
+    /// How many were gone for no longer than that.
+    #[serde(default)]
+    pub brief: u64,
     /// How many of them are not back.
     pub still_gone: u64,
-    /// By whose routes they were: `bird`, `felix`, `other`.
+    /// By whose routes they were, those gone briefly included: `bird`, `felix`, `other`.
     pub by_owner: BTreeMap<String, u64>,
-    /// By who removed them.
+    /// By who removed them, likewise.
     pub deleted_by: BTreeMap<String, u64>,
     /// By the node whose block they are or lie in, where the cluster's API told.
     #[serde(default)]

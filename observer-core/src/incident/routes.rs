@@ -13,7 +13,7 @@ use super::{
 use crate::{
     address::PeerAddress,
     bgp::Prefix,
-    notice::{FOLLOWED, RouteLoss, RouteNotice, RouteOwner},
+    notice::{FOLLOWED, RouteLoss, RouteNotice, RouteOwner, RouteStep},
     time::Timestamp,
     turn::Turn,
 };
@@ -35,6 +35,8 @@ pub(super) struct Gone {
     pub writer: Option<String>,
     /// The node whose block it is or lies in.
     pub node: Option<String>,
+    /// A healthy session withdrew it.
+    planned: bool,
 }
 
 impl Gone {
@@ -53,6 +55,7 @@ impl Gone {
                 .as_ref()
                 .map(|writer| format!("{} (pid {})", writer.comm, writer.pid)),
             node: None,
+            planned: matches!(notice.step, RouteStep::Gone { planned: true, .. }),
         }
     }
 
@@ -66,6 +69,7 @@ impl Gone {
             peers: peers.filter_map(|peer| PeerAddress::parse(peer)).collect(),
             writer: Some(entry.deleted_by.clone()),
             node: entry.node.clone(),
+            planned: false,
         }
     }
 
@@ -76,10 +80,7 @@ impl Gone {
             (None, RouteLoss::Silent) => {
                 "the kernel, with its link, address or next hop".to_owned()
             }
-            (None, _) => format!(
-                "a process nobody saw (their owner is {})",
-                owner_name(self.owner)
-            ),
+            (None, _) => unnamed(self.since, &owner_name(self.owner)),
         }
     }
 }
@@ -88,7 +89,11 @@ impl Gone {
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     pub gone: BTreeMap<Prefix, Gone>,
+    /// Those of them that a healthy session withdrew: nobody tells when they are back.
+    pub withdrawn: BTreeSet<Prefix>,
     seen: BTreeSet<Prefix>,
+    /// Those that were gone for longer than the threshold.
+    long: BTreeSet<Prefix>,
     listed: Vec<(Prefix, LostPrefix)>,
     by_owner: BTreeMap<String, u64>,
     deleted_by: BTreeMap<String, u64>,
@@ -138,14 +143,17 @@ impl Routes {
             routes.seen.insert(prefix);
             routes.listed.push((prefix, entry.clone()));
             match entry.gap_seconds {
-                Some(gap) if gap > threshold => routes.lost += 1,
+                Some(gap) if gap > threshold => {
+                    routes.lost += 1;
+                    routes.long.insert(prefix);
+                }
                 Some(_) => routes.micro += 1,
                 None => {
                     routes.gone.insert(prefix, Gone::restored(entry, since));
                 }
             }
         }
-        let listed = u64::try_from(routes.seen.len()).unwrap_or(u64::MAX);
+        let listed = u64::try_from(routes.long.len() + routes.gone.len()).unwrap_or(u64::MAX);
         routes.overflow = prefixes.lost.saturating_sub(listed);
         routes
     }
@@ -190,6 +198,9 @@ impl Routes {
                 self.listed.push((prefix, listed(prefix, &gone)));
             }
         }
+        if gone.planned {
+            self.withdrawn.insert(prefix);
+        }
         self.gone.insert(prefix, gone);
     }
 
@@ -206,9 +217,11 @@ impl Routes {
         threshold: Duration,
     ) -> Option<Duration> {
         let gone = self.gone.remove(&prefix)?;
+        self.withdrawn.remove(&prefix);
         let gap = back.latest.since(gone.since.earliest);
         if gap > threshold {
             self.lost = self.lost.saturating_add(1);
+            self.long.insert(prefix);
         } else {
             self.micro = self.micro.saturating_add(1);
         }
@@ -233,6 +246,7 @@ impl Routes {
     /// Its owner withdrew it on purpose: it is not waited for any more.
     pub fn release(&mut self, prefix: Prefix) {
         self.gone.remove(&prefix);
+        self.withdrawn.remove(&prefix);
     }
 
     /// Whether a packet to `address` may have been lost with one of them.
@@ -282,10 +296,16 @@ impl Routes {
         })
     }
 
-    /// As the record shows them.
-    pub fn shown(&self) -> LostPrefixes {
+    /// As the record shows them at `now`.
+    pub fn shown(&self, now: Timestamp, threshold: Duration) -> LostPrefixes {
+        let still = self.gone.iter().filter(|(prefix, gone)| {
+            !self.long.contains(prefix) && now.since(gone.since.latest) > threshold
+        });
+        let lost = u64::try_from(self.long.len() + still.count()).unwrap_or(u64::MAX);
+        let seen = u64::try_from(self.seen.len()).unwrap_or(u64::MAX);
         LostPrefixes {
-            lost: u64::try_from(self.seen.len()).unwrap_or(u64::MAX) + self.overflow,
+            lost: lost + self.overflow,
+            brief: seen.saturating_sub(lost),
             still_gone: u64::try_from(self.gone.len()).unwrap_or(u64::MAX),
             by_owner: self.by_owner.clone(),
             deleted_by: self.deleted_by.clone(),
@@ -314,6 +334,16 @@ pub(super) const fn how(loss: RouteLoss) -> &'static str {
         RouteLoss::Unreachable => "replaced by unreachable",
         RouteLoss::Blackhole => "replaced by blackhole",
         RouteLoss::WorseRoute => "replaced by another route",
+    }
+}
+
+/// Who removed a route of this owner's, where nobody is named. rtnetlink names nobody, and has no times
+/// either.
+pub(super) fn unnamed(at: Within, owner: &str) -> String {
+    if at.earliest == at.latest {
+        format!("a process nobody saw (their owner is {owner})")
+    } else {
+        format!("not told by rtnetlink (their owner is {owner})")
     }
 }
 

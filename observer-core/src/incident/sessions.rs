@@ -133,7 +133,7 @@ impl Incidents {
             .map_or("none", String::as_str)
             .to_owned();
         open.note(turn, MilestoneKind::Cause, within, what, &evidence);
-        self.look_for_overlap(turn, node.netns, number, (&flap.cause, within));
+        self.look_for_overlap(turn, (node, peer), number, (&flap.cause, within));
         self.hold(turn, node, number);
     }
 
@@ -237,6 +237,9 @@ impl Incidents {
         within: Within,
         reason: &str,
     ) {
+        if let Some(address) = PeerAddress::parse(peer) {
+            self.reach.forget_peer((node.netns, address));
+        }
         self.at_open(turn, node, peer, |open, turn, address| {
             if let Some(member) = open.members.get_mut(&address) {
                 member.forgotten = true;

@@ -122,7 +122,7 @@ const fn is_silence(cause: &Cause) -> bool {
 
 /// Whether a session is up or has just fallen, and its peer was late with a KEEPALIVE or did not
 /// acknowledge.
-fn is_overdue(node: &Node, peer: &Peer, now: Timestamp) -> bool {
+pub(super) fn is_overdue(node: &Node, peer: &Peer, now: Timestamp) -> bool {
     let session = &peer.session;
     let pending = session.pending.as_ref().map(|pending| pending.carrier);
     let carrier = session.carrier.or(pending);

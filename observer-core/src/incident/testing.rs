@@ -1,6 +1,6 @@
 //! A scene with routes and pods: what happens to them is told, and echoes are answered or not.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::record::Incident;
 use crate::{
@@ -8,8 +8,8 @@ use crate::{
     bgp::Prefix,
     change::{Output, Request},
     config::{CoreConfig, ReachConfig, ReachMode},
-    event::Fact,
-    notice::{Notice, RouteLoss, RouteNotice, RouteOwner, RouteStep},
+    event::{Fact, forwarding::NeighbourState},
+    notice::{NeighbourNotice, Notice, RouteLoss, RouteNotice, RouteOwner, RouteStep},
     testing::{NETNS, PEER, Scene, bird, millis, outbound},
     testing_wire::{Offer, Talk, end_of_rib, update},
 };
@@ -28,6 +28,8 @@ pub(super) fn prefix(text: &str) -> Prefix {
 pub(super) struct Story {
     pub scene: Scene,
     pub reachable: bool,
+    /// Addresses that never answer.
+    pub absent: BTreeSet<IpAddr>,
     /// What echoes that are not answered fail with; nothing when they are lost on their way.
     pub refused: Option<i32>,
     pub echoes: Vec<(u64, IpAddr)>,
@@ -55,9 +57,15 @@ impl Story {
     pub fn configured(config: CoreConfig) -> Self {
         let mut scene = Scene::with(config);
         scene.dumped();
+        Self::of(scene)
+    }
+
+    /// Of a scene as it is.
+    pub fn of(scene: Scene) -> Self {
         Self {
             scene,
             reachable: true,
+            absent: BTreeSet::new(),
             refused: None,
             echoes: Vec::new(),
             watched: Vec::new(),
@@ -131,7 +139,7 @@ impl Story {
                 continue;
             };
             self.echoes.push((self.scene.now, target));
-            if self.reachable {
+            if self.reachable && !self.absent.contains(&target) {
                 self.scene.tell(Fact::EchoReplied {
                     netns,
                     token,
@@ -177,6 +185,19 @@ impl Story {
         }));
     }
 
+    /// What the kernel says of the peer's link-layer address.
+    pub fn neighbour(&mut self, state: NeighbourState) {
+        let at = millis(self.scene.now);
+        self.notice(Notice::Neighbour(NeighbourNotice {
+            netns: NETNS,
+            peer: PeerAddress::parse(PEER).unwrap(),
+            link: "eth0".to_owned(),
+            earliest: at,
+            latest: at,
+            failed: state == NeighbourState::Failed,
+        }));
+    }
+
     pub fn gone(&mut self, how: RouteLoss) {
         self.route(
             BLOCK,
@@ -191,6 +212,14 @@ impl Story {
     pub fn back(&mut self) {
         let gap = std::time::Duration::ZERO;
         self.route(BLOCK, PEER, RouteStep::Back { gap });
+    }
+
+    /// Echoes since the first `before` of them, of the target that was sent most.
+    pub fn most_asked(&self, before: usize) -> usize {
+        let since = self.echoes.get(before..).unwrap_or_default();
+        let of = |one: &IpAddr| since.iter().filter(|(_, target)| target == one).count();
+        let many = since.iter().map(|(_, target)| of(target));
+        many.max().unwrap_or_default()
     }
 
     pub fn all(&self) -> Vec<Incident> {

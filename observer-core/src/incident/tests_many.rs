@@ -222,6 +222,26 @@ fn overlaps(story: &Story) -> Vec<Vec<String>> {
 }
 
 #[test]
+fn the_loser_of_a_connection_collision_is_no_restart_that_overlaps() {
+    for collides in [true, false] {
+        let (mut story, mut talks) = small();
+        talks[0].says(&mut story.scene, false, &notification(6, 2, ""));
+        talks[0].peer_closes(&mut story.scene);
+        story.pass(4_000);
+        // Of two connections the other peer closes the one.
+        let local = "10.0.0.1:30555";
+        let mut winner = Talk::new(socket(33, local, "10.0.0.3:179"));
+        if collides {
+            winner.connect(&mut story.scene);
+        }
+        talks[1].peer_closes(&mut story.scene);
+        story.pass(3_000);
+        let told = overlaps(&story);
+        assert_eq!(told.len(), usize::from(!collides), "{told:?}");
+    }
+}
+
+#[test]
 fn restarts_that_overlap_are_said_to_and_a_rolling_restart_does_not() {
     for (pause, back_first, expected) in [(4_000, false, 1), (4_000, true, 0), (0, false, 1)] {
         let (mut story, mut talks) = small();

@@ -2,7 +2,7 @@
 
 use super::{
     record::{Incident, SubjectKind, Verdict},
-    testing::{Story, prefix},
+    testing::{BLOCK, Story, prefix},
 };
 use crate::{
     address::PeerAddress,
@@ -98,4 +98,33 @@ fn a_reflector_that_is_killed_and_comes_back_costs_none() {
     let incident = only(&mut story);
     assert_eq!(incident.verdict, Verdict::Graceful);
     assert_eq!(incident.prefixes.lost, 0);
+}
+
+/// The other reflector withdraws what the one that ended had announced of its own, and may be heard before
+/// this node's session with that one ends.
+#[test]
+fn what_another_reflector_withdraws_of_a_peer_that_fell_is_lost_whichever_is_first() {
+    for withdrawn_first in [true, false] {
+        let (mut story, mut talk) = session();
+        announce(&mut story, &mut talk);
+        let planned = RouteStep::Gone {
+            how: RouteLoss::Deleted,
+            planned: true,
+        };
+        let fall = |story: &mut Story, talk: &mut Talk| {
+            talk.says(&mut story.scene, false, &notification(6, 2, ""));
+            talk.peer_closes(&mut story.scene);
+        };
+        if withdrawn_first {
+            story.route(BLOCK, PEER, planned);
+            fall(&mut story, &mut talk);
+        } else {
+            fall(&mut story, &mut talk);
+            story.route(BLOCK, PEER, planned);
+        }
+        story.pass(5_000);
+        let open = story.all().pop().unwrap();
+        assert_eq!(open.verdict, Verdict::RoutesLost, "{withdrawn_first}");
+        assert_eq!(open.prefixes.lost, 1);
+    }
 }

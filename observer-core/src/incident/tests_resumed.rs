@@ -31,14 +31,7 @@ fn next_run(mut scene: Scene, peers: Vec<SavedPeer>) -> Story {
     });
     scene.info(carrying(outbound(1, PEER), 5_000), TcpState::Established);
     scene.pass(1_000);
-    Story {
-        scene,
-        reachable: true,
-        refused: None,
-        echoes: Vec::new(),
-        watched: Vec::new(),
-        lists: Vec::new(),
-    }
+    Story::of(scene)
 }
 
 #[test]

@@ -41,14 +41,7 @@ fn a_peer_that_is_back_after_its_restart_time_says_why_its_routes_were_lost() {
 
 #[test]
 fn a_bird_that_waits_for_another_peer_has_sessions_and_no_routes_for_240_s() {
-    let mut story = Story {
-        scene: Scene::with_routes(&[]),
-        reachable: true,
-        refused: None,
-        echoes: Vec::new(),
-        watched: Vec::new(),
-        lists: Vec::new(),
-    };
+    let mut story = Story::of(Scene::with_routes(&[]));
     let mut talk = story.session(1);
     talk.says(&mut story.scene, false, &update(&[], &ANNOUNCED));
     talk.says(&mut story.scene, false, &end_of_rib());

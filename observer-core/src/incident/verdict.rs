@@ -66,6 +66,12 @@ pub(super) struct Known {
     /// This node's own speaker ended: only one direction can be seen from here.
     pub own_restart: bool,
     pub decommissioned: bool,
+    /// What was lost was withdrawn by an UPDATE.
+    pub withdrawn: bool,
+    /// Peers that did not answer for their link-layer address at some time.
+    pub neighbours: usize,
+    /// What was silent may be a pod that is gone.
+    pub silence_doubted: bool,
 }
 
 /// What echoes showed of targets that were seen alive.
@@ -146,6 +152,17 @@ impl Known {
         }
     }
 
+    /// No session fell, no route was lost, no link was down.
+    const fn is_healthy(&self) -> bool {
+        self.sessions == 0 && self.lost == 0 && self.micro == 0 && !self.link_lost
+    }
+
+    /// Nothing but silence says that something is wrong, and that may be a pod's that is gone.
+    pub const fn doubtful(&self) -> bool {
+        let unexplained = self.is_healthy() || self.withdrawn;
+        unexplained && self.silence_doubted && self.dropped == 0
+    }
+
     /// For how long at most targets were silent, where that counts as a moment and no loss.
     pub fn moment(&self) -> Option<f64> {
         self.packets.moment().filter(|_| !self.unreachable())
@@ -154,9 +171,8 @@ impl Known {
 
 /// What it came to.
 pub(super) fn judge(known: &Known) -> Verdict {
-    if known.unreachable() {
-        let healthy = known.sessions == 0 && known.lost == 0 && known.micro == 0;
-        return if healthy && !known.link_lost {
+    if known.unreachable() && !known.doubtful() {
+        return if known.is_healthy() {
             Verdict::Blackholed
         } else {
             Verdict::ReachabilityLost
@@ -215,6 +231,16 @@ pub(super) fn rests_on(known: &Known) -> String {
         None if known.dropped > 0 => "no target that was seen alive".to_owned(),
         None => "no packet: no target was seen alive".to_owned(),
     };
+    let neighbours = match known.neighbours {
+        0 => String::new(),
+        1 => "; a peer that did not answer for its link-layer address".to_owned(),
+        many => format!("; {many} peers that did not answer for their link-layer addresses"),
+    };
+    let doubt = if known.unreachable() && known.doubtful() {
+        "; an address that alone is silent may be a pod that is gone"
+    } else {
+        ""
+    };
     let direction = if known.own_restart {
         "; all of that is what this node could reach, not who could reach it"
     } else {
@@ -224,7 +250,7 @@ pub(super) fn rests_on(known: &Known) -> String {
         0 => String::new(),
         count => format!("; {} that this node dropped", packets_of(count)),
     };
-    format!("{link}{routes}; {packets}{dropped}{direction}")
+    format!("{link}{routes}; {packets}{dropped}{neighbours}{doubt}{direction}")
 }
 
 /// So many routes.
@@ -315,6 +341,16 @@ pub(super) fn next_check(known: &Known, cause: &str, identity: &str) -> String {
                 NetworkManager and systemd-networkd"
             .to_owned();
     }
+    if known.withdrawn {
+        return format!(
+            "why does {identity} not announce what it has pods in? Its `birdc show route`, the block's              affinity in Calico's IPAM (`calicoctl ipam show --show-blocks`), confd's log there"
+        );
+    }
+    if known.unreachable() && known.neighbours > 0 && known.sessions == 0 && known.lost == 0 {
+        return format!(
+            "{identity} does not answer on its link (ARP, neighbour discovery): is it up, and are its port              and VLAN on the switch?"
+        );
+    }
     if known.unreachable() && known.sessions == 0 && known.lost == 0 {
         return format!(
             "session and routes to {identity} look healthy and packets do not pass: its links, its \
@@ -370,6 +406,9 @@ mod tests {
         dropped: 0,
         own_restart: false,
         decommissioned: false,
+        withdrawn: false,
+        neighbours: 0,
+        silence_doubted: false,
     };
 
     #[test]

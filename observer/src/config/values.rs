@@ -13,6 +13,8 @@ use clap::ValueEnum;
 use observer_core::event::forwarding::Protocol;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::reach::ReachBy;
+
 /// Smaller than this a store holds nothing worth having.
 const STORE_MIN_SIZE: u64 = 1 << 20;
 
@@ -212,4 +214,4 @@ macro_rules! string_in_file {
     )*};
 }
 
-string_in_file!(NetnsSpec, Listen, RouteProtocol, Size, Span);
+string_in_file!(NetnsSpec, Listen, ReachBy, RouteProtocol, Size, Span);

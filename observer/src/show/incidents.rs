@@ -204,7 +204,7 @@ fn listed(text: &mut String, incident: &Incident) {
         return;
     }
     let mut table = table::under([
-        "LOST PREFIX",
+        "PREFIX",
         "NODE",
         "BEHIND",
         "BECAME",
@@ -363,7 +363,7 @@ fn verdict(incident: &Incident) -> String {
 
 fn routes(incident: &Incident) -> String {
     let prefixes = &incident.prefixes;
-    if prefixes.lost == 0 {
+    if prefixes.lost == 0 && prefixes.brief == 0 {
         let presumed = incident.verdict == Verdict::RoutesLost;
         return if presumed {
             "lost, presumably: they were not observed"
@@ -389,9 +389,19 @@ fn routes(incident: &Incident) -> String {
     let gap = incident.route_gap_seconds.map_or_else(String::new, |gap| {
         format!("; from the first gone to the last back {}", between(gap))
     });
+    let lost = match (prefixes.lost, prefixes.brief) {
+        (lost, 0) => format!("{lost} lost"),
+        (0, brief) => format!("none lost, {brief} gone for no longer than the gap threshold"),
+        (lost, brief) => {
+            format!("{lost} lost, {brief} more gone for no longer than the gap threshold")
+        }
+    };
+    let waits = incident.routes_by.map_or_else(String::new, |by| {
+        let by = by.strftime("%H:%M:%S");
+        format!("; if BIRD waits for peers that are away, back by {by} UTC")
+    });
     format!(
-        "{} lost ({}), {back}{gap}; removed by {}",
-        prefixes.lost,
+        "{lost} ({}), {back}{gap}{waits}; removed by {}",
         owners.join(", "),
         writers.join(", ")
     )
@@ -412,7 +422,7 @@ fn unreachable(incident: &Incident) -> String {
 fn target(target: &TargetReport) -> Option<String> {
     target.seen_alive.then(|| {
         format!(
-            "{} behind {} answered {} of {} echoes",
+            "{} behind {} answered {} of {} probes",
             target.target,
             plain(&target.peer),
             target.answered,

@@ -26,6 +26,7 @@ const INCIDENT_ENDS: Duration = Duration::from_secs(30);
 /// saw. Ends with 0 only when it saw what it should have.
 #[derive(Debug, Parser)]
 #[command(name = "lab", bin_name = "cargo xtask lab")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Arguments {
     /// Nodes in the mesh
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=200))]
@@ -39,6 +40,9 @@ struct Arguments {
     /// BGP hold time in seconds [default: 240 as in Calico; 9 for firewall]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(3..))]
     hold: Option<u16>,
+    /// Leave the timers as Calico leaves them: scenarios that wait for one take minutes
+    #[arg(long)]
+    long: bool,
     /// Do without graceful restart
     #[arg(long)]
     no_graceful_restart: bool,
@@ -93,6 +97,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
     let mut plan = Plan {
         nodes: arguments.nodes,
         speaker: arguments.speaker,
+        own_timers: arguments.long,
         ..Plan::default()
     };
     plan.manners.hold = arguments.hold;

@@ -36,6 +36,10 @@ pub enum Act {
     Announce,
     /// And withdraws it.
     Withdraw,
+    /// Its BIRD withdraws the block of its pods.
+    WithdrawBlock,
+    /// And announces it again.
+    AnnounceBlock,
     /// What its ended BIRD had programmed goes, as in a reboot.
     Flush,
     /// Its firewall drops all BGP.
@@ -76,6 +80,8 @@ impl Act {
             Self::EnableSessions => format!("{who} enables its sessions (birdc enable)"),
             Self::Announce => format!("{who} announces {}", spare(node)),
             Self::Withdraw => format!("{who} withdraws {}", spare(node)),
+            Self::WithdrawBlock => format!("{who} withdraws {}", node.block),
+            Self::AnnounceBlock => format!("{who} announces {}", node.block),
             Self::Flush => format!("what {who} had programmed is flushed, as in a reboot"),
             Self::Unplug => format!("the switch port of {name} goes down"),
             Self::Plug => format!("the switch port of {name} comes back"),
@@ -121,6 +127,9 @@ impl Act {
                 lab.birdc(node, "enable spare").map(drop)
             }
             Self::Withdraw => lab.birdc(node, "disable spare").map(drop),
+            // The only static protocol without a name.
+            Self::WithdrawBlock => lab.birdc(node, "disable static1").map(drop),
+            Self::AnnounceBlock => lab.birdc(node, "enable static1").map(drop),
             Self::Flush => {
                 lab.await_end(node, Duration::from_secs(15))?;
                 netns::ip(Some(ns), &["route flush proto bird".to_owned()])

@@ -12,7 +12,7 @@ use super::{ExpectedFlap, ExpectedLoss, Extent, VICTIM};
 use crate::{
     agent::Told,
     lab::{Lab, Node},
-    speaker::Speaker,
+    speaker::{Manners, Speaker},
 };
 
 /// One direction of a session: the node that sees it and its peer's address.
@@ -36,7 +36,7 @@ pub struct Cast<'a> {
     pub(super) observer: &'a Node,
     pub(super) victim: &'a Node,
     pub(super) others: Vec<&'a Node>,
-    pub(super) graceful: bool,
+    pub(super) manners: Manners,
 }
 
 impl<'a> Cast<'a> {
@@ -52,7 +52,7 @@ impl<'a> Cast<'a> {
             observer: lab.node(1)?,
             victim,
             others,
-            graceful: lab.manners().graceful_restart,
+            manners: lab.manners(),
         })
     }
 
@@ -65,7 +65,7 @@ impl<'a> Cast<'a> {
         let keeps = |node: &&&Node| node.speaker.is_bird() && self.victim.speaker.is_bird();
         let nodes = self.others.iter().filter(keeps);
         let sessions = nodes.map(|node| session(node, self.victim));
-        let kept = sessions.filter(|_| self.graceful);
+        let kept = sessions.filter(|_| self.manners.graceful_restart);
         kept.map(|session| (session, course)).collect()
     }
 

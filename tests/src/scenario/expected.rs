@@ -5,10 +5,11 @@ use std::time::Duration;
 use observer_core::{
     cause::Cause,
     peer::{Flap, PeerView},
+    words::describe,
 };
 
 use super::{ExpectedIncident, ExpectedLoss, Session};
-use crate::{agent::Told, story::describe};
+use crate::agent::Told;
 
 /// What must follow. Sessions that are not named must stay up and count no flap.
 #[derive(Debug, Default)]
@@ -141,7 +142,7 @@ impl Expected {
         }
         for (node, words) in &self.told {
             let says = |told: &&Told| {
-                told.record.node == *node && describe(&told.record.change).contains(words)
+                told.record.node == *node && describe(&told.record.change).1.contains(words)
             };
             if !told.iter().any(|told| says(&told)) {
                 differences.push(format!("{node} should tell `{words}`"));

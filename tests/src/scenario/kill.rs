@@ -14,7 +14,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         &[cast.victim.speaker.comm(), "SIGKILL from"],
     ));
     // Without graceful restart it is a loss like any other.
-    let (mut incidents, extent) = if cast.graceful {
+    let (mut incidents, extent) = if cast.manners.graceful_restart {
         let recorded = cast.others_record(&[Verdict::Graceful], "FIN received", Some(0));
         (recorded, Extent::Nothing)
     } else {

@@ -12,10 +12,8 @@ use crate::{pinger::Outage, wait};
 
 /// How far the agent's figure may be from what was measured, where the event itself fires its echoes.
 const NEAR: f64 = 0.3;
-/// An agent that probes every 200 ms knows a loss to 0.4 s, and on a busy machine this well.
-const SHARP: f64 = 1.5;
-/// What questions 50 ms apart may miss at both ends.
-const SAMPLING: f64 = 0.1;
+/// Where none does, the baseline's last answer is up to so old: it asks every 5 s.
+const BASELINE: f64 = 5.0;
 /// A single question may fall between two routes of a replacement.
 const BLINK: f64 = 0.11;
 
@@ -39,13 +37,11 @@ pub enum Extent {
     Nothing,
     /// About so long; the agent knows it to 0.3 s, since the event fires its echoes.
     About(Duration),
-    /// About so long; the agent knows bounds between which it lies.
-    Within(Duration),
+    /// At least and at most so long; the agent knows bounds between which it lies, no further apart than
+    /// its baseline's echoes.
+    Within(Duration, Duration),
     /// It does not end; the agent knows to 0.3 s when it began.
     Unending,
-    /// It does not end, and no target may have been known to be alive before: what the agent says then
-    /// is only inferred.
-    Unproven,
 }
 
 impl ExpectedLoss {
@@ -78,22 +74,26 @@ impl ExpectedLoss {
         let wrong = match (self.extent, measured) {
             (Extent::Nothing, _) => (said.max != Some(0.0))
                 .then(|| format!("nothing was lost, the incident says {}", words(said))),
-            (Extent::Unending | Extent::Unproven, _) if said.max.is_some() => {
+            (Extent::Unending, _) if said.max.is_some() => {
                 Some("the incident says that the loss ended".to_owned())
             }
-            (Extent::Unending | Extent::Unproven, _) => outages
+            (Extent::Unending, _) => outages
                 .first()
                 .and_then(|first| began_elsewhere(*first, incident, slack)),
-            (Extent::About(_), Some(measured)) => astray(measured, said, slack, SHARP + slack),
-            (Extent::Within(_), Some(measured)) => astray(measured, said, SAMPLING, f64::INFINITY),
-            (Extent::About(_) | Extent::Within(_), None) => None,
+            (Extent::About(_), Some(measured)) => {
+                astray(measured, said, slack + blur(outages), 2.0 * slack)
+            }
+            (Extent::Within(..), Some(measured)) => {
+                outside(measured, said, blur(outages), BASELINE + 2.0 * slack)
+            }
+            (Extent::About(_) | Extent::Within(..), None) => None,
         };
         wrong.map(|wrong| format!("{}: {wrong}", incident.node))
     }
 
     /// Whether what it must say rests on a target that was seen alive before.
     pub const fn needs_alive(&self) -> bool {
-        matches!(self.extent, Extent::Within(_) | Extent::Unending)
+        matches!(self.extent, Extent::Within(..) | Extent::Unending)
     }
 
     /// The incident whose word is awaited, while it has none to say.
@@ -101,7 +101,7 @@ impl ExpectedLoss {
         let silent = self
             .witnesses(incidents)
             .all(|incident| incident.unreachable_seconds.is_none());
-        let owed = !matches!(self.extent, Extent::Nothing | Extent::Unproven);
+        let owed = self.extent != Extent::Nothing;
         (silent && owed).then(|| format!("no incident of {:?} tells of pods", self.witnesses))
     }
 
@@ -118,12 +118,15 @@ impl ExpectedLoss {
     fn premise(&self, outages: &[Outage], measured: Option<f64>) -> Vec<String> {
         let holds = match (self.extent, measured) {
             (Extent::Nothing, _) => outages.is_empty(),
-            (Extent::Unending | Extent::Unproven, measured) => measured.is_none(),
-            (Extent::About(length) | Extent::Within(length), Some(measured)) => {
+            (Extent::Unending, measured) => measured.is_none(),
+            (Extent::About(length), Some(measured)) => {
                 let length = length.as_secs_f64();
                 (length * 0.5..=length * 2.0 + 5.0).contains(&measured)
             }
-            (Extent::About(_) | Extent::Within(_), None) => false,
+            (Extent::Within(least, most), Some(measured)) => {
+                (least.as_secs_f64()..=most.as_secs_f64()).contains(&measured)
+            }
+            (Extent::About(_) | Extent::Within(..), None) => false,
         };
         let differs = (!holds).then(|| {
             format!(
@@ -172,18 +175,35 @@ impl ExpectedLoss {
     }
 }
 
-/// The loss that was measured lies further than `slack` from what is said, or that is wider than
-/// `width`.
+/// How inexact the measurement itself is: as far apart as its questions were where a loss began and ended.
+fn blur(outages: &[Outage]) -> f64 {
+    outages.iter().map(|one| one.blur.as_secs_f64()).sum()
+}
+
+/// The loss that was measured lies further than `slack` from what is said, the middle of bounds that may
+/// be `width` apart.
 fn astray(measured: f64, said: Span, slack: f64, width: f64) -> Option<String> {
+    let near = |max: f64| (measured - f64::midpoint(said.min, max)).abs() <= slack;
+    let fits = said
+        .max
+        .is_some_and(|max| near(max) && max - said.min <= width);
+    (!fits).then(|| differs(measured, said))
+}
+
+/// The loss that was measured, exact to `blur`, lies outside of the bounds that are said, or those are
+/// further apart than `width`.
+fn outside(measured: f64, said: Span, blur: f64, width: f64) -> Option<String> {
     let fits = said.max.is_some_and(|max| {
-        (said.min - slack..=max + slack).contains(&measured) && max - said.min <= width
+        (said.min - blur..=max + blur).contains(&measured) && max - said.min <= width
     });
-    (!fits).then(|| {
-        format!(
-            "a pod was not reached for {measured:.2} s, its incident says {}",
-            words(said)
-        )
-    })
+    (!fits).then(|| differs(measured, said))
+}
+
+fn differs(measured: f64, said: Span) -> String {
+    format!(
+        "a pod was not reached for {measured:.2} s, its incident says {}",
+        words(said)
+    )
 }
 
 fn began_elsewhere(first: Outage, incident: &Incident, slack: f64) -> Option<String> {

@@ -8,6 +8,9 @@ use nix::sys::signal::Signal;
 
 use super::{Act, Cast, Expected, ExpectedFlap, Extent, Script, at, cast::session, record::LOSS};
 
+/// BIRD's own wait for peers that are away, in seconds.
+const WAIT: u64 = 240;
+
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let (observer, victim) = (cast.observer, cast.victim);
     let away = cast.others.iter().copied();
@@ -31,6 +34,11 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
             stay_down.push(fall(gone, node, &["local_speaker_gone"]));
         }
     }
+    // Whoever has waited for a minute is asked once a second.
+    let extent = cast.manners.recovery_wait.map_or(
+        Extent::Within(Duration::from_secs(WAIT), Duration::from_secs(WAIT + 10)),
+        |wait| Extent::About(Duration::from_secs(u64::from(wait) + 2)),
+    );
     let mut incidents = cast.others_record(LOSS, "peer sent Cease", Some(1));
     incidents.retain(|one| one.session.node == observer.name);
     Script {
@@ -46,8 +54,8 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
             stay_down,
             incidents,
             recovers: true,
-            told: vec![("n2", "prefixes is programmed".to_owned())],
-            loss: cast.loss(Extent::About(Duration::from_secs(22))),
+            told: vec![("n2", "prefixes is in the kernel".to_owned())],
+            loss: cast.loss(extent),
             ..Expected::default()
         },
     }

@@ -37,11 +37,9 @@ pub(super) fn restarted(cast: &Cast<'_>) -> Script {
     script
 }
 
-/// With another one, clients lose no more than the routes of n2 itself.
+/// With another one, clients lose no more than the routes of n2 itself, which the other one withdraws.
 pub(super) fn one_of_two(cast: &Cast<'_>) -> Script {
-    // The other one withdraws the routes of n2 itself: whether they count as lost depends on whom each
-    // node hears first.
-    let mut incidents = cast.others_record(&[], "peer sent Cease", None);
+    let mut incidents = cast.others_record(LOSS, "peer sent Cease", Some(1));
     incidents.push(cast.victim_records_itself("SIGTERM"));
     let loss = between_clients(cast, Extent::Nothing).map(|loss| ExpectedLoss {
         to: 4,

@@ -19,7 +19,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         expected: Expected {
             flaps,
             incidents,
-            loss: cast.loss(Extent::Unproven),
+            loss: cast.loss(Extent::Unending),
             failures: cast
                 .dial_victim()
                 .map(|session| (session, "refused"))

@@ -17,7 +17,10 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
             incidents: cast.others_record(&[Verdict::Blackholed], "stopped answering", Some(0)),
             recovers: true,
             // The baseline asks every 5 s.
-            loss: cast.loss(Extent::Within(Duration::from_secs(DOWN))),
+            loss: cast.loss(Extent::Within(
+                Duration::from_secs(DOWN - 2),
+                Duration::from_secs(DOWN + 4),
+            )),
             ..Expected::default()
         },
     }

@@ -26,7 +26,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
         expected: Expected {
             flaps,
             incidents,
-            loss: cast.loss(Extent::Unproven),
+            loss: cast.loss(Extent::Unending),
             failures,
             ..Expected::default()
         },
