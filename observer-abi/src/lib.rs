@@ -133,6 +133,9 @@ pub const ROUTE_DIED: u8 = 4;
 /// The route has further hops than this record tells: those of a nexthop group, an IPv6 route's
 /// others, or more than [`MAX_HOPS`].
 pub const ROUTE_PARTIAL: u8 = 8;
+/// The writer asked for a place behind the routes that share the prefix, table, TOS and metric
+/// (`NLM_F_APPEND`).
+pub const ROUTE_APPENDS: u8 = 16;
 
 /// How many routing tables can be picked.
 pub const MAX_TABLES: usize = 8;

@@ -9,10 +9,10 @@ use crate::{
     cli::{Answer, CheckArgs, Format},
     cluster,
     config::Config,
+    echoes,
     health::{RoutesFrom, SourceStatus},
     privileges, routes, show,
     source::{
-        echo,
         kernel::{KernelOptions, KernelSource},
         netns::{Netns, NetnsError},
         sock_diag::SockDiag,
@@ -120,10 +120,10 @@ fn rtnetlink(node: &str, netns: Result<Netns, NetnsError>, _config: &Config) -> 
     SourceStatus::rtnetlink(node, looked.err().map(|error| format!("{error:#}")))
 }
 
-fn echo(node: &str, netns: Result<Netns, NetnsError>, _: &Config) -> SourceStatus {
+fn echo(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
     let looked: Result<()> = netns
         .map_err(Into::into)
-        .and_then(|netns| echo::can_send(&netns));
+        .and_then(|netns| echoes::can_send(config.reach_probe.probe(), &netns));
     SourceStatus::echo(node, looked.err().map(|error| format!("{error:#}")))
 }
 

@@ -29,7 +29,7 @@ use crate::{
     reorder::{HOLD, Reorder},
     routes::{News, Routes},
     sockets::{Asker, Dump, Question, Reply},
-    source::{clock::boottime_now, echo, kernel::KernelSource, netns::Netns},
+    source::{clock::boottime_now, kernel::KernelSource, netns::Netns},
     taps::{Tapped, Taps},
 };
 
@@ -263,7 +263,7 @@ impl Reading {
                 self.retap_soon_if(true);
                 self.read_routes(netns, &handle);
                 // Said before the first echo is wanted, which may be in the middle of an outage.
-                let echoes = echo::can_send(&handle).err();
+                let echoes = self.echoes.can_send(&handle).err();
                 let reason = echoes.map(|error| format!("{error:#}"));
                 self.tell_source(netns, SourceStatus::echo, reason);
                 self.dump(netns);
