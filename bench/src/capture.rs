@@ -10,7 +10,9 @@ use observer_tests::{
     burst, fib,
     lab::{Lab, Node, Plan},
     listeners::{Heard, IpMonitor, Reader},
-    process, wait,
+    process,
+    speaker::Manners,
+    wait,
 };
 
 use crate::measure::{Figure, float};
@@ -18,7 +20,7 @@ use crate::measure::{Figure, float};
 /// How long BIRD may take for a million.
 const LIMIT: Duration = Duration::from_mins(5);
 /// Routes of all turns of one comparison: with more, fewer turns are made.
-const MOST: u32 = 1_500_000;
+const MOST: u32 = 1_000_000;
 
 /// Who listens, beside BIRD.
 #[derive(Clone, Copy, Debug)]
@@ -182,8 +184,13 @@ fn compare(all: &[Who], count: u32, turns: usize) -> Result<Vec<Figure>> {
     let lab = Lab::build(Plan::of(2))?;
     burst::configure(&lab, count)?;
     let node = lab.node(1)?;
-    lab.start(node)?;
-    await_exported(&lab, node, burst::exported(&lab, node).unwrap_or(1).max(1))?;
+    // One that recovers waits for its peers before it programs anything.
+    let manners = Manners {
+        recover: false,
+        ..lab.manners()
+    };
+    lab.start_with(node, manners)?;
+    await_exported(&lab, node, 1)?;
     // The first time BIRD and the kernel get their memory.
     turn(&lab, node, Who::Nobody, count)?;
     let most = usize::try_from(MOST / count).unwrap_or(1);

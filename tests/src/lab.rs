@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     birdc,
+    cgroup::{self, Group},
     estate::Estate,
     netns,
     process::Process,
@@ -111,6 +112,8 @@ pub struct Node {
     /// Whether it reflects the others' routes.
     pub reflects: bool,
     process: Mutex<Option<Process>>,
+    /// What its speaker lives in, where there can be one: then no other's packets pass the agent's tap.
+    group: Option<Group>,
 }
 
 impl Node {
@@ -150,7 +153,8 @@ impl Lab {
         let nodes = (1..=plan.nodes)
             .map(|number| {
                 let name = format!("n{number}");
-                Node {
+                let group = cgroup::unified().map(|_| Group::new(&estate, &name));
+                Ok(Node {
                     address: Ipv4Addr::new(10, 0, 0, number),
                     namespace: estate.namespace(&name),
                     pod_namespace: estate.namespace(&format!("{name}-pod")),
@@ -159,10 +163,11 @@ impl Lab {
                     speaker: plan.speaker_of(number),
                     reflects: (2..2 + plan.reflectors).contains(&number),
                     process: Mutex::new(None),
+                    group: group.transpose()?,
                     name,
-                }
+                })
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let lab = Self {
             nodes,
             manners: plan.manners,
@@ -331,7 +336,9 @@ impl Lab {
     /// Starts a node's speaker as `manners` ask for; what its configuration says stays.
     pub fn start_with(&self, node: &Node, manners: Manners) -> Result<()> {
         let folder = self.estate.folder();
-        self.run(node, node.speaker.command(folder, &node.name, manners)?)
+        let command = node.speaker.command(folder, &node.name, manners)?;
+        let enclosed = node.group.as_ref().map(|group| group.enclose(&command));
+        self.run(node, enclosed.unwrap_or(command))
     }
 
     /// Starts a node's speaker with all its sockets bound to `vrf`, a device of the node.

@@ -72,6 +72,8 @@ fn mesh(uplink: &Uplink<'_>) -> Result<(Lab, Agent)> {
     netns::ip(Some(&n1.namespace), &lines(uplink.node))?;
     let options = Options {
         inventory: true,
+        // What devices do to segments only shows at devices.
+        more: vec!["--tap=packet".to_owned()],
         ..Options::default()
     };
     let agent = Agent::start(&lab, &options)?;
