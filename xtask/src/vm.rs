@@ -130,7 +130,7 @@ const STEPS: [Step; 10] = [
     // What the probes cost BIRD.
     Step {
         name: MEASURE,
-        command: "BGP_OBSERVER_BIN=/bin/optimized bench probes --routes 20000 --turns 7",
+        command: "BGP_OBSERVER_BIN=/bin/optimized bench probes --routes 5000 --turns 5",
         limit: 1800,
         long: true,
     },

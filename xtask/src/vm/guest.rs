@@ -99,6 +99,9 @@ pub fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, seconds: u32) -> 
     // One CPU: where another has just been let run on from a breakpoint that Linux patches probes in
     // with, QEMU may run it into that breakpoint all the same ("Oops: int3").
     qemu.args(["-cpu", "max", "-smp", "1", "-m", "1536"]);
+    // The guest's clocks count its instructions, 4 ns each, and leap where it is idle: what it measures and
+    // how long it waits does not depend on what else this machine does.
+    qemu.args(["-icount", "shift=2,sleep=off"]);
     qemu.args([
         "-nodefaults",
         "-nographic",
