@@ -1,17 +1,15 @@
 //! What somebody else's packets cost more while BGP is watched: on the link that the tap is on, on a
-//! pod's way over that link, and on a pod's own link, where no tap is. Beside the agent stand a
-//! program on the speaker's cgroup (`scoped.rs`) and `tcpdump port 179`. Needs root.
+//! pod's way over that link, and on a pod's own link, where no tap is. Beside the agent, which taps the
+//! speakers' cgroups, stand one with packet sockets and `tcpdump port 179`. Needs root.
 
-mod scoped;
 mod traffic;
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use observer_tests::{
     agent::{Agent, Options},
     capture::Capture,
-    cgroup::Group,
     gate,
     lab::{Lab, Node, Plan},
     netns,
@@ -19,10 +17,7 @@ use observer_tests::{
     wait,
 };
 
-use self::{
-    scoped::Scoped,
-    traffic::{End, Flow},
-};
+use self::traffic::{End, Flow};
 use crate::measure::Figure;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -35,14 +30,14 @@ const LINK: &str = "eth0";
 enum Watch {
     Nothing,
     Agent,
-    Scoped,
+    PacketTap,
     Tcpdump,
 }
 
 const WATCHES: [(Watch, &str); 4] = [
     (Watch::Nothing, "nothing"),
     (Watch::Agent, "agent"),
-    (Watch::Scoped, "cgroup_skb on the speakers' cgroup"),
+    (Watch::PacketTap, "agent with `tap = packet`"),
     (Watch::Tcpdump, "tcpdump port 179"),
 ];
 
@@ -54,40 +49,34 @@ const WATCHES: [(Watch, &str); 4] = [
 enum Watching {
     Nothing,
     Agent(Agent),
-    Scoped([Scoped; 2]),
     Tcpdump(Vec<Capture>),
 }
 
-/// A lab whose speakers are in a cgroup of their own.
+/// A lab whose speakers are in cgroups of their own.
 struct Place {
     lab: Lab,
-    speakers: Group,
 }
 
 impl Place {
     fn build() -> Result<Self> {
-        let lab = Lab::build(Plan::of(2).hold(3 * KEEPALIVES))?;
-        let speakers = Group::new(lab.estate(), "speakers")?;
-        // Sockets belong to the cgroup in which their maker was when it made them.
-        speakers.around(|| lab.start_all())??;
+        let lab = Lab::up(Plan::of(2).hold(3 * KEEPALIVES))?;
         lab.await_established(CONVERGES)?;
-        Ok(Self { lab, speakers })
+        Ok(Self { lab })
     }
 
     fn watch(&self, who: Watch) -> Result<Watching> {
         let watching = match who {
             Watch::Nothing => Watching::Nothing,
-            Watch::Agent => {
+            Watch::Agent | Watch::PacketTap => {
+                let packets = matches!(who, Watch::PacketTap);
+                let more = packets.then_some("--tap=packet").into_iter();
                 let options = Options {
                     inventory: true,
+                    more: more.map(str::to_owned).collect(),
                     ..Options::default()
                 };
                 Watching::Agent(Agent::start(&self.lab, &options)?)
             }
-            Watch::Scoped => Watching::Scoped([
-                Scoped::attach(&self.speakers, scoped::Way::In)?,
-                Scoped::attach(&self.speakers, scoped::Way::Out)?,
-            ]),
             Watch::Tcpdump => {
                 let nodes = self.lab.nodes().iter();
                 let captures = nodes.map(|node| {
@@ -96,10 +85,10 @@ impl Place {
                 Watching::Tcpdump(captures.collect::<Result<_>>()?)
             }
         };
-        let taps = usize::from(matches!(who, Watch::Agent | Watch::Tcpdump));
+        let taps = usize::from(matches!(who, Watch::PacketTap | Watch::Tcpdump));
         for node in self.lab.nodes() {
             wait::soon("packet sockets", SOON, || {
-                let there = packet_sockets(node)?;
+                let there = netns::packet_sockets(&node.namespace)?;
                 ensure!(there == taps, "{there} at {}, and {taps} wanted", node.name);
                 Ok::<_, anyhow::Error>(())
             })?;
@@ -131,13 +120,6 @@ impl Place {
     }
 }
 
-/// Packet sockets in a node's namespace (`/proc/net/packet`, a line each after the heading).
-fn packet_sockets(node: &Node) -> Result<usize> {
-    let read = || fs::read_to_string("/proc/thread-self/net/packet");
-    let text = netns::inside(&node.namespace, read)?.context("no /proc/net/packet")?;
-    Ok(text.lines().skip(1).count())
-}
-
 pub fn measure(rounds: usize) -> Result<Vec<Figure>> {
     if !gate::open()? {
         return Ok(Vec::new());
@@ -153,7 +135,7 @@ pub fn measure(rounds: usize) -> Result<Vec<Figure>> {
             let Some((watch, name)) = WATCHES.get(who) else {
                 continue;
             };
-            let watching = place.watch(*watch).with_context(|| (*name).to_owned())?;
+            let _watching = place.watch(*watch).with_context(|| (*name).to_owned())?;
             for ((what, flow), costs) in flows.iter_mut().zip(&mut costs) {
                 let cost = flow
                     .cost()
@@ -162,26 +144,12 @@ pub fn measure(rounds: usize) -> Result<Vec<Figure>> {
                     costs.push(cost);
                 }
             }
-            if let Watching::Scoped(programs) = &watching {
-                await_counted(programs)?;
-            }
         }
     }
     let flows = flows.iter().zip(&costs);
     Ok(flows
         .flat_map(|((what, flow), costs)| figures(what, flow, costs))
         .collect())
-}
-
-/// It does see the speakers' packets: KEEPALIVEs come every few seconds.
-fn await_counted(programs: &[Scoped]) -> Result<()> {
-    for program in programs {
-        wait::soon("a BGP packet in the speakers' cgroup", SOON, || {
-            ensure!(program.counted()? > 0, "none");
-            Ok::<_, anyhow::Error>(())
-        })?;
-    }
-    Ok(())
 }
 
 /// What one costs with nothing, and how much more beside it with each of the others, round by round.

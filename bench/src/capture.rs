@@ -4,12 +4,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use observer_core::event::forwarding::RouteSource;
 use observer_tests::{
     agent::{Agent, Options},
-    burst,
+    burst, fib,
     lab::{Lab, Node, Plan},
     listeners::{Heard, IpMonitor, Reader},
-    process, wait,
+    process,
+    speaker::Manners,
+    wait,
 };
 
 use crate::measure::{Figure, float};
@@ -17,13 +20,14 @@ use crate::measure::{Figure, float};
 /// How long BIRD may take for a million.
 const LIMIT: Duration = Duration::from_mins(5);
 /// Routes of all turns of one comparison: with more, fewer turns are made.
-const MOST: u32 = 1_500_000;
+const MOST: u32 = 1_000_000;
 
 /// Who listens, beside BIRD.
 #[derive(Clone, Copy, Debug)]
 enum Who {
     Nobody,
-    Agent,
+    /// With these probes of routes.
+    Agent(&'static str),
     Monitor,
     MonitorStamped,
     Reader,
@@ -31,10 +35,18 @@ enum Who {
 
 const ALL: [Who; 5] = [
     Who::Nobody,
-    Who::Agent,
+    Who::Agent("auto"),
     Who::Monitor,
     Who::MonitorStamped,
     Who::Reader,
+];
+
+/// The agent by each kind of probe, beside itself without any.
+const PROBED: [Who; 4] = [
+    Who::Agent("off"),
+    Who::Agent("fentry"),
+    Who::Agent("kprobe"),
+    Who::Nobody,
 ];
 
 /// One that listens.
@@ -54,10 +66,13 @@ struct Turn {
 }
 
 impl Who {
-    const fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Nobody => "BIRD alone",
-            Self::Agent => "bgp-observer",
+            Self::Agent("off") => "bgp-observer by rtnetlink",
+            Self::Agent("fentry") => "bgp-observer by fentry",
+            Self::Agent("kprobe") => "bgp-observer by kprobe",
+            Self::Agent(_) => "bgp-observer",
             Self::Monitor => "ip monitor route",
             Self::MonitorStamped => "ip -ts monitor route",
             Self::Reader => "a reader with the default buffer",
@@ -67,8 +82,17 @@ impl Who {
     fn start(self, lab: &Lab, node: &Node) -> Result<Listener> {
         Ok(match self {
             Self::Nobody => Listener::Nobody,
-            Self::Agent => {
-                let agent = Agent::start(lab, &Options::default())?;
+            Self::Agent(probes) => {
+                let options = Options {
+                    more: vec![format!("--route-probes={probes}")],
+                    ..Options::default()
+                };
+                let agent = Agent::start(lab, &options)?;
+                ensure!(
+                    matches!(probes, "auto" | "off")
+                        || fib::source(&agent, node)? == RouteSource::Probe,
+                    "this kernel does not let its functions be traced by {probes}"
+                );
                 let before = counted(&agent)?;
                 Listener::Agent(Box::new(agent), before)
             }
@@ -156,31 +180,36 @@ fn turn(lab: &Lab, node: &Node, who: Who, count: u32) -> Result<Turn> {
 }
 
 /// One comparison with `count` routes.
-fn compare(count: u32, turns: usize) -> Result<Vec<Figure>> {
+fn compare(all: &[Who], count: u32, turns: usize) -> Result<Vec<Figure>> {
     let lab = Lab::build(Plan::of(2))?;
     burst::configure(&lab, count)?;
     let node = lab.node(1)?;
-    lab.start(node)?;
-    await_exported(&lab, node, burst::exported(&lab, node).unwrap_or(1).max(1))?;
+    // One that recovers waits for its peers before it programs anything.
+    let manners = Manners {
+        recover: false,
+        ..lab.manners()
+    };
+    lab.start_with(node, manners)?;
+    await_exported(&lab, node, 1)?;
     // The first time BIRD and the kernel get their memory.
     turn(&lab, node, Who::Nobody, count)?;
     let most = usize::try_from(MOST / count).unwrap_or(1);
-    let mut done: Vec<Vec<Turn>> = ALL.iter().map(|_| Vec::new()).collect();
+    let mut done: Vec<Vec<Turn>> = all.iter().map(|_| Vec::new()).collect();
     for number in 0..turns.min(most).max(1) {
         // Each is first once: what came before may leave the machine warm.
-        for place in 0..ALL.len() {
-            let place = (place + number) % ALL.len();
-            if let (Some(who), Some(done)) = (ALL.get(place), done.get_mut(place)) {
+        for place in 0..all.len() {
+            let place = (place + number) % all.len();
+            if let (Some(who), Some(done)) = (all.get(place), done.get_mut(place)) {
                 done.push(turn(&lab, node, *who, count).with_context(|| who.name())?);
             }
         }
     }
     let mut figures = Vec::new();
-    for (who, turns) in ALL.iter().zip(&done) {
+    for (who, turns) in all.iter().zip(&done) {
         figures.extend(speeds(*who, turns, count));
     }
-    figures.extend(cpu(&done, count));
-    for (who, turns) in ALL.iter().zip(&done) {
+    figures.extend(cpu(all, &done, count));
+    for (who, turns) in all.iter().zip(&done) {
         figures.extend(seen(*who, turns, count));
     }
     Ok(figures)
@@ -206,10 +235,10 @@ fn speeds(who: Who, turns: &[Turn], count: u32) -> [Figure; 2] {
 }
 
 /// What each listener takes, beside what BIRD takes when it is alone.
-fn cpu(done: &[Vec<Turn>], count: u32) -> Vec<Figure> {
+fn cpu(all: &[Who], done: &[Vec<Turn>], count: u32) -> Vec<Figure> {
     let what = what(count, "CPU time for both");
     let mut figures = Vec::new();
-    for (who, turns) in ALL.iter().zip(done) {
+    for (who, turns) in all.iter().zip(done) {
         let own = |turn: &Turn| match (who, turn.heard) {
             (Who::Nobody, _) => Some(turn.bird),
             (_, heard) => heard.map(|heard| heard.cpu),
@@ -236,7 +265,12 @@ fn seen(who: Who, turns: &[Turn], count: u32) -> Option<Figure> {
 pub fn measure(routes: u32, turns: usize) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for count in [routes / 5, routes, routes.saturating_mul(2)] {
-        figures.extend(compare(count.max(1), turns)?);
+        figures.extend(compare(&ALL, count.max(1), turns)?);
     }
     Ok(figures)
+}
+
+/// What the probes of routes cost BIRD, where the kernel lets its functions be traced.
+pub fn probes(routes: u32, turns: usize) -> Result<Vec<Figure>> {
+    compare(&PROBED, routes.max(1), turns)
 }

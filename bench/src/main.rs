@@ -32,7 +32,8 @@ use measure::Figure;
 /// Measures this program beside others.
 #[derive(Parser)]
 struct Args {
-    /// Only these of: bystander, capture, core, decode, latency, memory, replay, scrape, startup, transfer.
+    /// Only these of: bystander, capture, core, decode, latency, memory, replay, scrape, startup, transfer;
+    /// and `probes`, which needs a kernel whose functions can be traced.
     names: Vec<String>,
     /// Routes in the table that is read.
     #[arg(long, default_value_t = 500_000)]
@@ -58,8 +59,12 @@ const ROUNDS: usize = 3;
 /// Transfers take a lab each.
 const TRANSFERS: usize = 3;
 
-const BENCHES: [(&str, Bench); 10] = [
+/// Not run unless it is named.
+const NAMED: &str = "probes";
+
+const BENCHES: [(&str, Bench); 11] = [
     ("capture", |args| capture::measure(args.routes, args.turns)),
+    (NAMED, |args| capture::probes(args.routes, args.turns)),
     ("decode", |args| decode::measure(args.routes, args.turns)),
     ("memory", |_| memory::measure()),
     ("core", |args| core::measure(args.turns)),
@@ -92,7 +97,8 @@ fn main() -> Result<()> {
     };
     println!("{}", report.machine);
     for (name, bench) in BENCHES {
-        if args.names.is_empty() || args.names.iter().any(|wanted| wanted == name) {
+        let all = args.names.is_empty() && name != NAMED;
+        if all || args.names.iter().any(|wanted| wanted == name) {
             let mut figures = bench(&args).with_context(|| format!("benchmark {name}"))?;
             measure::compare(&mut figures);
             print!("{}", page::table(name, &figures));

@@ -133,6 +133,9 @@ pub const ROUTE_DIED: u8 = 4;
 /// The route has further hops than this record tells: those of a nexthop group, an IPv6 route's
 /// others, or more than [`MAX_HOPS`].
 pub const ROUTE_PARTIAL: u8 = 8;
+/// The writer asked for a place behind the routes that share the prefix, table, TOS and metric
+/// (`NLM_F_APPEND`).
+pub const ROUTE_APPENDS: u8 = 16;
 
 /// How many routing tables can be picked.
 pub const MAX_TABLES: usize = 8;
@@ -193,6 +196,30 @@ pub struct RouteHop {
     pub flags: u8,
 }
 
+/// What the record of a tapped segment begins with; the packet follows, from its network header on.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct SegmentHead {
+    /// The agent's own number for the namespace.
+    pub netns_id: u32,
+    /// Index of the interface that it came by, or is to leave by.
+    pub interface: u32,
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub boot_nanos: u64,
+    /// The cgroup that the socket was made in (`bpf_skb_cgroup_id`).
+    pub cgroup: u64,
+    /// Octets of the packet.
+    pub length: u32,
+    /// How many of them follow; what is behind them in the record means nothing.
+    pub captured: u32,
+    /// 1 where a local socket sent it, 0 where one is to receive it.
+    pub sent: u8,
+    /// 1 where it is several segments in one: the kernel put it together or will cut it.
+    pub merged: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
 /// Key of the `KNOWN_PEERS` map: events of these peers go to the main ring.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
@@ -221,8 +248,10 @@ pub const COUNTER_DROPS: u32 = 5;
 pub const COUNTER_REMOVALS_TOLD: u32 = 6;
 /// Index into `COUNTERS`: those that the kernel's functions said they had removed.
 pub const COUNTER_REMOVALS_RETURNED: u32 = 7;
+/// Index into `COUNTERS`: segments that could not be copied into their ring.
+pub const COUNTER_SEGMENTS_LOST: u32 = 8;
 /// Length of `COUNTERS`.
-pub const COUNTERS: u32 = 8;
+pub const COUNTERS: u32 = 9;
 
 /// How many prefixes can be watched for dropped packets at once.
 pub const MAX_WATCHED: u32 = 1024;

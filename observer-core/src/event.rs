@@ -215,8 +215,8 @@ pub enum Fact {
     Segment {
         /// Its namespace.
         netns: NetnsId,
-        /// Index of the interface that showed it. One segment may be seen on several (bond, VLAN,
-        /// bridge).
+        /// Index of the interface that showed it, 0 where that was our socket. One segment may be seen on
+        /// several (bond, VLAN, bridge), and at the socket too.
         interface: u32,
         /// It left this host.
         sent: bool,
@@ -249,7 +249,7 @@ pub enum Fact {
     TapAttached {
         /// The namespace.
         netns: NetnsId,
-        /// The interface's index.
+        /// The interface's index; 0 for the speakers' sockets, whatever the interface.
         interface: u32,
     },
     /// Segments on an interface are not seen any more.

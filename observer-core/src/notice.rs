@@ -23,7 +23,7 @@ pub(crate) enum Notice {
     Falling(Falling),
     /// A link that peers are reached over went down or came up.
     Link(LinkNotice),
-    /// A peer on the link does not resolve to a link-layer address any more, or does again.
+    /// A next hop or a peer on the link does not resolve to a link-layer address any more, or does again.
     Neighbour(NeighbourNotice),
 }
 
@@ -66,7 +66,7 @@ impl LinkStep {
     }
 }
 
-/// A peer on a link of this node.
+/// A next hop or a peer on a link of this node.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NeighbourNotice {
     /// The node.
@@ -78,6 +78,8 @@ pub(crate) struct NeighbourNotice {
     pub latest: Timestamp,
     /// It does not answer ARP or neighbour discovery; else it does again.
     pub failed: bool,
+    /// Some prefixes whose routes lead over it.
+    pub prefixes: Vec<Prefix>,
 }
 
 /// A session that goes down, with what will be forgotten of it.

@@ -90,6 +90,24 @@ fn what_becomes_this_node_s_own_is_no_loss_whichever_is_seen_first() {
         let told: Vec<_> = scene.observer.incidents();
         assert_eq!(told, [], "{late} {exchanged}");
     }
+    // All of it over within a second.
+    let (mut scene, mut talk) = announced();
+    let own = Route {
+        kind: RouteKind::Blackhole,
+        next_hops: Vec::new(),
+        ..block()
+    };
+    scene.del(&block());
+    scene.add(&own);
+    scene.pass(150);
+    talk.says(&mut scene, true, &update(&[], &NLRI));
+    scene.pass(200);
+    talk.says(&mut scene, false, &update(&NLRI, &[]));
+    scene.pass(200);
+    talk.says(&mut scene, true, &update(&NLRI, &[]));
+    scene.del(&own);
+    scene.pass(20_000);
+    assert_eq!(scene.observer.incidents(), []);
     // A blackhole that it does not announce is one.
     let (mut scene, _talk) = announced();
     let hole = Route {

@@ -45,6 +45,7 @@ mod route6_written;
 mod route_counted;
 mod route_removed;
 mod route_written;
+mod segment;
 mod socket;
 mod speaker_exit;
 mod speaker_oom;

@@ -24,6 +24,10 @@ pub static STRANGERS: RingBuf = RingBuf::with_byte_size(64 << 10, 0);
 #[map]
 pub static ROUTES: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
+/// Segments of sockets in a speaker's cgroup: at BIRD's full speed seconds of BGP.
+#[map]
+pub static SEGMENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+
 /// Thread → the IPv4 route it is about to have written. As many as can write at once.
 #[map]
 pub static WRITING: HashMap<u64, FullRecord> = HashMap::with_max_entries(256, 0);

@@ -10,8 +10,8 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
 };
 use observer_abi::{
-    COUNTER_ROUTES_LOST, MAX_HOPS, MAX_TABLES, ROUTE_DIED, ROUTE_PARTIAL, ROUTE_REPLACES,
-    ROUTE_TEARDOWN, RouteHead, RouteHop,
+    COUNTER_ROUTES_LOST, MAX_HOPS, MAX_TABLES, ROUTE_APPENDS, ROUTE_DIED, ROUTE_PARTIAL,
+    ROUTE_REPLACES, ROUTE_TEARDOWN, RouteHead, RouteHop,
 };
 
 use crate::{
@@ -40,6 +40,7 @@ pub type FullRecord = Record<MAX_HOPS>;
 pub const AF_INET: u8 = 2;
 pub const AF_INET6: u8 = 10;
 const NLM_F_REPLACE: u32 = 0x100;
+const NLM_F_APPEND: u32 = 0x800;
 const RTNH_F_DEAD: u32 = 1;
 
 /// What a probe knows of a route.
@@ -104,13 +105,15 @@ pub fn wanted(protocol: u8, table: u32) -> bool {
     found
 }
 
-/// [`ROUTE_REPLACES`] where netlink's flags say so.
+/// [`ROUTE_REPLACES`] and [`ROUTE_APPENDS`] where netlink's flags say so.
 #[inline(always)]
-pub fn replaces(nlmsg_flags: u32) -> u8 {
-    if nlmsg_flags & NLM_F_REPLACE == 0 {
-        0
-    } else {
+pub fn place(nlmsg_flags: u32) -> u8 {
+    if nlmsg_flags & NLM_F_REPLACE != 0 {
         ROUTE_REPLACES
+    } else if nlmsg_flags & NLM_F_APPEND != 0 {
+        ROUTE_APPENDS
+    } else {
+        0
     }
 }
 

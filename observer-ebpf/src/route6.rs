@@ -5,7 +5,7 @@ use observer_abi::{KIND_ROUTE6_REMOVED, ROUTE_DIED, ROUTE_PARTIAL};
 
 use crate::{
     layout::{Access, layout},
-    route::{AF_INET6, Fact, Hops, observed, replaces, report, wanted},
+    route::{AF_INET6, Fact, Hops, observed, place, report, wanted},
 };
 
 /// Reports the route `rt` of the request `info`.
@@ -42,7 +42,7 @@ pub fn report6<A: Access>(kind: u32, rt: *const u8, info: *const u8) {
         }
     } else {
         // SAFETY: `request` is a `struct nlmsghdr *`.
-        flags |= replaces(u32::from(unsafe {
+        flags |= place(u32::from(unsafe {
             A::read::<u16>(request, layout!(nlmsg_flags))
         }));
     }

@@ -15,7 +15,7 @@ use crate::{
     entered::{self, V4, address},
     layout::{Access, Typed, Untyped, layout},
     maps::{BLANK, ROUTES, WRITING, count},
-    route::{AF_INET, Fact, FullRecord, Hops, Opaque, observed, replaces, wanted, write},
+    route::{AF_INET, Fact, FullRecord, Hops, Opaque, observed, place, wanted, write},
 };
 
 /// As `IS_ERR`: the last page of addresses is errors.
@@ -80,7 +80,7 @@ fn described<A: Access>(config: *const u8, info: *const u8) {
             tos: A::read(config, layout!(fc_tos)),
             protocol,
             route_type: A::read(config, layout!(fc_type)),
-            flags: flags | replaces(A::read(config, layout!(fc_nlflags))),
+            flags: flags | place(A::read(config, layout!(fc_nlflags))),
             hops: Hops {
                 base: info,
                 first: layout!(fib_nh),

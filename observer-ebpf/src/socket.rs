@@ -260,7 +260,7 @@ fn is_tcp(sk: *const u8) -> bool {
 }
 
 #[inline(always)]
-fn netns_id(sk: *const u8) -> Option<u32> {
+pub fn netns_id(sk: *const u8) -> Option<u32> {
     // SAFETY: `skc_net` holds a `struct net *`, which the verifier knows from the BTF.
     let inode: u32 = unsafe {
         let net: *const u8 = read(sk, layout!(skc_net));

@@ -9,15 +9,15 @@ use crate::{
     cli::{Answer, CheckArgs, Format},
     cluster,
     config::Config,
+    echoes,
     health::{RoutesFrom, SourceStatus},
     privileges, routes, show,
     source::{
-        echo,
         kernel::{KernelOptions, KernelSource},
         netns::{Netns, NetnsError},
         sock_diag::SockDiag,
-        tap::try_open,
     },
+    taps::{self, TapKind, Tapped},
     terminal::{self, plain},
 };
 
@@ -54,11 +54,13 @@ pub fn check(args: &CheckArgs) -> Result<Answer> {
 }
 
 fn sources(config: &Config) -> Vec<SourceStatus> {
-    // What was attached to find out is detached again at the end of this line.
-    let probes = KernelSource::start(&kernel_options(config)).1;
+    // What is attached to find out is detached again at the end.
+    let (mut kernel, probes) = KernelSource::start(&kernel_options(config));
     let mut sources: Vec<SourceStatus> = probes.iter().map(SourceStatus::from).collect();
     sources.extend(sock_diags(config));
-    sources.extend(in_each(config, tap));
+    sources.extend(in_each(config, |node, netns, config| {
+        tap(node, netns, config, kernel.as_mut())
+    }));
     sources.extend(in_each(config, rtnetlink));
     sources.extend(in_each(config, echo));
     sources.extend(cluster::look(config.kubernetes));
@@ -73,13 +75,16 @@ pub fn sock_diags(config: &Config) -> Vec<SourceStatus> {
 /// What `look` finds in each namespace.
 fn in_each(
     config: &Config,
-    look: fn(&str, Result<Netns, NetnsError>, &Config) -> SourceStatus,
+    mut look: impl FnMut(&str, Result<Netns, NetnsError>, &Config) -> SourceStatus,
 ) -> Vec<SourceStatus> {
-    let own = config.node.iter();
-    let own = own.map(|node| look(node, Netns::own(), config));
-    let named = config.netns.iter();
-    let named = named.map(|spec| look(&spec.node, Netns::named(&spec.netns), config));
-    own.chain(named).collect()
+    let mut all = Vec::new();
+    if let Some(node) = &config.node {
+        all.push(look(node, Netns::own(), config));
+    }
+    for spec in &config.netns {
+        all.push(look(&spec.node, Netns::named(&spec.netns), config));
+    }
+    all
 }
 
 /// What the probes are told.
@@ -90,15 +95,22 @@ pub fn kernel_options(config: &Config) -> KernelOptions {
         routes: config.route_probes,
         protocols: followed.protocols,
         tables: followed.tables,
+        segments: config.tap != TapKind::Packet,
         btf_path: config.btf.clone(),
     }
 }
 
-fn tap(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
-    let looked: Result<()> = netns
-        .map_err(Into::into)
-        .and_then(|netns| Ok(netns.run_in(|| try_open(&config.ports()))??));
-    SourceStatus::tap(node, looked.err().map(|error| format!("{error:#}")))
+fn tap(
+    node: &str,
+    netns: Result<Netns, NetnsError>,
+    config: &Config,
+    kernel: Option<&mut KernelSource>,
+) -> SourceStatus {
+    let tapped = match netns {
+        Ok(netns) => taps::try_in(config.tap, &netns, &config.ports(), kernel),
+        Err(error) => Tapped::failed(error.into()),
+    };
+    SourceStatus::tap(node, tapped)
 }
 
 fn rtnetlink(node: &str, netns: Result<Netns, NetnsError>, _config: &Config) -> SourceStatus {
@@ -108,10 +120,10 @@ fn rtnetlink(node: &str, netns: Result<Netns, NetnsError>, _config: &Config) -> 
     SourceStatus::rtnetlink(node, looked.err().map(|error| format!("{error:#}")))
 }
 
-fn echo(node: &str, netns: Result<Netns, NetnsError>, _: &Config) -> SourceStatus {
+fn echo(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> SourceStatus {
     let looked: Result<()> = netns
         .map_err(Into::into)
-        .and_then(|netns| echo::can_send(&netns));
+        .and_then(|netns| echoes::can_send(config.reach_probe.probe(), &netns));
     SourceStatus::echo(node, looked.err().map(|error| format!("{error:#}")))
 }
 
@@ -123,21 +135,26 @@ fn sock_diag(node: &str, netns: Result<Netns, NetnsError>, config: &Config) -> S
     SourceStatus::sock_diag(node, looked.err().map(|error| format!("{error:#}")))
 }
 
-/// The table as it is printed, and below it why what does not run does not, each reason once.
+/// The table as it is printed, and below it why what does not run does not, or not in a better way, each
+/// reason once.
 pub fn table(sources: &[SourceStatus]) -> String {
     let mut table = show::table::under(["SOURCE", "KIND", "NODE", "RUNS", "LOST WITHOUT IT"]);
     let mut reasons: Vec<&str> = Vec::new();
     for source in sources {
-        let runs = match source.reason.as_deref() {
-            _ if source.running => "yes".to_owned(),
-            None => "no".to_owned(),
+        let (runs, reason) = if source.running {
+            ("yes", &source.instead_because)
+        } else {
+            ("no", &source.reason)
+        };
+        let runs = match reason.as_deref() {
+            None => runs.to_owned(),
             Some(reason) => {
                 let known = reasons.iter().position(|known| *known == reason);
                 let number = known.unwrap_or_else(|| {
                     reasons.push(reason);
                     reasons.len() - 1
                 });
-                format!("no [{}]", number + 1)
+                format!("{runs} [{}]", number + 1)
             }
         };
         table.add_row([

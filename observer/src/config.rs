@@ -26,6 +26,7 @@ use crate::{
     sink::metrics::PeerMetrics,
     source::{kernel::RouteProbes, rtnetlink::filter::Followed},
     store::Limits,
+    taps::TapKind,
 };
 
 /// Where the unix socket is unless told otherwise.
@@ -167,6 +168,10 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_ROUTE_PROBES", value_name = "KIND")]
     pub route_probes: Option<RouteProbes>,
 
+    /// Where BGP's segments are looked for [default: auto]
+    #[arg(long, env = "BGP_OBSERVER_TAP", value_name = "KIND")]
+    pub tap: Option<TapKind>,
+
     /// Form of the log on standard error [default: text]
     #[arg(long, env = "BGP_OBSERVER_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -224,6 +229,7 @@ impl Settings {
             record: self.record.or(under.record),
             btf: self.btf.or(under.btf),
             route_probes: self.route_probes.or(under.route_probes),
+            tap: self.tap.or(under.tap),
             log_format: self.log_format.or(under.log_format),
             log: self.log.or(under.log),
             forget_after: self.forget_after.or(under.forget_after),
@@ -289,6 +295,8 @@ pub struct Config {
     pub btf: Option<PathBuf>,
     /// How route changes are asked for.
     pub route_probes: RouteProbes,
+    /// Where segments are looked for.
+    pub tap: TapKind,
     /// Form of the log.
     pub log_format: LogFormat,
     /// Filter of the log.
@@ -336,6 +344,7 @@ impl Config {
             record: settings.record,
             btf: settings.btf,
             route_probes: settings.route_probes.unwrap_or_default(),
+            tap: settings.tap.unwrap_or_default(),
             log_format: settings.log_format.unwrap_or(LogFormat::Text),
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
             forget_after: settings

@@ -22,7 +22,7 @@ use crate::{
     connects::Connects,
     source::{
         clock::{boottime_now, wall_offset},
-        echo::{Answer, EchoSocket, Mark, Outcome},
+        echo::{self, Answer, EchoSocket, Mark, Outcome},
         netns::Netns,
     },
     taps::Ready,
@@ -49,6 +49,7 @@ struct Sent {
 /// All echo sockets; one is opened when it is first needed.
 #[derive(Debug)]
 pub struct Echoes {
+    probe: ReachProbe,
     ready: AsyncFd<Ready>,
     /// TCP connections, where the configuration wants these.
     connects: Option<Connects>,
@@ -88,6 +89,7 @@ impl Echoes {
         let random = RandomState::new();
         let [high, low, ..] = random.hash_one(0).to_be_bytes();
         Ok(Self {
+            probe,
             // SAFETY: the epoll descriptor is `ready`'s own, opened above, and lives as long as it.
             ready: unsafe { AsyncFd::register_with_interest(ready, Interest::READABLE)? },
             connects: match probe {
@@ -165,6 +167,14 @@ impl Echoes {
         Ok(())
     }
 
+    /// As [`can_send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn can_send(&self, netns: &Netns) -> anyhow::Result<()> {
+        can_send(self.probe, netns)
+    }
+
     fn socket(&mut self, netns: NetnsId, handle: &Netns, v6: bool) -> anyhow::Result<&EchoSocket> {
         if !self.open.contains_key(&(netns, v6)) {
             let mark = self.mark;
@@ -233,6 +243,17 @@ impl Echoes {
             self.open.remove(&key);
         }
         self.sent.retain(|_, sent| now.since(sent.at) < FORGOTTEN);
+    }
+}
+
+/// Whether probes of this kind can be sent from a namespace; nothing stays open.
+///
+/// # Errors
+/// Why not: without `CAP_NET_RAW` there is no ICMP echo. TCP needs nothing.
+pub fn can_send(probe: ReachProbe, netns: &Netns) -> anyhow::Result<()> {
+    match probe {
+        ReachProbe::Icmp => echo::can_send(netns),
+        ReachProbe::Tcp(_) => Ok(()),
     }
 }
 

@@ -11,7 +11,10 @@ use std::{
 use observer_core::{event::cluster::ClusterKind, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::source::{clock::boottime_now, kernel::ProbeStatus};
+use crate::{
+    source::{clock::boottime_now, kernel::ProbeStatus},
+    taps::Tapped,
+};
 
 /// The probe without which no session is seen as it changes.
 const STATE_PROBE: &str = "tcp_state";
@@ -40,6 +43,9 @@ pub struct SourceStatus {
     pub running: bool,
     /// Why it does not.
     pub reason: Option<String>,
+    /// It runs; this is why it does not in a better way, where there is one.
+    #[serde(default)]
+    pub instead_because: Option<String>,
     /// What cannot be seen without it.
     pub lost_without: String,
 }
@@ -52,6 +58,7 @@ impl From<&ProbeStatus> for SourceStatus {
             node: None,
             running: probe.attached,
             reason: probe.reason.clone(),
+            instead_because: None,
             lost_without: probe.lost_without.to_owned(),
         }
     }
@@ -66,6 +73,7 @@ impl SourceStatus {
             node: Some(node.to_owned()),
             running: reason.is_none(),
             reason,
+            instead_because: None,
             lost_without:
                 "sessions that are older than the agent, RTT, queues, repair after losses"
                     .to_owned(),
@@ -80,6 +88,7 @@ impl SourceStatus {
             node: None,
             running: reason.is_none(),
             reason,
+            instead_because: None,
             lost_without: "incidents, flaps and changes from before the agent's start".to_owned(),
         }
     }
@@ -92,6 +101,7 @@ impl SourceStatus {
             node: Some(node.to_owned()),
             running: reason.is_none(),
             reason,
+            instead_because: None,
             lost_without: "proof of what could not be reached, and for how long".to_owned(),
         }
     }
@@ -112,6 +122,7 @@ impl SourceStatus {
             node: None,
             running: reason.is_none(),
             reason,
+            instead_because: None,
             lost_without: lost.to_owned(),
         }
     }
@@ -126,14 +137,16 @@ impl SourceStatus {
         self.name != ECHO && self.name != STORE && self.kind != KUBERNETES
     }
 
-    /// The packet tap in a node's namespace; `reason` is why it does not work.
-    pub fn tap(node: &str, reason: Option<String>) -> Self {
+    /// The tap in a node's namespace.
+    pub fn tap(node: &str, tapped: Tapped) -> Self {
+        let reason = tapped.outcome.err().map(|error| format!("{error:#}"));
         Self {
             name: "tap".to_owned(),
-            kind: "packet".to_owned(),
+            kind: tapped.kind.to_owned(),
             node: Some(node.to_owned()),
             running: reason.is_none(),
             reason,
+            instead_because: tapped.instead_because,
             lost_without: "why a session fell in BGP's words, timers, prefixes, message counts"
                 .to_owned(),
         }
@@ -149,6 +162,7 @@ impl SourceStatus {
             node: Some(node.to_owned()),
             running: reason.is_none(),
             reason,
+            instead_because: None,
             lost_without: "routes: which were lost, from when to when, and what a packet does"
                 .to_owned(),
         }
@@ -334,6 +348,7 @@ mod tests {
             node: None,
             running: reason.is_none(),
             reason: reason.map(str::to_owned),
+            instead_because: None,
             lost_without: String::new(),
         }
     }

@@ -4,12 +4,13 @@
 
 mod forwarding;
 mod outbox;
+mod speakers;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use observer_core::{
-    event::{Event, Fact, LossStage, NetnsId, Process},
+    event::{Event, Fact, LossStage, NetnsId},
     time::Timestamp,
 };
 use tokio::{
@@ -28,8 +29,8 @@ use crate::{
     reorder::{HOLD, Reorder},
     routes::{News, Routes},
     sockets::{Asker, Dump, Question, Reply},
-    source::{clock::boottime_now, echo, kernel::KernelSource, netns::Netns},
-    taps::Taps,
+    source::{clock::boottime_now, kernel::KernelSource, netns::Netns},
+    taps::{Tapped, Taps},
 };
 
 /// Batches that can wait for the core.
@@ -38,10 +39,6 @@ pub const QUEUE: usize = 64;
 const DRAINS: usize = 32;
 /// How often names, graces and repairs are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// How often the taps are moved to where the peers are routed now.
-const RETAP: Duration = Duration::from_secs(5);
-/// How long peers that become known are gathered before the taps are moved for them.
-const RETAP_SOON: Duration = Duration::from_millis(20);
 /// How often sockets are dumped when the kernel does not tell of changes.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -208,10 +205,12 @@ impl Reading {
             }
         }
         self.look_up_routes();
+        self.note_speakers();
         if self.outbox.is_half_full() {
             self.taps.put_off();
         } else {
-            self.taps.drain(&mut self.drained);
+            let moved = self.taps.drain(&mut self.drained);
+            self.retap_soon_if(moved);
         }
         self.echoes.drain(&mut self.drained);
         self.reorder.push(boottime_now(), self.drained.drain(..));
@@ -259,12 +258,12 @@ impl Reading {
                     self.first.insert(netns);
                 }
                 if let Err(error) = self.taps.begin(netns, &handle) {
-                    self.tell_source(netns, SourceStatus::tap, Some(format!("{error:#}")));
+                    self.tell_tap(netns, Tapped::failed(error));
                 }
-                self.retap = self.retap.min(boottime_now().after(RETAP_SOON));
+                self.retap_soon_if(true);
                 self.read_routes(netns, &handle);
                 // Said before the first echo is wanted, which may be in the middle of an outage.
-                let echoes = echo::can_send(&handle).err();
+                let echoes = self.echoes.can_send(&handle).err();
                 let reason = echoes.map(|error| format!("{error:#}"));
                 self.tell_source(netns, SourceStatus::echo, reason);
                 self.dump(netns);
@@ -310,17 +309,6 @@ impl Reading {
                 "kernel probes cannot observe: {:#}",
                 anyhow!(error)
             ),
-        }
-    }
-
-    fn watch_speakers(&mut self, netns: NetnsId, speakers: &[Process]) {
-        let Some(kernel) = &mut self.kernel else {
-            return;
-        };
-        for Process { pid, .. } in speakers {
-            if let Err(error) = kernel.add_speaker(*pid, netns) {
-                warn!(pid, "cannot watch a BGP speaker: {:#}", anyhow!(error));
-            }
         }
     }
 
@@ -414,18 +402,6 @@ impl Reading {
         true
     }
 
-    /// Moves the taps to where the peers are routed now.
-    fn retap(&mut self) {
-        self.retap = boottime_now().after(RETAP);
-        let mut changes = Vec::new();
-        let outcomes = self.taps.refresh(&mut changes);
-        self.reorder.push(boottime_now(), changes);
-        for (netns, outcome) in outcomes {
-            let reason = outcome.err().map(|error| format!("{error:#}"));
-            self.tell_source(netns, SourceStatus::tap, reason);
-        }
-    }
-
     /// Sends an echo; a namespace that is gone answers none.
     fn echo(&mut self, netns: NetnsId, target: IpAddr, token: u64) {
         let mut observed = self.namespaces.observed();
@@ -444,6 +420,7 @@ impl Reading {
 
     fn obey(&mut self, wish: Control) {
         let kernel = self.kernel.as_mut();
+        let mut moved = false;
         let done = match wish {
             Control::Dump(netns) => return self.dump(netns),
             Control::DumpRoutes(netns, ipv6, since) => {
@@ -455,9 +432,7 @@ impl Reading {
                 kernel.map(|kernel| kernel.unwatch(netns, prefix, &mut self.drained))
             }
             Control::Trust(netns, address) => {
-                if self.taps.follow(netns, address) {
-                    self.retap = self.retap.min(boottime_now().after(RETAP_SOON));
-                }
+                moved = self.taps.follow(netns, address);
                 kernel.map(|kernel| kernel.trust(netns, address))
             }
             Control::Distrust(netns, address) => {
@@ -465,6 +440,7 @@ impl Reading {
                 kernel.map(|kernel| kernel.distrust(netns, address))
             }
         };
+        self.retap_soon_if(moved);
         if let Some(Err(error)) = done {
             warn!(?wish, "kernel filter: {:#}", anyhow!(error));
             self.note(Fact::Lost {

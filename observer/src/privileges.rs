@@ -53,7 +53,8 @@ const NEEDS: [Need; 5] = [
         capability: Capability::CAP_NET_ADMIN,
         or: None,
         to_attach: false,
-        lost_without: "receive buffers larger than net.core.rmem_max: losses under load",
+        lost_without: "the tap at the BGP daemon's sockets, which costs others nothing; receive buffers \
+                       larger than net.core.rmem_max: losses under load",
     },
     Need {
         capability: Capability::CAP_SYS_PTRACE,

@@ -151,7 +151,7 @@ async fn agent(
     args: &ConfigArgs,
     config: Config,
     log: &LogFilter,
-    (kernel, probes): (Option<KernelSource>, Vec<ProbeStatus>),
+    (mut kernel, probes): (Option<KernelSource>, Vec<ProbeStatus>),
 ) -> Result<()> {
     let mut signals = Signals::new()?;
     let listeners = Listeners::bind(&config)?;
@@ -197,11 +197,12 @@ async fn agent(
         health: health.clone(),
     });
     let (routes, route_news) = Routes::new(config.followed_routes());
+    let taps = Taps::new(config.tap, &config.ports(), kernel.as_mut());
     let intake = Intake {
         kernel,
         routes,
         route_news,
-        taps: Taps::new(&config.ports()).context("cannot wait for packets")?,
+        taps: taps.context("cannot wait for packets")?,
         echoes: Echoes::new(config.reach_probe.probe()).context("cannot wait for echoes")?,
         namespaces,
         asker,

@@ -19,6 +19,8 @@ mod echo;
 mod lab;
 #[path = "kernel/routes.rs"]
 mod routes;
+#[path = "kernel/segments.rs"]
+mod segments;
 #[path = "kernel/silence.rs"]
 mod silence;
 #[path = "kernel/sockets.rs"]

@@ -3,24 +3,25 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::estate::Estate;
+use crate::{estate::Estate, wait};
 
 const V1: &str = "/sys/fs/cgroup/memory";
 const V2: &str = "/sys/fs/cgroup";
 
 /// Where cgroups of version 2 are, which some hosts mount beside those of version 1.
-fn unified() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").context("no list of mounts")?;
-    let found = mounts.lines().find_map(|line| {
+pub fn unified() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
         let place = words.next()?;
         (words.next()? == "cgroup2").then(|| place.into())
-    });
-    found.context("no cgroups of version 2 are mounted")
+    })
 }
 
 /// Puts process `pid` into the cgroup at `folder`.
@@ -39,7 +40,9 @@ pub struct Group {
 impl Group {
     /// A new one.
     pub fn new(estate: &Estate, short: &str) -> Result<Self> {
-        let folder = unified()?.join(estate.namespace(short));
+        let folder = unified()
+            .context("no cgroups of version 2 are mounted")?
+            .join(estate.namespace(short));
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self { folder })
     }
@@ -49,16 +52,25 @@ impl Group {
         &self.folder
     }
 
-    /// Does `f` while this program is inside: the processes it starts stay there.
-    pub fn around<T>(&self, f: impl FnOnce() -> T) -> Result<T> {
-        let own = fs::read_to_string("/proc/self/cgroup").context("no /proc/self/cgroup")?;
-        let home = own.lines().find_map(|line| line.strip_prefix("0::/"));
-        let home = unified()?.join(home.context("in no cgroup of version 2")?);
-        let pid = std::process::id();
-        put(pid, &self.folder)?;
-        let done = f();
-        put(pid, &home)?;
-        Ok(done)
+    /// The same command, run inside: a shell goes in and becomes it. Sockets belong to the cgroup in which
+    /// they were made, so moving a process later is too late.
+    pub fn enclose(&self, command: &Command) -> Command {
+        let mut enclosed = Command::new("/bin/sh");
+        enclosed
+            .args(["-c", "echo 0 > \"$0\" && exec \"$@\""])
+            .arg(self.folder.join("cgroup.procs"))
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => enclosed.env(name, value),
+                None => enclosed.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            enclosed.current_dir(folder);
+        }
+        enclosed
     }
 }
 
@@ -131,7 +143,11 @@ pub fn delete(prefix: &str) {
         };
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(prefix) {
-                let _ = fs::remove_dir(entry.path());
+                // Processes that were killed take a moment to be gone.
+                let (limit, pause) = (Duration::from_secs(2), Duration::from_millis(10));
+                let _ = wait::until("an empty cgroup", limit, pause, || {
+                    fs::remove_dir(entry.path())
+                });
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What tests can do here: whether as root, and on what kernel.
+//! What tests can do here: whether as root, on what kernel, with which cgroups.
 
 use std::{
     env,
@@ -7,19 +7,30 @@ use std::{
 
 use anyhow::{Result, bail};
 
+use crate::cgroup;
+
 /// True as root. Otherwise a failure in CI (where `CI` is set), and elsewhere false with a word of
 /// why.
 pub fn open() -> Result<bool> {
     if nix::unistd::geteuid().is_root() {
         return Ok(true);
     }
-    if env::var_os("CI").is_some() {
-        bail!("this test makes network namespaces and loads eBPF programs: CI must run it as root");
+    closed("root, for network namespaces and eBPF")
+}
+
+/// True where every speaker of a lab has a cgroup of its own; otherwise as [`open`].
+pub fn cgroups() -> Result<bool> {
+    if cgroup::unified().is_some() {
+        return Ok(true);
     }
-    writeln!(
-        io::stderr(),
-        "skipped: needs root for network namespaces and eBPF"
-    )?;
+    closed("cgroups of version 2 to be mounted")
+}
+
+fn closed(need: &str) -> Result<bool> {
+    if env::var_os("CI").is_some() {
+        bail!("this test needs {need}: CI must run it so");
+    }
+    writeln!(io::stderr(), "skipped: needs {need}")?;
     Ok(false)
 }
 

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,9 +15,11 @@ use nix::sys::signal::Signal;
 
 use crate::{
     birdc,
+    cgroup::{self, Group},
     estate::Estate,
     netns,
     process::Process,
+    programs,
     speaker::{ASN, Identity, Manners, Neighbor, Relation, Speaker},
     wait,
 };
@@ -109,6 +112,8 @@ pub struct Node {
     /// Whether it reflects the others' routes.
     pub reflects: bool,
     process: Mutex<Option<Process>>,
+    /// What its speaker lives in, where there can be one: then no other's packets pass the agent's tap.
+    group: Option<Group>,
 }
 
 impl Node {
@@ -148,7 +153,8 @@ impl Lab {
         let nodes = (1..=plan.nodes)
             .map(|number| {
                 let name = format!("n{number}");
-                Node {
+                let group = cgroup::unified().map(|_| Group::new(&estate, &name));
+                Ok(Node {
                     address: Ipv4Addr::new(10, 0, 0, number),
                     namespace: estate.namespace(&name),
                     pod_namespace: estate.namespace(&format!("{name}-pod")),
@@ -157,10 +163,11 @@ impl Lab {
                     speaker: plan.speaker_of(number),
                     reflects: (2..2 + plan.reflectors).contains(&number),
                     process: Mutex::new(None),
+                    group: group.transpose()?,
                     name,
-                }
+                })
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let lab = Self {
             nodes,
             manners: plan.manners,
@@ -328,15 +335,32 @@ impl Lab {
 
     /// Starts a node's speaker as `manners` ask for; what its configuration says stays.
     pub fn start_with(&self, node: &Node, manners: Manners) -> Result<()> {
+        let folder = self.estate.folder();
+        let command = node.speaker.command(folder, &node.name, manners)?;
+        let enclosed = node.group.as_ref().map(|group| group.enclose(&command));
+        self.run(node, enclosed.unwrap_or(command))
+    }
+
+    /// Starts a node's speaker with all its sockets bound to `vrf`, a device of the node.
+    pub fn start_in_vrf(&self, node: &Node, vrf: &str) -> Result<()> {
+        let folder = self.estate.folder();
+        let inner = node.speaker.command(folder, &node.name, self.manners)?;
+        let mut command = programs::find("iproute2", "ip")?.command();
+        command.args(["vrf", "exec", vrf]).arg(inner.get_program());
+        command.args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        self.run(node, command)
+    }
+
+    fn run(&self, node: &Node, mut command: Command) -> Result<()> {
         let mut slot = node.process();
         if let Some(process) = slot.as_ref()
             && process.ended().is_none()
         {
             bail!("the speaker of {} is still running", node.name);
         }
-        let mut command = node
-            .speaker
-            .command(self.estate.folder(), &node.name, manners)?;
         *slot = Some(Process::start(
             &self.estate,
             &node.name,

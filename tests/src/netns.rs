@@ -58,6 +58,14 @@ pub fn output(name: &str, command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// How many packet sockets there are inside namespace `name` (`/proc/net/packet`, a line each after the
+/// heading).
+pub fn packet_sockets(name: &str) -> Result<usize> {
+    let read = || fs::read_to_string("/proc/thread-self/net/packet");
+    let text = inside(name, read)?.context("no /proc/net/packet")?;
+    Ok(text.lines().skip(1).count())
+}
+
 /// Sets `net/…` sysctls inside namespace `name`.
 pub fn sysctl(name: &str, settings: &[(&str, &str)]) -> Result<()> {
     inside(name, || {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use observer_core::{
     bgp::Family,
     bgp_view::ConversationView,
@@ -30,6 +31,14 @@ use observer_tests::{
 
 const SOON: Duration = Duration::from_secs(20);
 const N2: &str = "10.0.0.2";
+
+/// As where nothing can be seen at the speakers' sockets.
+fn by_packet_sockets() -> Options {
+    Options {
+        more: vec!["--tap=packet".to_owned()],
+        ..Options::default()
+    }
+}
 
 /// n1's view of n2.
 fn view(agent: &Agent) -> Result<PeerView> {
@@ -54,10 +63,19 @@ fn first_flap(agent: &Agent, limit: Duration) -> Result<Flap> {
 
 #[test]
 fn a_keepalive_behind_this_nodes_firewall_was_not_received() -> Result<()> {
+    behind_a_firewall(&Options::default())
+}
+
+#[test]
+fn nor_was_one_that_a_packet_socket_saw_in_front_of_it() -> Result<()> {
+    behind_a_firewall(&by_packet_sockets())
+}
+
+fn behind_a_firewall(options: &Options) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = observed(Plan::of(2).hold(9), &Options::default())?;
+    let (lab, agent) = observed(Plan::of(2).hold(9), options)?;
     let n1 = lab.node(1)?;
     let events = agent.follow(&lab)?;
     firewall::deafen(&n1.namespace)?;
@@ -114,11 +132,20 @@ fn notification() -> Vec<u8> {
 
 #[test]
 fn forged_segments_change_nothing_but_a_counter() -> Result<()> {
+    forged_segments(&Options::default())
+}
+
+#[test]
+fn nor_do_they_where_packet_sockets_see_them() -> Result<()> {
+    forged_segments(&by_packet_sockets())
+}
+
+fn forged_segments(options: &Options) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
     let lab = Lab::build(Plan::of(2).hold(30))?;
-    let agent = Agent::start(&lab, &Options::default())?;
+    let agent = Agent::start(&lab, options)?;
     let n1 = lab.node(1)?;
     let capture = Capture::start(lab.estate(), &n1.namespace, "eth0", "n1")?;
     lab.start_all()?;
@@ -158,12 +185,14 @@ fn forged_segments_change_nothing_but_a_counter() -> Result<()> {
         forged.send(&lab.bridge())?;
     }
     // In every way the very next segment, but for a checksum with which no kernel takes it: what comes
-    // at its place afterwards is what the peer said.
-    at.forge(0, 0, Flags::default(), &notification())
+    // at its place afterwards is what the peer said. Long enough that the kernel does not verify it at
+    // once, which is before any of its own could be seen at a socket.
+    at.forge(0, 0, Flags::default(), &notification().repeat(5))
         .corrupt()
         .send(&lab.bridge())?;
     // What was received before comes once more, in other words: nobody reads it again.
-    at.forge(-19, 0, Flags::default(), &notification()[..19])
+    let header: Vec<u8> = notification().into_iter().take(19).collect();
+    at.forge(-19, 0, Flags::default(), &header)
         .send(&lab.bridge())?;
     wait::soon("each is counted", SOON, || {
         let counted = out_of_window()? - strays;
@@ -213,8 +242,9 @@ fn transit_is_one_counter_and_no_peer() -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    // KEEPALIVEs come often, and with each the core lets go of what nobody claimed.
-    let (lab, agent) = observed(Plan::of(2).hold(9), &Options::default())?;
+    // KEEPALIVEs come often, and with each the core lets go of what nobody claimed. At the speakers'
+    // sockets no transit is seen at all.
+    let (lab, agent) = observed(Plan::of(2).hold(9), &by_packet_sockets())?;
     let n1 = lab.node(1)?;
     let (pod, address) = (n1.pod, n1.address);
     netns::ip(
@@ -271,6 +301,59 @@ fn transit_is_one_counter_and_no_peer() -> Result<()> {
     }
     ensure!(agent.peers()?.len() == peers, "{:?}", agent.peers()?);
     agent.await_all_up(lab.sessions(), SOON).map(drop)
+}
+
+#[test]
+fn heard_at_their_sockets_speakers_are_left_to_no_packet_socket() -> Result<()> {
+    if !gate::open()? || !gate::cgroups()? {
+        return Ok(());
+    }
+    let (lab, agent) = observed(Plan::of(2).hold(9), &Options::default())?;
+    let n2 = lab.node(2)?;
+    let tapped = |kind: &str| -> Result<()> {
+        let labels = [("probe", "tap"), ("kind", kind)];
+        let sum = agent.scrape()?.sum("bgp_observer_probe_attached", &labels);
+        ensure!(sum >= 1.0, "no tap of kind {kind}");
+        Ok(())
+    };
+    let alone = || -> Result<()> {
+        for node in lab.nodes() {
+            let open = netns::packet_sockets(&node.namespace)?;
+            ensure!(open == 0, "{open} packet sockets in {}", node.name);
+        }
+        tapped("cgroup_skb")
+    };
+    wait::soon("no packet socket", CONVERGES, alone)?;
+    // The next speaker may come in another cgroup: until it has come, and spoken, both listen. It comes in
+    // the same, and not one of its messages is missed or counted twice.
+    for number in [2, 3] {
+        lab.end(n2, Signal::SIGKILL)?;
+        wait::soon("a packet socket", SOON, || {
+            let open = netns::packet_sockets(&n2.namespace)?;
+            ensure!(open == 1, "{open} packet sockets");
+            Ok::<_, anyhow::Error>(())
+        })?;
+        lab.start(n2)?;
+        lab.await_established(CONVERGES)?;
+        wait::soon("no packet socket again", CONVERGES, alone)?;
+        for (node, peer) in [("n1", N2), ("n2", "10.0.0.1")] {
+            wait::soon("both OPENs of each session", SOON, || {
+                let seen = view_of(&agent, node, peer)?.bgp;
+                let opens = (seen.messages.sent.open, seen.messages.received.open);
+                ensure!(opens == (number, number), "{node}: {opens:?}");
+                ensure!(
+                    seen.conversation == ConversationView::Complete,
+                    "{node}: {:?}",
+                    seen.conversation
+                );
+                Ok(())
+            })?;
+        }
+    }
+    let lost = agent.scrape()?;
+    let lost = lost.sum("bgp_observer_events_lost_total", &[("stage", "tap")]);
+    ensure!(lost == 0.0, "{lost} segments were lost");
+    Ok(())
 }
 
 #[test]

@@ -50,9 +50,17 @@ pub fn command(program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// The cargo that runs this xtask.
+/// The cargo that runs this xtask, as if it was called by hand: what cargo tells of *this* package makes
+/// build scripts that ask for it (ring's) run again, and half of everything with them.
 pub fn cargo() -> Result<Command> {
-    command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+    let mut cargo = command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()))?;
+    let told = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in
+        told.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+    {
+        cargo.env_remove(name);
+    }
+    Ok(cargo)
 }
 
 /// Installs a program from crates.io into the cache. Unoptimized: that halves the time to build it,

@@ -11,9 +11,10 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    thread::{self, ScopedJoinHandle},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
     build, setup,
@@ -60,7 +61,10 @@ const PROGRAMS: [&str; 6] = [
     "scenarios",
 ];
 
-const STEPS: [Step; 9] = [
+/// The step that measures, of optimized programs.
+const MEASURE: &str = "insert-rate";
+
+const STEPS: [Step; 10] = [
     // Exits 3 as soon as one probe or source cannot run; but for those of routes, which have a stand-in.
     Step {
         name: "check",
@@ -123,6 +127,13 @@ const STEPS: [Step; 9] = [
         limit: 900,
         long: true,
     },
+    // What the probes cost BIRD.
+    Step {
+        name: MEASURE,
+        command: "BGP_OBSERVER_BIN=/bin/optimized bench probes --routes 5000 --turns 5",
+        limit: 1800,
+        long: true,
+    },
 ];
 
 pub fn run(args: &Args) -> Result<()> {
@@ -152,25 +163,44 @@ fn steps(long: bool, only: &str) -> Vec<&'static Step> {
 fn matrix(series: &[String], steps: &[&Step], all_must_be: bool) -> Result<()> {
     let folder = build::target().join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let programs = programs(&folder)?;
+    let mut programs = programs(&folder)?;
+    if steps.iter().any(|step| step.name == MEASURE) {
+        programs.extend(optimized(&folder)?);
+    }
+    let kernels: Vec<Result<Kernel>> = { series.iter() }
+        .map(|series| kernel::ready(&cache()?, series))
+        .collect();
+    // A guest has one CPU, and this machine has more.
+    let outcomes: Vec<Result<(Outcome, String)>> = thread::scope(|scope| {
+        let (programs, folder) = (&programs, &folder);
+        let boot = |kernel| scope.spawn(move || on(kernel, steps, programs, folder));
+        let guests: Vec<_> = { kernels.iter() }
+            .filter_map(|kernel| kernel.as_ref().ok().map(boot))
+            .collect();
+        let ended = guests.into_iter().map(ScopedJoinHandle::join);
+        let or = |_| Err(anyhow!("a guest's thread panicked"));
+        ended.map(|ended| ended.unwrap_or_else(or)).collect()
+    });
+    let mut outcomes = outcomes.into_iter();
     let mut lines = Vec::new();
     let mut failed = false;
-    for series in series {
-        let watch = Stopwatch::start();
-        let line = match kernel::ready(&cache()?, series) {
+    for (series, kernel) in series.iter().zip(&kernels) {
+        let line = match kernel {
             Ok(kernel) => {
-                let outcome = on(&kernel, steps, &programs, &folder)
-                    .with_context(|| format!("Linux {series}"))?;
+                let outcome = outcomes.next().context("a guest without an outcome")?;
+                let (outcome, took) = outcome.with_context(|| format!("Linux {series}"))?;
                 failed |= outcome.verdict != Verdict::Passed;
-                tell_failures(&kernel, &outcome);
-                format!("Linux {:<18}{outcome} in {watch}", kernel.version)
+                tell_failures(kernel, &outcome);
+                if let Some(figures) = outcome.told(MEASURE) {
+                    println!("Linux {series}: {figures}");
+                }
+                format!("Linux {:<24}{outcome} in {took}", kernel.version)
             }
             Err(error) => {
                 failed |= all_must_be;
-                format!("Linux {series:<18}NOT TESTED: {error:#}")
+                format!("Linux {series:<24}NOT TESTED: {error:#}")
             }
         };
-        println!("{line}");
         lines.push(line);
     }
     println!("\nkernels:\n  {}", lines.join("\n  "));
@@ -183,19 +213,21 @@ fn matrix(series: &[String], steps: &[&Step], all_must_be: bool) -> Result<()> {
     Ok(())
 }
 
+/// Boots a guest; gives what came of it, and how long it took.
 fn on(
     kernel: &Kernel,
     steps: &[&Step],
     programs: &[(&str, PathBuf)],
     folder: &Path,
-) -> Result<Outcome> {
+) -> Result<(Outcome, String)> {
+    let watch = Stopwatch::start();
     let initramfs = folder.join(format!("{}.cpio", kernel.series));
     let console = folder.join(format!("{}.log", kernel.series));
     image::write(&initramfs, kernel, steps, programs)?;
     let seconds = 60 + steps.iter().map(|step| step.limit).sum::<u32>();
     let outcome = guest::boot(kernel, &initramfs, &console, seconds)?;
     fs::remove_file(&initramfs).context("cannot remove the initramfs")?;
-    Ok(outcome.of(steps.len()))
+    Ok((outcome.of(steps.len()), watch.to_string()))
 }
 
 fn tell_failures(kernel: &Kernel, outcome: &Outcome) {
@@ -223,15 +255,30 @@ fn programs(folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     }
     test.args(["--message-format", "json-render-diagnostics"]);
     let told = output_only(&mut test)?;
-    let mut programs = Vec::new();
-    for name in PROGRAMS {
-        let stripped = folder.join(name);
-        let mut strip = command("strip")?;
-        strip.arg("--strip-debug").arg("-o").arg(&stripped);
-        output(strip.arg(executable(&told, name)?))?;
-        programs.push((name, stripped));
-    }
-    Ok(programs)
+    let stripped = PROGRAMS.iter().map(|name| {
+        let program = executable(&told, name)?;
+        Ok((*name, strip(folder, name, &program)?))
+    });
+    stripped.collect()
+}
+
+/// The agent and the benchmarks, for [`MEASURE`].
+fn optimized(folder: &Path) -> Result<[(&'static str, PathBuf); 2]> {
+    let agent = build::program("observer", build::AGENT, true)?;
+    let bench = build::program("observer-bench", "bench", true)?;
+    Ok([
+        ("optimized", strip(folder, "optimized", &agent)?),
+        ("bench", strip(folder, "bench", &bench)?),
+    ])
+}
+
+/// `program` without debug information, as `name` in `folder`.
+fn strip(folder: &Path, name: &str, program: &Path) -> Result<PathBuf> {
+    let stripped = folder.join(name);
+    let mut strip = command("strip")?;
+    strip.arg("--strip-debug").arg("-o").arg(&stripped);
+    output(strip.arg(program))?;
+    Ok(stripped)
 }
 
 /// Standard output, with standard error left to the terminal.

@@ -3,14 +3,19 @@
 
 use std::net::IpAddr;
 
-use super::{Fib, Link, MAX_SURROUNDINGS, Span, World};
+use super::{Fib, Link, MAX_SURROUNDINGS, Span, World, table::Kept};
 use crate::{
     address::PeerAddress,
     bgp::Prefix,
-    event::forwarding::NeighbourState,
-    notice::{LinkNotice, LinkStep, NeighbourNotice, Notice},
+    event::forwarding::{NeighbourState, NextHop},
+    notice::{LinkNotice, LinkStep, NeighbourNotice, Notice, RouteOwner},
     turn::Turn,
 };
+
+/// Routes that are looked at for those over one neighbour.
+const SEARCHED: usize = 65_536;
+/// So many of them are enough to probe what is behind it.
+const SAMPLE: usize = 4;
 
 impl Link {
     /// Whether packets can leave by it.
@@ -139,7 +144,8 @@ impl Fib {
         // Whoever does not answer is asked again and again, and fails each time.
         let news = match state {
             NeighbourState::Failed => {
-                world.peers.contains_key(&peer) && self.unresolved.insert(peer)
+                let matters = world.peers.contains_key(&peer) || self.is_hop(interface, address);
+                matters && self.unresolved.insert(peer)
             }
             NeighbourState::Usable => self.unresolved.remove(&peer),
             NeighbourState::Incomplete | NeighbourState::Gone => false,
@@ -155,6 +161,26 @@ impl Fib {
             earliest: span.earliest,
             latest: span.latest,
             failed,
+            prefixes: self.some_over(interface, address),
         }));
+    }
+
+    /// Whether routes lead over a neighbour, who need not be a peer: with route reflectors other nodes are not.
+    fn is_hop(&self, interface: u32, address: IpAddr) -> bool {
+        let over = |hop: &NextHop| hop.gateway == Some(address) && hop.interface == interface;
+        self.mirror.hops.any(|set| set.hops.iter().any(over))
+    }
+
+    /// Some prefixes of the cluster whose routes lead over a neighbour.
+    fn some_over(&self, interface: u32, address: IpAddr) -> Vec<Prefix> {
+        let mirror = &self.mirror;
+        let over = |hop: &NextHop| hop.gateway == Some(address) && hop.interface == interface;
+        let leads = |kept: &Kept| {
+            let watched = RouteOwner::of(kept.protocol).is_watched();
+            let set = mirror.hops.get(kept.hops).filter(|_| watched);
+            set.is_some_and(|set| set.hops.iter().any(over))
+        };
+        let routes = mirror.routes(None).take(SEARCHED).filter(leads);
+        routes.map(|kept| kept.id.prefix).take(SAMPLE).collect()
     }
 }

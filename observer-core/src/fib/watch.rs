@@ -455,7 +455,9 @@ impl Fib {
         self.watch.messages.forget(now);
         while let Some(place) = Watch::next(&mut self.watch.to_tell, &self.watch.gaps, now) {
             self.judge_again(world, place);
-            self.tell_untold(turn, world, place);
+            if !self.await_own(world, place, now) {
+                self.tell_untold(turn, world, place);
+            }
         }
         while let Some(place) = Watch::next(&mut self.watch.to_settle, &self.watch.gaps, now) {
             self.settle(turn, world, place);
@@ -477,6 +479,25 @@ impl Fib {
     fn is_own(&self, world: World<'_>, place: Place) -> bool {
         let drops = Standing::Drops(RouteKind::Blackhole);
         self.standing(place) == drops && world.announces(place.prefix)
+    }
+
+    /// Whether a prefix may turn out to be this node's own, because its routes drop what they match by now:
+    /// then that it announces it is waited for, as long as a gap may last.
+    fn await_own(&mut self, world: World<'_>, place: Place, now: Timestamp) -> bool {
+        let drops = self.standing(place) == Standing::Drops(RouteKind::Blackhole);
+        if !drops || self.is_own(world, place) {
+            return false;
+        }
+        let gap = self.watch.gaps.get(&place).filter(|gap| !gap.told);
+        let Some(opened) = gap.map(|gap| gap.span.latest) else {
+            return false;
+        };
+        let again = now.after(EARLY);
+        let young = again < opened.after(MICRO_GAP);
+        if young {
+            self.watch.to_tell.push_back((again, place, opened));
+        }
+        young
     }
 
     /// The messages that belong to a deletion have had their time.

@@ -145,7 +145,8 @@ impl Open {
 
     /// Whether a suspicion, by `now`, came to nothing.
     pub fn came_to_nothing(&self, now: Timestamp) -> bool {
-        let doubted = self.probes.iter().any(Probe::is_silent);
+        let silent = self.probes.iter().any(Probe::is_silent);
+        let doubted = silent || !self.mute_neighbours.is_empty();
         let keep = if doubted { DOUBT } else { SUSPICION };
         let nothing_gone = self.routes.gone.is_empty() || self.withdrawn;
         let nothing = self.members.is_empty() && nothing_gone && self.links.is_empty();

@@ -113,6 +113,7 @@ impl Incidents {
             if notice.failed {
                 open.unresolved.insert(notice.peer);
                 open.mute_neighbours.insert(notice.peer);
+                open.behind.insert(notice.peer, notice.prefixes.clone());
             } else {
                 open.unresolved.remove(&notice.peer);
             }

@@ -103,6 +103,8 @@ pub(super) struct Open {
     pub link_lost: bool,
     /// Peers on a link that do not answer for their link-layer address.
     pub unresolved: BTreeSet<PeerAddress>,
+    /// Some prefixes whose routes lead over them.
+    pub behind: BTreeMap<PeerAddress, Vec<Prefix>>,
     /// Those that did not at some time.
     pub mute_neighbours: BTreeSet<PeerAddress>,
     /// When a speaker ended, and that was it.
@@ -166,6 +168,7 @@ impl Open {
             links: BTreeMap::new(),
             link_lost: false,
             unresolved: BTreeSet::new(),
+            behind: BTreeMap::new(),
             mute_neighbours: BTreeSet::new(),
             restarted: None,
             overlaps: BTreeSet::new(),

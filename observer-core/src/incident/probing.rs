@@ -123,6 +123,7 @@ impl Incidents {
                 .get(&address)
                 .map(|member| member.prefixes.clone())
                 .unwrap_or_default();
+            prefixes.extend(open.behind.get(&address).into_iter().flatten());
             let gone = open
                 .routes
                 .gone

@@ -195,6 +195,7 @@ impl Story {
             earliest: at,
             latest: at,
             failed: state == NeighbourState::Failed,
+            prefixes: Vec::new(),
         }));
     }
 

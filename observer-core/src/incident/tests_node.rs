@@ -13,6 +13,7 @@ use crate::{
     notice::{RouteLoss, RouteStep},
     testing::{NETNS, bird, process, socket},
     testing_wire::{Talk, end_of_rib, keepalive, notification, update},
+    tests_fib::{route, via},
 };
 
 /// Peers of these nodes.
@@ -227,6 +228,33 @@ fn a_neighbour_that_does_not_answer_is_probed_at_once_and_in_the_record() {
         links[0].contains("does not answer on link eth0") && links[1].contains("answers again"),
         "{links:?}"
     );
+}
+
+/// With route reflectors most next hops are no peers.
+#[test]
+fn a_next_hop_that_is_no_peer_and_does_not_answer_is_probed_and_in_the_record() {
+    let Story { scene, .. } = Story::new(ReachMode::Tunnel);
+    let client = route("10.244.9.0/26", 12, &[via("10.0.0.9", 2)]);
+    let mut story = Story::of(scene.following(&[client]));
+    let neighbour = |address: &str, state| Forwarding::Neighbour {
+        interface: 2,
+        address: address.parse().unwrap(),
+        state,
+    };
+    story.reachable = false;
+    story.forward(neighbour("10.0.0.77", NeighbourState::Failed));
+    assert_eq!(story.echoes, [], "nothing leads over that one");
+    story.forward(neighbour("10.0.0.9", NeighbourState::Failed));
+    story.pass(2_500);
+    assert!(!story.echoes.is_empty());
+    assert_eq!(story.all(), [], "no address is known to be alive");
+    story.reachable = true;
+    story.forward(neighbour("10.0.0.9", NeighbourState::Usable));
+    let incident = story.closed();
+    assert_eq!(incident.verdict, Verdict::Blackholed);
+    assert_eq!(incident.subject.identity, "10.0.0.9");
+    assert!(incident.rests_on.contains("link-layer"), "{incident:#?}");
+    assert!(incident.cause.contains("does not answer on its link"));
 }
 
 /// Every peer but those of `heard` was last heard when its last KEEPALIVE came, up to 80 s apart.

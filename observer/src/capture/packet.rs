@@ -33,9 +33,20 @@ impl TcpPacket<'_> {
     /// Whether its checksum is wrong (RFC 9293 §3.1, RFC 8200 §8.1), which shows only in a whole
     /// segment. Many a packet captured where it was sent has none yet: whoever asks must know.
     pub fn is_corrupt(&self) -> bool {
-        let Ok(length) = u32::try_from(self.octets.len()) else {
-            return false;
-        };
+        let sum = self.pseudo_header();
+        self.segment.missing == 0 && sum.add_slice(self.octets).ones_complement() != 0
+    }
+
+    /// Whether its checksum covers the pseudo-header alone: it is left to a device to finish, and a
+    /// packet that never leaves this machine comes to none.
+    pub fn is_unfinished(&self) -> bool {
+        let field = self.octets.get(16..18).and_then(number);
+        // The sum is of words in this machine's order.
+        field == Some(!self.pseudo_header().ones_complement().to_be())
+    }
+
+    fn pseudo_header(&self) -> Sum16BitWords {
+        let length = u32::try_from(self.octets.len()).unwrap_or(u32::MAX);
         let mut sum = Sum16BitWords::new().add_2bytes([0, IpNumber::TCP.0]);
         for end in [self.from.ip(), self.to.ip()] {
             sum = match end {
@@ -43,8 +54,7 @@ impl TcpPacket<'_> {
                 IpAddr::V6(ip) => sum.add_16bytes(ip.octets()),
             };
         }
-        sum = sum.add_4bytes(length.to_be_bytes());
-        self.segment.missing == 0 && sum.add_slice(self.octets).ones_complement() != 0
+        sum.add_4bytes(length.to_be_bytes())
     }
 }
 

@@ -137,6 +137,22 @@ fn what_goes_on_says_so() {
 }
 
 #[test]
+fn routes_that_were_gone_briefly_are_told_apart_and_what_is_waited_for_has_an_end() {
+    let mut brief = restart();
+    (brief.prefixes.lost, brief.prefixes.brief) = (0, 1);
+    let shown = story(&brief);
+    let words = "none lost, 1 gone for no longer than the gap threshold";
+    assert!(shown.contains(words), "{shown}");
+    let mut waits = restart();
+    waits.closed_at = None;
+    waits.prefixes.still_gone = 1;
+    waits.routes_by = "2026-01-02T03:08:05Z".parse().ok();
+    let shown = story(&waits).replace("\n                ", " ");
+    let words = "if BIRD waits for peers that are away, back by 03:08:05 UTC";
+    assert!(shown.contains(words), "{shown}");
+}
+
+#[test]
 fn the_list_has_one_line_each() {
     let shown = lines(&[restart(), incident("20260102T030406.000000-a", "10.0.0.3")]);
     assert!(

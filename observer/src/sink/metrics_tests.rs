@@ -19,6 +19,7 @@ fn sources() -> Vec<SourceStatus> {
         node: None,
         running: true,
         reason: None,
+        instead_because: None,
         lost_without: String::new(),
     };
     vec![

@@ -14,6 +14,7 @@ mod removals;
 mod ring;
 pub mod route;
 pub mod route_probes;
+pub mod segments;
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +30,8 @@ use aya::{
 };
 use observer_abi::{
     COUNTER_DROPS, COUNTER_EVENTS_LOST, COUNTER_MAP_FULL, COUNTER_REMOVALS_RETURNED,
-    COUNTER_REMOVALS_TOLD, COUNTER_ROUTES_LOST, COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS,
+    COUNTER_REMOVALS_TOLD, COUNTER_ROUTES_LOST, COUNTER_SEGMENTS_LOST,
+    COUNTER_STRANGER_EVENTS_LOST, COUNTER_STRANGERS,
 };
 use observer_core::{
     bgp::Prefix,
@@ -47,6 +49,7 @@ use self::{
     removals::Removals,
     ring::Ring,
     route::Told,
+    segments::SegmentRing,
 };
 pub use self::{probes::ProbeStatus, route_probes::RouteProbes};
 use super::{
@@ -74,6 +77,8 @@ pub struct KernelOptions {
     /// The routing tables whose routes are told of, at most
     /// [`observer_abi::MAX_TABLES`]; all where empty.
     pub tables: Vec<u32>,
+    /// Whether segments may be copied at the speakers' cgroups.
+    pub segments: bool,
     /// The kernel's BTF, where it is not at `/sys/kernel/btf/vmlinux`.
     pub btf_path: Option<PathBuf>,
 }
@@ -104,6 +109,8 @@ pub struct KernelSource {
     tells_routes: bool,
     /// None where the probe of dropped packets does not run.
     drops: Option<Drops>,
+    /// What copies segments; none once the ring is with its reader, a reason where it does not run.
+    segments: Result<Option<SegmentRing>, String>,
     routes_are: RoutesAre,
     to_look_up: BTreeMap<(NetnsId, bool), Timestamp>,
     counters: PerCpuArray<MapData, u64>,
@@ -154,7 +161,12 @@ impl KernelSource {
         if statuses.iter().all(|status| !status.attached) {
             return (None, statuses);
         }
-        match Self::over(programs, &found, (tells_routes, tells_drops)) {
+        let segments = if options.segments {
+            segments::load(&mut programs)
+        } else {
+            Err("it is not wanted".to_owned())
+        };
+        match Self::over(programs, &found, (tells_routes, tells_drops), segments) {
             Ok(source) => (Some(source), statuses),
             Err(error) => none(&explain(&error)),
         }
@@ -164,10 +176,15 @@ impl KernelSource {
         mut programs: Ebpf,
         found: &Found,
         (tells_routes, tells_drops): (bool, bool),
+        segments: Result<(), String>,
     ) -> Result<Self, MapError> {
         let drops = tells_drops
             .then(|| Drops::over(&mut programs))
             .transpose()?;
+        let segments = match segments {
+            Ok(()) => Ok(Some(segments::ring(&mut programs)?)),
+            Err(reason) => Err(reason),
+        };
         let mut take = |name: &str| -> Result<Map, MapError> {
             programs
                 .take_map(name)
@@ -181,6 +198,7 @@ impl KernelSource {
             routes: Ring::over(take("ROUTES")?)?,
             tells_routes,
             drops,
+            segments,
             routes_are: RoutesAre::Taken,
             to_look_up: BTreeMap::new(),
             counters: PerCpuArray::try_from(take("COUNTERS")?)?,
@@ -493,7 +511,7 @@ fn key(netns: NetnsId, peer: IpAddr) -> [u8; 24] {
 type CountedFact = fn(u64) -> Fact;
 
 /// What kernel counters count, but for those that are compared with one another.
-const COUNTED: [(u32, CountedFact); 5] = [
+const COUNTED: [(u32, CountedFact); 6] = [
     (COUNTER_EVENTS_LOST, |count| lost(LossStage::Ring, count)),
     (COUNTER_STRANGER_EVENTS_LOST, |count| {
         lost(LossStage::StrangerRing, count)
@@ -504,6 +522,7 @@ const COUNTED: [(u32, CountedFact); 5] = [
     (COUNTER_MAP_FULL, |count| lost(LossStage::Map, count)),
     // As any loss of the ring's: the core has sockets and routes dumped.
     (COUNTER_ROUTES_LOST, |count| lost(LossStage::Ring, count)),
+    (COUNTER_SEGMENTS_LOST, |count| lost(LossStage::Tap, count)),
 ];
 
 const fn lost(stage: LossStage, count: u64) -> Fact {

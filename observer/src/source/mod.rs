@@ -2,6 +2,7 @@
 //! can run and why not; none concludes anything.
 
 pub mod btf;
+pub mod cgroup;
 pub mod clock;
 pub mod echo;
 pub mod kernel;

@@ -11,6 +11,7 @@
 pub mod message;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, OwnedFd},
@@ -78,6 +79,9 @@ pub struct SockDiag {
     socket: OwnedFd,
     netns: NetnsId,
     ports: Vec<u16>,
+    /// What sockets are bound to, as far as is known: VRFs, and devices that speakers chose. The kernel
+    /// does not find such a socket by its ends alone.
+    devices: BTreeSet<u32>,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -92,6 +96,7 @@ impl SockDiag {
             socket,
             netns,
             ports: ports.to_vec(),
+            devices: BTreeSet::new(),
             sequence: 0,
             buffer: vec![0; BUFFER],
         })
@@ -117,7 +122,8 @@ impl SockDiag {
     }
 
     /// The state of one socket: [`Fact::SocketInfo`], or [`Fact::SocketGone`] if the kernel has no
-    /// such socket any more. An exact lookup, whatever the number of sockets.
+    /// such socket any more. An exact lookup, whatever the number of sockets, but for one that is bound to
+    /// a device nobody has seen yet, and for one that is gone.
     pub fn inspect(
         &mut self,
         id: SocketId,
@@ -125,22 +131,11 @@ impl SockDiag {
         remote: SocketAddr,
     ) -> Result<Event, SockDiagError> {
         let begun = boottime_now();
-        let sequence = self.next_sequence();
-        let cookie = (!is_own(id)).then_some(id);
-        let mut found = None;
-        self.ask(&inspect_request(cookie, local, remote, sequence))?;
-        while found.is_none() {
-            for message in self.receive(sequence)? {
-                match message {
-                    Message::Answer(answer) => found = Some(Some(answer)),
-                    // ESTALE: another socket has these ends now.
-                    Message::Error(libc::ENOENT | libc::ESTALE) => found = Some(None),
-                    Message::Error(errno) => return Err(refused(errno)),
-                    Message::Done { .. } | Message::Unknown => {}
-                }
-            }
-        }
-        let mut event = match found.flatten() {
+        let found = match self.look_up(id, (local, remote))? {
+            Some(found) => Some(found),
+            None => self.search(id, (local, remote))?,
+        };
+        let mut event = match found {
             // A socket in these states has left its process: the session is over.
             Some(answer)
                 if !matches!(
@@ -164,11 +159,72 @@ impl SockDiag {
         Ok(event)
     }
 
+    /// The socket with these ends, bound to no device or to a known one.
+    fn look_up(
+        &mut self,
+        id: SocketId,
+        ends: (SocketAddr, SocketAddr),
+    ) -> Result<Option<Answer>, SockDiagError> {
+        let scope = match ends.1 {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(v6) => v6.scope_id(),
+        };
+        let others = self.devices.iter().copied().filter(|_| scope == 0);
+        for device in std::iter::once(scope).chain(others).collect::<Vec<u32>>() {
+            let sequence = self.next_sequence();
+            let cookie = (!is_own(id)).then_some(id);
+            self.ask(&inspect_request(cookie, ends, device, sequence))?;
+            let mut found = None;
+            while found.is_none() {
+                for message in self.receive(sequence)? {
+                    match message {
+                        Message::Answer(answer) => found = Some(Some(answer)),
+                        // ESTALE: another socket has these ends now.
+                        Message::Error(libc::ENOENT | libc::ESTALE) => found = Some(None),
+                        Message::Error(errno) => return Err(refused(errno)),
+                        Message::Done { .. } | Message::Unknown => {}
+                    }
+                }
+            }
+            if let Some(Some(found)) = found {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same whatever it is bound to: the kernel walks its sockets for it.
+    fn search(
+        &mut self,
+        id: SocketId,
+        ends: (SocketAddr, SocketAddr),
+    ) -> Result<Option<Answer>, SockDiagError> {
+        let own = [ends.0.port(), ends.1.port()];
+        let rarer = own.into_iter().find(|port| !self.ports.contains(port));
+        let same = |answer: &Answer| {
+            (answer.socket.local, answer.socket.remote) == ends
+                && (is_own(id) || answer.socket.id == id)
+        };
+        let answers = self.ask_for(&[rarer.unwrap_or(ends.0.port())])?;
+        let found = answers.into_iter().find(same);
+        let device = found.iter().map(|found| found.device);
+        self.devices.extend(device.filter(|device| *device != 0));
+        Ok(found)
+    }
+
     fn ask_for_all(&mut self) -> Result<Vec<Answer>, SockDiagError> {
+        let answers = self.ask_for(&self.ports.clone())?;
+        let devices = answers.iter().map(|answer| answer.device);
+        self.devices = devices.filter(|device| *device != 0).collect();
+        Ok(answers)
+    }
+
+    /// The sockets with one of `ports` at either end.
+    fn ask_for(&mut self, ports: &[u16]) -> Result<Vec<Answer>, SockDiagError> {
         let mut answers = Vec::new();
         for family in FAMILIES {
             let sequence = self.next_sequence();
-            self.ask(&dump_request(family, &self.ports, sequence))?;
+            self.ask(&dump_request(family, ports, sequence))?;
             let mut done = false;
             while !done {
                 for message in self.receive(sequence)? {

@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    thread,
 };
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -36,6 +37,9 @@ const ELSEWHERE: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
+
+/// How packet sockets are called as the `kind` label.
+pub const KIND: &str = "packet";
 
 /// The loopback's index in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK: u32 = 1;
@@ -120,6 +124,16 @@ impl Tap {
             }
         }
         outcome
+    }
+
+    /// Closes every socket: what waits in them is not wanted. The kernel waits then until no CPU is in the
+    /// middle of handing one a packet, and the caller is not to wait with it.
+    pub fn close(&mut self) {
+        let sockets = std::mem::take(&mut self.sockets);
+        if !sockets.is_empty() {
+            // Where no thread can be had they are closed here.
+            let _ = thread::Builder::new().spawn(move || drop(sockets));
+        }
     }
 
     /// A descriptor leaves `ready` by being closed.

@@ -190,6 +190,20 @@ fn a_route_is_told_with_its_hops_and_its_writer() {
 }
 
 #[test]
+fn a_route_behind_another_is_told_as_such() {
+    each(|mut bed| {
+        let prefix = "10.1.7.0/26";
+        bed.route(&["add", prefix, "via", "10.9.0.2", "proto", "bird"]);
+        bed.wait(prefix, |change| change.op == RouteOp::Added);
+        bed.route(&["append", prefix, "via", "10.9.0.3", "proto", "bird"]);
+        let behind = bed.wait(prefix, |change| change.op == RouteOp::Appended);
+        assert_eq!(told_gateways(&behind), ["10.9.0.3"]);
+        bed.route(&["del", prefix, "via", "10.9.0.3"]);
+        assert_eq!(told_gateways(&bed.removed(prefix)), ["10.9.0.3"]);
+    });
+}
+
+#[test]
 fn an_ipv6_route_is_told_with_its_hop_and_its_writer() {
     each(|mut bed| {
         bed.route(&["add", "fd01::/64", "via", "fd09::2", "proto", "bird"]);

@@ -13,6 +13,7 @@ use nix::{
 };
 use observer::source::{clock::boottime_now, sock_diag::SockDiag};
 use observer_core::event::{Event, Fact, NetnsId, Socket, SocketId, TcpState};
+use socket2::{Domain, Socket as Socket2, Type};
 
 use crate::lab::{Namespace, Observed, can_run};
 
@@ -208,6 +209,46 @@ fn sock_diag_and_the_probes_know_a_socket_by_the_same_cookie() {
         inspect(&mut diag, socket.id),
         Fact::SocketGone { .. }
     ));
+}
+
+#[test]
+fn a_socket_that_is_bound_to_a_device_is_found_as_any_other() {
+    if !can_run() {
+        return;
+    }
+    let namespace = Namespace::new();
+    let mut observed = Observed::of(&namespace, &["127.0.0.1"]);
+    let mut diag = SockDiag::open(&namespace.netns(), NETNS, &[179]).expect("sock_diag");
+    let bound = namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:179").expect("bind");
+        let dialled = Socket2::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        dialled.bind_device(Some(b"lo")).expect("SO_BINDTODEVICE");
+        let address: SocketAddr = "127.0.0.1:179".parse().expect("an address");
+        dialled.connect(&address.into()).expect("connect");
+        (dialled, listener.accept().expect("accept"))
+    });
+    let socket = observed.wait_fact("the dialled end", |fact| match fact {
+        Fact::TcpState {
+            socket,
+            to: TcpState::Established,
+            ..
+        } if socket.remote.port() == 179 => Some(*socket),
+        _ => None,
+    });
+    let mut inspect = || {
+        let asked = diag.inspect(socket.id, socket.local, socket.remote);
+        asked.expect("an answer").fact
+    };
+    // The first time it has to be searched.
+    for _ in 0..2 {
+        let fact = inspect();
+        assert!(
+            matches!(&fact, Fact::SocketInfo { socket: same, .. } if same.id == socket.id),
+            "{fact:?}"
+        );
+    }
+    drop(bound);
+    assert!(matches!(inspect(), Fact::SocketGone { .. }));
 }
 
 #[test]

@@ -283,22 +283,26 @@ impl Probe {
             });
             return format!("this kernel has no {}{since}", self.hook.words());
         }
-        if let ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } = error
-        {
-            if let Some(refusal) = refusal(io_error) {
-                return refusal;
-            }
-            let log = verifier_log.to_string();
-            return format!(
-                "the kernel's verifier refused the program ({io_error}): {}",
-                last_words(&log)
-            );
-        }
-        explain(error)
+        explain_load(error)
     }
+}
+
+/// Why a program was not loaded, or not attached.
+pub(super) fn explain_load(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return explain(error);
+    };
+    refusal(io_error).unwrap_or_else(|| {
+        let log = verifier_log.to_string();
+        format!(
+            "the kernel's verifier refused the program ({io_error}): {}",
+            last_words(&log)
+        )
+    })
 }
 
 /// The line of a verifier's log that says what it refuses: the last but for the statistics.

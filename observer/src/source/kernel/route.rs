@@ -8,7 +8,7 @@ use std::{
 
 use observer_abi::{
     KIND_ROUTE_REMOVED, KIND_ROUTE_WRITTEN, KIND_ROUTE6_REMOVED, KIND_ROUTE6_WRITTEN, MAX_HOPS,
-    ROUTE_DIED, ROUTE_PARTIAL, ROUTE_REPLACES, ROUTE_TEARDOWN, RouteHead, RouteHop,
+    ROUTE_APPENDS, ROUTE_DIED, ROUTE_PARTIAL, ROUTE_REPLACES, ROUTE_TEARDOWN, RouteHead, RouteHop,
 };
 use observer_core::{
     bgp::Prefix,
@@ -42,10 +42,12 @@ pub enum Told {
 pub fn decode(bytes: &[u8]) -> Option<Told> {
     let (head, rest) = RouteHead::read_from_prefix(bytes).ok()?;
     let op = match head.kind {
-        KIND_ROUTE_WRITTEN | KIND_ROUTE6_WRITTEN if head.flags & ROUTE_REPLACES == 0 => {
-            RouteOp::Added
+        KIND_ROUTE_WRITTEN | KIND_ROUTE6_WRITTEN if head.flags & ROUTE_REPLACES != 0 => {
+            RouteOp::Replaced
         }
-        KIND_ROUTE_WRITTEN | KIND_ROUTE6_WRITTEN => RouteOp::Replaced,
+        KIND_ROUTE_WRITTEN if head.flags & ROUTE_APPENDS != 0 => RouteOp::Appended,
+        // To an IPv6 route a hop was added.
+        KIND_ROUTE_WRITTEN | KIND_ROUTE6_WRITTEN => RouteOp::Added,
         KIND_ROUTE_REMOVED | KIND_ROUTE6_REMOVED => RouteOp::Removed,
         _ => return None,
     };
@@ -207,8 +209,13 @@ mod tests {
         assert_eq!(written.route.prefix.to_string(), "10.1.0.0/26");
         assert_eq!(written.route.next_hops.len(), 2);
         assert_eq!(written.writer.unwrap().comm, "bird");
-        let replaced = change(&record(head(KIND_ROUTE_WRITTEN, ROUTE_REPLACES, 1), 1));
-        assert_eq!(replaced.op, RouteOp::Replaced);
+        for (flags, op) in [
+            (ROUTE_REPLACES, RouteOp::Replaced),
+            (ROUTE_APPENDS, RouteOp::Appended),
+        ] {
+            let told = change(&record(head(KIND_ROUTE_WRITTEN, flags, 1), 1));
+            assert_eq!(told.op, op);
+        }
         for (flags, origin) in [
             (0, RouteOrigin::Explicit),
             (ROUTE_DIED, RouteOrigin::Silent),

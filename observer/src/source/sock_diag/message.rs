@@ -62,6 +62,8 @@ pub struct Answer {
     pub socket: Socket,
     /// Its state.
     pub state: TcpState,
+    /// The device that it is bound to, a VRF for one; 0 for any.
+    pub device: u32,
     /// Bytes received and not read, or connections not accepted.
     pub receive_queue: u32,
     /// Bytes sent and not acknowledged, or the longest queue of connections allowed.
@@ -84,11 +86,12 @@ pub fn dump_request(family: u8, ports: &[u16], sequence: u32) -> Vec<u8> {
     with_length(bytes)
 }
 
-/// Asks for exactly the socket between `local` and `remote`, and, if given, with this cookie.
+/// Asks for exactly the socket between `local` and `remote` that is bound to `device` or to none, and,
+/// if given, with this cookie.
 pub fn inspect_request(
     cookie: Option<SocketId>,
-    local: SocketAddr,
-    remote: SocketAddr,
+    (local, remote): (SocketAddr, SocketAddr),
+    device: u32,
     sequence: u32,
 ) -> Vec<u8> {
     let family = if remote.is_ipv4() { AF_INET } else { AF_INET6 };
@@ -97,11 +100,7 @@ pub fn inspect_request(
     bytes.extend(remote.port().to_be_bytes());
     bytes.extend(address_bytes(local.ip()));
     bytes.extend(address_bytes(remote.ip()));
-    let scope = match remote {
-        SocketAddr::V4(_) => 0,
-        SocketAddr::V6(v6) => v6.scope_id(),
-    };
-    bytes.extend(scope.to_ne_bytes());
+    bytes.extend(device.to_ne_bytes());
     // Low word, high word; INET_DIAG_NOCOOKIE is all ones.
     let cookie = cookie.map_or(u64::MAX, |id| id.0);
     for half in [cookie, cookie >> 32] {
@@ -245,6 +244,7 @@ fn answer(body: &[u8], netns: NetnsId) -> Option<Answer> {
             unanswered_retransmits: info.get(2).copied().unwrap_or(0),
         },
         state,
+        device: interface,
         receive_queue: u32_at(body, 56)?,
         send_queue: u32_at(body, 60)?,
         // The kernel counts from boot where nothing ever arrived.
@@ -291,7 +291,7 @@ mod tests {
         body.extend(40_000_u16.to_be_bytes());
         body.extend([10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         body.extend([10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        for word in [0_u32, 7, 1, 0, 11, 12, 0, 4242] {
+        for word in [9_u32, 7, 1, 0, 11, 12, 0, 4242] {
             body.extend(word.to_ne_bytes());
         }
         let mut info = vec![0_u8; 232];
@@ -341,6 +341,7 @@ mod tests {
                     unanswered_retransmits: 5,
                 },
                 state: TcpState::Established,
+                device: 9,
                 receive_queue: 11,
                 send_queue: 12,
                 last_data_received_millis: Some(1500),
