@@ -8,8 +8,8 @@ use crate::{
     },
     peer::SessionState,
     route_view::RouteState,
-    testing::{NETNS, PEER, Scene, bird, millis, outbound, process},
-    testing_wire::{Talk, update},
+    testing::{NETNS, PEER, Scene, bird, carrying, millis, outbound, process},
+    testing_wire::{Talk, keepalive, update},
     tests_fib::{BLOCK, block, route, via},
 };
 
@@ -58,6 +58,30 @@ fn what_an_update_withdraws_is_planned_whichever_is_seen_first() {
         assert_eq!(told[0].event, RouteEvent::Withdrawn, "{message_first}");
         assert!(states(&scene).is_empty(), "{:?}", states(&scene));
     }
+}
+
+/// The agent was started while the session was up: what the peer announces it learns as it goes on.
+#[test]
+fn what_is_announced_and_withdrawn_before_it_is_acknowledged_is_planned_midway_too() {
+    let mut scene = Scene::new();
+    let mut talk = Talk::new(outbound(1, PEER));
+    scene.info(carrying(talk.socket, 5_000), TcpState::Established);
+    scene.dumped();
+    let mut scene = scene.following(&[]);
+    // Something to begin with: from here on the stream is read.
+    talk.says(&mut scene, false, &keepalive());
+    scene.pass(1_000);
+    talk.says_unheard(&mut scene, false, &update(&[], &NLRI));
+    scene.now += 1;
+    scene.add(&block());
+    talk.says_unheard(&mut scene, false, &update(&NLRI, &[]));
+    scene.now += 1;
+    scene.del(&block());
+    scene.now += 40;
+    let ack = talk.segment(true, crate::testing_wire::Flags::default(), &[]);
+    scene.tap(ack);
+    scene.pass(20_000);
+    assert_eq!(scene.observer.incidents(), []);
 }
 
 /// A service's address, say, that several nodes announce: BIRD exchanges the way to another node for this

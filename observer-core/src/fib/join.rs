@@ -28,6 +28,9 @@ pub(crate) enum Fate {
     /// It is announced by a session that is up: the UPDATE that withdraws it, or that session's end,
     /// may have been seen by the kernel's routes before it was seen here.
     Early,
+    /// Nobody is known to announce it, but those who may have are not read from the beginning of their
+    /// sessions: what they announced and withdrew a moment ago counts once it is acknowledged.
+    Unread,
 }
 
 impl World<'_> {
@@ -94,15 +97,14 @@ impl World<'_> {
         if suspects.is_empty() {
             suspects = self.peers.keys().copied().collect();
         }
-        // Whoever announced it would still be seen to, unless it withdrew it.
-        let planned = !suspects.is_empty()
-            && suspects
-                .iter()
-                .all(|address| self.is_up(*address) && self.is_read(*address));
-        if planned {
+        let all_up = !suspects.is_empty() && suspects.iter().all(|address| self.is_up(*address));
+        if !all_up {
+            Fate::Unplanned
+        } else if suspects.iter().all(|address| self.is_read(*address)) {
+            // Whoever announced it would still be seen to, unless it withdrew it.
             Fate::Planned
         } else {
-            Fate::Unplanned
+            Fate::Unread
         }
     }
 

@@ -281,7 +281,7 @@ impl Fib {
             how,
             origin: act.origin,
             fate,
-            told: fate != Fate::Early,
+            told: !matches!(fate, Fate::Early | Fate::Unread),
             settled: false,
         };
         if gap.told {
