@@ -157,6 +157,13 @@ mod tests {
         record
     }
 
+    fn ids(groups: &[Group]) -> Vec<Vec<&str>> {
+        groups
+            .iter()
+            .map(|group| group.records().map(|record| record.id.as_str()).collect())
+            .collect()
+    }
+
     #[test]
     fn who_shares_a_key_tells_of_the_same_and_the_subject_speaks_for_all() {
         let groups = of(vec![
@@ -165,11 +172,7 @@ mod tests {
             record("b", 11, ["1", "2"]),
             record("c", 90, ["8", "9"]),
         ]);
-        let ids: Vec<Vec<&str>> = groups
-            .iter()
-            .map(|group| group.records().map(|record| record.id.as_str()).collect())
-            .collect();
-        assert_eq!(ids, [vec!["90-c"], vec!["11-b", "10-a", "12-c"]]);
+        assert_eq!(ids(&groups), [vec!["90-c"], vec!["11-b", "10-a", "12-c"]]);
         assert_eq!(groups[1].opened().as_second(), 10);
         assert_eq!(groups[1].closed().unwrap().as_second(), 12);
         assert!(groups[1].has("12-c") && !groups[0].has("12-c"));
@@ -182,11 +185,7 @@ mod tests {
             record("a", 15, ["1", "2"]),
             record("c", 16, ["1", "2"]),
         ]);
-        let ids: Vec<Vec<&str>> = groups
-            .iter()
-            .map(|group| group.records().map(|record| record.id.as_str()).collect())
-            .collect();
-        assert_eq!(ids, [vec!["15-a", "16-c"], vec!["10-a"]]);
+        assert_eq!(ids(&groups), [vec!["15-a", "16-c"], vec!["10-a"]]);
     }
 
     #[test]

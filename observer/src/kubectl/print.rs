@@ -1,8 +1,6 @@
 //! Incidents of the whole cluster for people: one line for one event, and one event told by all its
 //! witnesses.
 
-use observer_core::incident::Incident;
-
 use super::{agents::Clock, group::Group};
 use crate::{
     show::{
@@ -120,12 +118,11 @@ fn witnesses(group: &Group) -> String {
 /// Everybody's milestones, in the order that the nodes' clocks give.
 fn timeline(group: &Group) -> String {
     let opened = group.opened();
-    let of = |record: &Incident| {
-        let node = record.node.clone();
-        let milestones = record.milestones.clone().into_iter();
-        milestones.map(move |milestone| (node.clone(), milestone))
-    };
-    let mut all: Vec<_> = group.records().flat_map(of).collect();
+    let mut all = Vec::new();
+    for record in group.records() {
+        let milestones = record.milestones.iter();
+        all.extend(milestones.map(|milestone| (record.node.as_str(), milestone)));
+    }
     all.sort_by_key(|(_, milestone)| milestone.latest);
     let mut table = table::under(["AFTER", "AT (UTC)", "NODE", "WHAT", "EVIDENCE"]);
     for (node, milestone) in &all {
