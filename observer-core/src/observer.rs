@@ -7,6 +7,7 @@
 //! other event did; and carry out each [`Request`](crate::change::Request).
 
 mod correlate;
+mod place;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -315,7 +316,9 @@ impl Observer {
                 let now = self.now;
                 let (mut turn, nodes) = self.turn(now, out);
                 turn.take_time_of(event);
-                if let Some(node) = netns_of(&event.fact).and_then(|netns| nodes.get_mut(&netns)) {
+                if let Some(node) =
+                    place::netns_of(&event.fact).and_then(|netns| nodes.get_mut(&netns))
+                {
                     take_in_at_node(&mut turn, node, &event.fact);
                 }
             }
@@ -465,47 +468,6 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
         Due::Fib(_) => node.forwarding_due(turn),
         Due::Resync(_) => node.dump(turn),
         Due::Losses(_) | Due::Incident(_) | Due::Echo(_) | Due::Gone(_) | Due::Baseline(_) => {}
-    }
-}
-
-/// The namespace that a fact about sockets or speakers belongs to.
-fn netns_of(fact: &Fact) -> Option<NetnsId> {
-    match fact {
-        Fact::TcpState { socket, .. }
-        | Fact::TcpError { socket, .. }
-        | Fact::ResetReceived { socket }
-        | Fact::ResetSent { socket }
-        | Fact::Retransmit { socket }
-        | Fact::SocketInfo { socket, .. } => Some(socket.netns),
-        Fact::NodeObserved { netns, .. }
-        | Fact::NodeGone { netns }
-        | Fact::SocketGone { netns, .. }
-        | Fact::SocketsDumped { netns, .. }
-        | Fact::Segment { netns, .. }
-        | Fact::TapAttached { netns, .. }
-        | Fact::TapDetached { netns, .. }
-        | Fact::TapFragments { netns, .. }
-        | Fact::TapChecksums { netns, .. }
-        | Fact::TapStrangers { netns, .. }
-        | Fact::SpeakerExited { netns, .. }
-        | Fact::SpeakerSignalled { netns, .. }
-        | Fact::SpeakerOom { netns, .. }
-        | Fact::Forwarding { netns, .. }
-        | Fact::EchoReplied { netns, .. }
-        | Fact::EchoFailed { netns, .. }
-        | Fact::PacketsDropped { netns, .. } => Some(*netns),
-        Fact::Tick
-        | Fact::WallClock { .. }
-        | Fact::PeersRestored { .. }
-        | Fact::Inventory { .. }
-        | Fact::Cluster { .. }
-        | Fact::PeerForget { .. }
-        | Fact::Strangers { .. }
-        | Fact::IncidentsRestored { .. }
-        | Fact::IncidentNote { .. }
-        | Fact::PodsListed { .. }
-        | Fact::Versions { .. }
-        | Fact::Lost { .. } => None,
     }
 }
 
