@@ -228,6 +228,11 @@ impl Observer {
             } => self.with_incidents(self.now, out, |incidents, turn, _| {
                 incidents.pods_listed(turn, incident, pods, missing.as_deref());
             }),
+            Fact::Circumstances { incident, told } => {
+                self.with_incidents(self.now, out, |incidents, turn, _| {
+                    incidents.circumstances_told(turn, incident, told);
+                });
+            }
             Fact::IncidentNote { id, note } => {
                 self.with_incidents(self.now, out, |incidents, turn, _| {
                     incidents.write_note(turn, id, note);
@@ -548,6 +553,7 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         | Fact::IncidentsRestored { .. }
         | Fact::IncidentNote { .. }
         | Fact::PodsListed { .. }
+        | Fact::Circumstances { .. }
         | Fact::Versions { .. }
         | Fact::Lost { .. } => {}
     }

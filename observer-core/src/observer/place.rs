@@ -38,6 +38,7 @@ pub(super) const fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::IncidentsRestored { .. }
         | Fact::IncidentNote { .. }
         | Fact::PodsListed { .. }
+        | Fact::Circumstances { .. }
         | Fact::Versions { .. }
         | Fact::Lost { .. } => None,
     }
