@@ -367,6 +367,8 @@ pub enum RouteEvent {
     Unreachable,
     /// They became `blackhole`.
     Blackhole,
+    /// They became this node's own, which announces them and drops what no longer route matches.
+    TakenOver,
     /// Another's route of the same prefix took their place.
     WorseRoute,
     /// They were gone for more than a second and are back.
@@ -397,6 +399,7 @@ impl RouteEvent {
             Self::SilentlyRemoved => "gone silently",
             Self::Unreachable => "became unreachable",
             Self::Blackhole => "became blackhole",
+            Self::TakenOver => "taken over by this node",
             Self::WorseRoute => "overridden",
             Self::Back => "back",
         }

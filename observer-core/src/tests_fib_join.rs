@@ -113,6 +113,9 @@ fn what_becomes_this_node_s_own_is_no_loss_whichever_is_seen_first() {
         scene.pass(20_000);
         let told: Vec<_> = scene.observer.incidents();
         assert_eq!(told, [], "{late} {exchanged}");
+        let told = scene.routes_told().into_iter().map(|told| told.event);
+        let told: Vec<_> = told.collect();
+        assert_eq!(told, [RouteEvent::TakenOver], "{late} {exchanged}");
     }
     // All of it over within a second.
     let (mut scene, mut talk) = announced();

@@ -45,6 +45,8 @@ pub struct Totals {
     pub establish: BTreeMap<String, Histogram>,
     /// By node: incidents that are over, by verdict; every verdict is there.
     pub incidents: BTreeMap<String, BTreeMap<Verdict, u64>>,
+    /// By node: restarts of several nodes that overlapped, as far as it saw.
+    pub concurrent_restarts: BTreeMap<String, u64>,
     /// By node and peer: seconds for which targets behind it were unreachable, at least.
     pub unreachable: BTreeMap<(String, String), f64>,
     /// By node: what the tap showed.
@@ -165,6 +167,7 @@ impl Totals {
                 .map(|verdict| (verdict, 0))
                 .collect()
         });
+        self.concurrent_restarts.entry(node.to_owned()).or_default();
         self.reach.entry(node.to_owned()).or_default();
         self.fib.entry(node.to_owned()).or_default();
         self.flaps_by_cause
@@ -198,6 +201,12 @@ impl Totals {
             let key = (incident.node.clone(), peer.to_owned());
             *self.unreachable.entry(key).or_default() += seconds;
         }
+    }
+
+    /// Restarts of several nodes overlap.
+    pub(crate) fn count_concurrent_restarts(&mut self, node: &str) {
+        let count = self.concurrent_restarts.entry(node.to_owned()).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// What became of `node`'s probes.

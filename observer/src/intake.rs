@@ -5,6 +5,8 @@
 mod forwarding;
 mod outbox;
 mod speakers;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -132,13 +134,13 @@ impl Intake {
                 state.obey(wish);
             }
             let drained = boottime_now();
-            state.drain();
+            state.drain(&mut route_news);
             while let Ok(reply) = replies.try_recv() {
                 state.take_reply(reply);
             }
             state.hand_over(drained);
         }
-        state.drain();
+        state.drain(&mut route_news);
         state.finish();
     }
 }
@@ -195,9 +197,13 @@ impl Reading {
         Instant::now() + due.since(boottime_now())
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, route_news: &mut mpsc::Receiver<News>) {
+        let wait = self.outbox.is_half_full();
+        if !wait {
+            self.take_waiting_routes(route_news);
+        }
         if let Some(kernel) = &mut self.kernel {
-            kernel.let_routes_wait(self.outbox.is_half_full());
+            kernel.let_routes_wait(wait);
             for _ in 0..DRAINS {
                 if !kernel.drain(&mut self.drained) {
                     break;
@@ -206,7 +212,7 @@ impl Reading {
         }
         self.look_up_routes();
         self.note_speakers();
-        if self.outbox.is_half_full() {
+        if wait {
             self.taps.put_off();
         } else {
             let moved = self.taps.drain(&mut self.drained);

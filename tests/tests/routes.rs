@@ -1,6 +1,6 @@
 //! The mirror is the kernel's tables, whatever happens to them, and what went silently is found.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use observer_core::{
@@ -16,6 +16,7 @@ use observer_tests::{
     story::CONVERGES,
     wait,
 };
+use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -429,3 +430,59 @@ fn a_mesh_shows_whose_routes_they_are_and_the_way_between_pods() -> Result<()> {
         Ok(())
     })
 }
+
+/// The probes of routes run all, or none and rtnetlink stands in; `check` and the metric say which, so that
+/// no fallback hides.
+#[test]
+fn where_routes_are_told_from_is_said() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent) = fib::playground()?;
+    let source = fib::source(&agent, lab.node(1)?)?;
+    told_from(&agent, source, &[])?;
+    drop(agent);
+    let off = ["--route-probes", "off"].map(str::to_owned);
+    let options = Options {
+        more: off.to_vec(),
+        ..Options::default()
+    };
+    let agent = Agent::start(&lab, &options)?;
+    told_from(&agent, RouteSource::Netlink, &off)
+}
+
+fn told_from(agent: &Agent, source: RouteSource, flags: &[String]) -> Result<()> {
+    let check = Command::new(agent.program())
+        .args(["check", "-o", "json"])
+        .args(flags)
+        .output()?;
+    let said: Value = serde_json::from_slice(&check.stdout)?;
+    let routes = said.get("routes").context("no routes")?;
+    let word = |name: &str| routes.get(name).and_then(Value::as_str);
+    let by_probe = source == RouteSource::Probe;
+    let expected = if by_probe { "probes" } else { "rtnetlink" };
+    ensure!(word("source") == Some(expected), "{routes}");
+    // Whoever turned them off needs no reason.
+    ensure!(
+        word("reason").is_some() != (by_probe || !flags.is_empty()),
+        "{routes}"
+    );
+    let scrape = agent.scrape()?;
+    let attached = |probe: &str| scrape.sum("bgp_observer_probe_attached", &[("probe", probe)]);
+    ensure!(attached("rtnetlink") > 0.0, "rtnetlink");
+    for probe in ROUTE_PROBES {
+        let running = attached(probe) > 0.0;
+        ensure!(running == by_probe, "{probe}: {running}, {source:?}");
+    }
+    Ok(())
+}
+
+const ROUTE_PROBES: [&str; 7] = [
+    "route_removed",
+    "route_written",
+    "route_described",
+    "route_deleted",
+    "route_flushed",
+    "route6_removed",
+    "route6_written",
+];

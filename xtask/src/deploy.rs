@@ -67,9 +67,26 @@ pub fn check() -> Result<()> {
     alertmanager()
 }
 
-/// Each alert names its own page, and each page belongs to an alert.
+/// Alerts for which some case says that they fire, and those for which some says that they do not.
+fn alert_cases() -> Result<[BTreeSet<String>; 2]> {
+    let [mut firing, mut silent] = [BTreeSet::new(), BTreeSet::new()];
+    for path in yaml_files("tests/alerts")? {
+        let cases = fs::read_to_string(&path).with_context(|| format!("no {}", shown(&path)))?;
+        for case in cases.split("alertname: ").skip(1) {
+            let name = case.split([',', '\n', '"']).next().unwrap_or_default();
+            let fires = !case.contains("exp_alerts: []");
+            let of = if fires { &mut firing } else { &mut silent };
+            of.insert(name.trim().to_owned());
+        }
+    }
+    Ok([firing, silent])
+}
+
+/// Each alert names its own page, and each page belongs to an alert; each has a case in which it must fire
+/// and one in which it must not.
 fn runbooks() -> Result<()> {
     let mut named = BTreeSet::new();
+    let [firing, silent] = alert_cases()?;
     for path in yaml_files("deploy/alerts")? {
         let rules = fs::read_to_string(&path).with_context(|| format!("no {}", shown(&path)))?;
         for rule in rules.split("- alert: ").skip(1) {
@@ -77,6 +94,9 @@ fn runbooks() -> Result<()> {
             let page = format!("docs/runbooks/{name}.md");
             if !rule.contains(&format!("runbook: {page}\n")) || !root().join(&page).is_file() {
                 bail!("the alert {name} of {} has no {page}", shown(&path));
+            }
+            if !firing.contains(name) || !silent.contains(name) {
+                bail!("tests/alerts must have a case where {name} fires and one where it does not");
             }
             named.insert(page);
         }

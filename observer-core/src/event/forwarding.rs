@@ -123,6 +123,23 @@ impl Forwarding {
             Self::Neighbour { .. } => "neighbour",
         }
     }
+
+    /// How many routes it tells of.
+    pub const fn route_count(&self) -> usize {
+        match self {
+            Self::Changed { changes, .. } => changes.len(),
+            Self::Dumped { routes } => routes.len(),
+            Self::Followed { .. }
+            | Self::DumpBegun { .. }
+            | Self::DumpEnded { .. }
+            | Self::Link { .. }
+            | Self::LinkGone { .. }
+            | Self::Address { .. }
+            | Self::NextHopObject { .. }
+            | Self::Neighbour { .. }
+            | Self::Rules { .. } => 0,
+        }
+    }
 }
 
 /// One route of the kernel.

@@ -71,6 +71,7 @@ impl RouteEvent {
             RouteLoss::Deleted => Self::Deleted,
             RouteLoss::Silent => Self::SilentlyRemoved,
             RouteLoss::Unreachable => Self::Unreachable,
+            RouteLoss::Blackhole if planned => Self::TakenOver,
             RouteLoss::Blackhole => Self::Blackhole,
             RouteLoss::WorseRoute => Self::WorseRoute,
         }

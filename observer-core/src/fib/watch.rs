@@ -537,7 +537,11 @@ impl Fib {
         let gap = *gap;
         let totals = turn.totals.fib(world.node);
         totals.count(RouteOp::Removed, gap.protocol, gap.origin);
-        let event = RouteEvent::of(gap.how, gap.fate == Fate::Planned);
+        let event = if own {
+            RouteEvent::TakenOver
+        } else {
+            RouteEvent::of(gap.how, gap.fate == Fate::Planned)
+        };
         self.gather(turn, world, place, &gap, (event, Duration::ZERO, None));
         if gap.fate == Fate::Planned {
             // What comes back later is a new route.

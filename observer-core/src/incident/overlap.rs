@@ -72,6 +72,7 @@ impl Incidents {
         }
         if let Some(open) = self.open.get(&number) {
             let node = open.record.node.clone();
+            turn.totals.count_concurrent_restarts(&node);
             turn.tell(&node, Change::ConcurrentRestarts { nodes, seconds });
         }
     }

@@ -341,9 +341,9 @@ pub(super) const fn how(loss: RouteLoss) -> &'static str {
 /// either.
 pub(super) fn unnamed(at: Within, owner: &str) -> String {
     if at.earliest == at.latest {
-        format!("a process nobody saw (their owner is {owner})")
+        format!("a process nobody saw ({owner} owns them)")
     } else {
-        format!("not told by rtnetlink (their owner is {owner})")
+        format!("somebody rtnetlink does not name ({owner} owns them)")
     }
 }
 

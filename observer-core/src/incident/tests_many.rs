@@ -260,6 +260,9 @@ fn restarts_that_overlap_are_said_to_and_a_rolling_restart_does_not() {
         story.pass(5_000);
         let told = overlaps(&story);
         assert_eq!(told.len(), expected, "{pause} {back_first}: {told:?}");
+        let counted = &story.scene.observer.totals().concurrent_restarts;
+        let counted: u64 = counted.values().sum();
+        assert_eq!(usize::try_from(counted), Ok(expected));
         if expected == 1 {
             assert_eq!(told[0], ["10.0.0.2", "10.0.0.3"]);
             let all = story.all();

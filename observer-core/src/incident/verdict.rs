@@ -343,12 +343,14 @@ pub(super) fn next_check(known: &Known, cause: &str, identity: &str) -> String {
     }
     if known.withdrawn {
         return format!(
-            "why does {identity} not announce what it has pods in? Its `birdc show route`, the block's              affinity in Calico's IPAM (`calicoctl ipam show --show-blocks`), confd's log there"
+            "why does {identity} not announce what it has pods in? Its `birdc show route`, the block's \
+             affinity in Calico's IPAM (`calicoctl ipam show --show-blocks`), confd's log there"
         );
     }
     if known.unreachable() && known.neighbours > 0 && known.sessions == 0 && known.lost == 0 {
         return format!(
-            "{identity} does not answer on its link (ARP, neighbour discovery): is it up, and are its port              and VLAN on the switch?"
+            "{identity} does not answer on its link (ARP, neighbour discovery): is it up, and are \
+             its port and VLAN on the switch?"
         );
     }
     if known.unreachable() && known.sessions == 0 && known.lost == 0 {
@@ -573,7 +575,8 @@ mod tests {
             assert_eq!(judge(&known), verdict, "{known:?}");
             assert!(!rests_on(&known).is_empty());
             assert!(!would_change(&known, verdict).is_empty());
-            assert!(!next_check(&known, "", "10.0.0.2").is_empty());
+            let next = next_check(&known, "", "10.0.0.2");
+            assert!(!next.is_empty() && !next.contains("  "), "{next}");
             let proven = proof(&known) == Proof::Proven;
             assert_eq!(proven, known.alive() || known.dropped > 0);
         }

@@ -62,6 +62,14 @@ impl Reading {
         }
     }
 
+    /// Takes all that the readers have said. The probes' word on a route may be given to the core no sooner
+    /// than that a dump had begun before: one that does not show the route yet would else end it.
+    pub(super) fn take_waiting_routes(&mut self, waiting: &mut mpsc::Receiver<News>) {
+        while let Ok(news) = waiting.try_recv() {
+            self.take_routes(news);
+        }
+    }
+
     /// Has looked up what the probes could not tell whole.
     pub(super) fn look_up_routes(&mut self) {
         let Some(kernel) = &mut self.kernel else {

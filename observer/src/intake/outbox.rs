@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::QUEUE;
 use crate::source::clock::boottime_now;
 
-/// Events in one batch at most.
+/// Events in one batch at most, or routes, but for those of the last event in it.
 const BATCH: usize = 512;
 /// Octets of payload in one batch at most, but for the last segment in it.
 const BATCH_OCTETS: usize = 1 << 20;
@@ -120,15 +120,17 @@ impl Unsent {
     }
 }
 
-/// How many of `events` go into the next batch: so many events, or so many octets of payload, that
-/// the queue is bounded in memory too.
+/// How many of `events` go into the next batch: so many events, routes or octets of payload, that the
+/// queue is bounded in memory too.
 fn batch_length(events: &[Event]) -> usize {
-    let mut octets = 0;
+    let (mut octets, mut routes) = (0, 0);
     for (number, event) in events.iter().enumerate().take(BATCH) {
         if let Fact::Segment { payload, .. } = &event.fact {
             octets += payload.len();
+        } else if let Fact::Forwarding { forwarding, .. } = &event.fact {
+            routes += forwarding.route_count();
         }
-        if octets > BATCH_OCTETS {
+        if octets > BATCH_OCTETS || routes > BATCH {
             return number + 1;
         }
     }

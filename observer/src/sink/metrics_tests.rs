@@ -45,6 +45,7 @@ fn snapshot() -> Snapshot {
                 "a".to_owned(),
                 BTreeMap::from([(Verdict::Graceful, 2), (Verdict::RoutesLost, 1)]),
             )]),
+            concurrent_restarts: BTreeMap::from([("a".to_owned(), 1)]),
             reach: BTreeMap::from([(
                 "a".to_owned(),
                 ReachTotals {

@@ -1,17 +1,16 @@
 //! RST: n2's kernel aborts its established BGP connections.
 
+use std::time::Duration;
+
 use observer_core::incident::record::Verdict;
 
-use super::{Act, Cast, Expected, Script, at};
+use super::{Act, Cast, Expected, Extent, Script, at};
 
 /// Which routes BIRD exchanges when the session is back, and how quickly, is its business: it drops the
-/// stale ones at once, and an echo may fall into the tens of milliseconds until the UPDATE.
-const KEPT: &[Verdict] = &[
-    Verdict::Graceful,
-    Verdict::MicroGap,
-    Verdict::NoImpact,
-    Verdict::ReachabilityLost,
-];
+/// stale ones at once, and the UPDATE comes tens of milliseconds later.
+const KEPT: &[Verdict] = &[Verdict::Graceful, Verdict::MicroGap, Verdict::NoImpact];
+/// No longer than that, and no loss.
+const MOMENT: Duration = Duration::from_secs(1);
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["rst_received"], &[]);
@@ -23,6 +22,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
             flaps,
             incidents: cast.others_record(KEPT, "RST received", None),
             recovers: true,
+            loss: cast.loss(Extent::Within(Duration::ZERO, MOMENT)),
             ..Expected::default()
         },
     }

@@ -37,6 +37,14 @@ pub fn add(page: &mut Page, snapshot: &Snapshot) {
             })
         }),
     );
+    page.counter(
+        "bgp_observer_concurrent_restarts_total",
+        "BGP daemons whose end this node saw while another one's restart was not over.",
+        totals.concurrent_restarts.iter().map(|(node, count)| {
+            let labels = vec![("node", node.clone())];
+            (labels, float(*count))
+        }),
+    );
     page.some_gauge(
         "bgp_observer_safe_to_restart",
         "Whether the node's BGP daemon may be restarted now: 1 yes, 0 no; absent when unknown.",
