@@ -40,7 +40,7 @@ pub(super) struct Pace {
     pub first: Duration,
     /// The longest pause.
     pub longest: Duration,
-    /// The pause where the API has no such kind or forbids to read it.
+    /// The longest pause where the API has no such kind or forbids to read it.
     pub refused: Duration,
 }
 
@@ -160,11 +160,18 @@ where
     }
 
     fn pause(&self, failure: &Failure, failures: u32) -> Duration {
-        if matches!(failure, Failure::Absent(_) | Failure::Forbidden(_)) {
-            return self.pace.refused + jitter(self.pace.refused / 4);
-        }
+        // An API server that comes up forbids and lacks what it allows and has a moment later: asked again
+        // soon, and then less and less often.
+        let longest = match failure {
+            Failure::Absent(_) | Failure::Forbidden(_) => self.pace.refused,
+            Failure::Silent(_)
+            | Failure::Expired
+            | Failure::Brief
+            | Failure::Other(_)
+            | Failure::Stopping => self.pace.longest,
+        };
         let doubled = self.pace.first * 2_u32.pow(failures.min(16));
-        let pause = doubled.min(self.pace.longest);
+        let pause = doubled.min(longest);
         pause / 2 + jitter(pause / 2)
     }
 
