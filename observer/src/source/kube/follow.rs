@@ -21,7 +21,7 @@ use tracing::debug;
 
 use crate::health::{Health, SourceStatus};
 
-/// Objects in one page of a list.
+/// Objects in one page of a list, from a server that answers in pages unasked.
 const PAGE: u32 = 500;
 
 /// How long `check` waits for an answer.
@@ -200,7 +200,9 @@ where
     async fn list(&self, known: &mut Known) -> Result<(), Failure> {
         let mut objects = BTreeMap::new();
         let mut version = None;
-        let mut params = ListParams::default().limit(PAGE).match_any();
+        // Of the server's cache, which a limit would have it leave aside: a cluster's agents that start
+        // together are not to read its database.
+        let mut params = ListParams::default().match_any();
         loop {
             let page = timeout(self.pace.answer, self.api.list(&params)).await?;
             let page = page.map_err(|error| Failure::of(self.kind, error))?;
