@@ -115,6 +115,43 @@ fn dropped_packets_prove_a_loss_where_nobody_probes() {
 }
 
 #[test]
+fn tcp_that_goes_unanswered_is_told_and_proves_nothing() {
+    let (mut story, mut talk) = quiet();
+    talk.says(&mut story.scene, false, &notification(6, 2, ""));
+    talk.peer_closes(&mut story.scene);
+    story.gone(RouteLoss::Deleted);
+    story.pass(4_000);
+    dropped(&mut story, DropReason::SentAgain, 12, 3_000);
+    dropped(&mut story, DropReason::GivenUp, 1, 0);
+    story.pass(1_000);
+    let mut talk = story.session(2);
+    talk.says(&mut story.scene, false, &update(&[], &[26, 10, 244, 2, 0]));
+    talk.says(&mut story.scene, false, &end_of_rib());
+    story.back();
+    let incident = story.closed();
+    assert_eq!(
+        (incident.verdict, incident.proof),
+        (Verdict::RoutesLost, Proof::Inferred)
+    );
+    assert_eq!(incident.dropped, []);
+    let told = incident.unanswered.iter();
+    let told: Vec<_> = told.map(|row| (row.reason.as_str(), row.packets)).collect();
+    assert_eq!(
+        told,
+        [("TCP sent it again", 12), ("TCP gave the connection up", 1)]
+    );
+    assert!(
+        incident.rests_on.contains("unanswered 13 times"),
+        "{}",
+        incident.rests_on
+    );
+    assert_eq!(losses(&incident), []);
+    let said = incident.milestones.iter();
+    let mut said = said.map(|milestone| milestone.what.as_str());
+    assert!(said.any(|what| what.contains("13 times in all")));
+}
+
+#[test]
 fn a_packet_dropped_in_a_micro_gap_makes_no_more_of_it() {
     let (mut story, mut talk) = quiet();
     talk.peer_closes(&mut story.scene);
