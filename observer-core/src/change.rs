@@ -47,6 +47,13 @@ pub enum Request {
         /// The nodes.
         nodes: Vec<String>,
     },
+    /// Ask how a node fares: [`Fact::Circumstances`](crate::event::Fact::Circumstances) answers.
+    AskCircumstances {
+        /// The incident that is about the node.
+        incident: String,
+        /// The node.
+        node: String,
+    },
     /// Let the kernel send this peer's events through the main ring.
     Trust {
         /// The namespace.

@@ -10,6 +10,7 @@ use crate::{
     time::{Occurred, Timestamp, WallOffset},
 };
 
+pub mod circumstances;
 pub mod cluster;
 pub mod drops;
 pub mod forwarding;
@@ -100,6 +101,14 @@ pub enum Fact {
         /// Why some or all are missing, if they are.
         #[serde(default)]
         missing: Option<String>,
+    },
+    /// An incident's node was asked about with
+    /// [`Request::AskCircumstances`](crate::change::Request::AskCircumstances).
+    Circumstances {
+        /// The incident.
+        incident: String,
+        /// The answer.
+        told: circumstances::Circumstances,
     },
     /// An operator said to forget a peer.
     PeerForget {

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::circumstances::Circumstances;
+
 /// One incident as seen from one node.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Incident {
@@ -48,6 +50,9 @@ pub struct Incident {
     /// Pods that it concerned, where they were asked for.
     #[serde(default)]
     pub pods: Option<AffectedPods>,
+    /// How the node it happened to fared, where Kubernetes was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circumstances: Option<Circumstances>,
     /// Addresses that were probed because of it.
     #[serde(default)]
     pub targets: Vec<TargetReport>,
@@ -127,6 +132,7 @@ impl Incident {
             milestones_dropped: 0,
             prefixes: LostPrefixes::default(),
             pods: None,
+            circumstances: None,
             targets: Vec::new(),
             dropped: Vec::new(),
             unanswered: Vec::new(),

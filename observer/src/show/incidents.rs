@@ -12,7 +12,7 @@ use observer_core::incident::{
 };
 use serde::Deserialize;
 
-use super::{table, words};
+use super::{circumstances, table, words};
 use crate::{
     cli::{Answer, Format, IncidentArgs, IncidentsArgs},
     client::{self, Client},
@@ -136,6 +136,9 @@ pub fn story(incident: &Incident) -> String {
     field("Unreachable", &unreachable(incident));
     field("Evidence", &evidence(incident));
     field("Look at next", &plain(&incident.next_check));
+    if let Some(said) = circumstances::of(incident) {
+        field("Kubernetes", &said);
+    }
     if let Some(note) = &incident.note {
         field("Note", &plain(note));
     }
