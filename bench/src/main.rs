@@ -20,6 +20,7 @@ mod page;
 mod replay;
 mod routes;
 mod scrape;
+mod soak;
 mod startup;
 mod transfer;
 
@@ -47,6 +48,9 @@ struct Args {
     /// Also put the figures into this page, in place of those that are there.
     #[arg(long)]
     page: Option<PathBuf>,
+    /// No figures: a mesh that flaps for so many minutes, and whether the agent grows.
+    #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "120")]
+    soak: Option<u64>,
     /// What of `memory` this process is to measure, and nothing else.
     #[arg(long, hide = true)]
     alone: Option<String>,
@@ -83,6 +87,9 @@ fn main() -> Result<()> {
     if let Some(subject) = &args.alone {
         println!("{}", serde_json::to_string(&memory::alone(subject)?)?);
         return Ok(());
+    }
+    if let Some(minutes) = args.soak {
+        return soak::soak(minutes);
     }
     let known = |name: &String| BENCHES.iter().any(|(known, _)| known == name);
     if let Some(unknown) = args.names.iter().find(|name| !known(name)) {

@@ -23,8 +23,11 @@ pub struct Args {
     long: bool,
 }
 
-/// A test program, and what the names of its tests begin with.
-const BESIDE: (&str, &str) = ("churn", "nothing_that_is_planned");
+/// Test programs, and what the names of their tests begin with.
+const BESIDE: [(&str, &str); 2] = [
+    ("churn", "nothing_that_is_planned"),
+    ("soak", "a_flapping_mesh"),
+];
 
 struct Step {
     name: &'static str,
@@ -214,15 +217,25 @@ fn tests(long: bool) -> Result<()> {
         Ok(test)
     };
     run_command(&mut test(&["--no-run"], &[])?)?;
-    let (target, name) = BESIDE;
-    let mut waiting = test(&["--test", target], &[name, "--nocapture"])?;
-    let mut others = test(&["--no-fail-fast"], &["--skip", name])?;
+    let (mut waiting, mut skipped) = (Vec::new(), Vec::new());
+    for (target, name) in BESIDE {
+        waiting.push(test(&["--test", target], &[name, "--nocapture"])?);
+        skipped.extend(["--skip", name]);
+    }
+    let mut others = test(&["--no-fail-fast"], &skipped)?;
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| tell_at_end(&mut waiting));
+        let waiting: Vec<_> = { waiting.iter_mut() }
+            .map(|command| scope.spawn(|| tell_at_end(command)))
+            .collect();
         let others = run_command(&mut others);
-        let waited = waiting.join();
+        let waited: Vec<_> = waiting
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
         others?;
-        waited.map_err(|_| anyhow!("whoever ran `{target}` panicked"))?
+        waited
+            .into_iter()
+            .try_for_each(|waited| waited.map_err(|_| anyhow!("whoever waited panicked"))?)
     })
 }
 

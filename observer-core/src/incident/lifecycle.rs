@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    CLOSED, Incidents, Nodes,
+    CLOSED, Incidents, Nodes, circumstances,
     doubt::withdrawal_words,
     group::{id, keys},
     milestones::{Within, add},
@@ -81,6 +81,7 @@ impl Incidents {
             }
         }
         self.ask_for_pods(turn, number);
+        self.ask_for_circumstances(turn, number);
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
@@ -211,6 +212,7 @@ impl Incidents {
         }
         let mut record = open.record;
         record.closed_at = Some(turn.wall.wall(last_moment(&record, since, turn)));
+        circumstances::ask(turn, &record);
         self.finish(turn, record);
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Story {
     pub watched: Vec<Prefix>,
     /// Incidents and nodes whose pods were asked for.
     pub lists: Vec<(String, Vec<String>)>,
+    /// Incidents and the nodes that Kubernetes was asked about.
+    pub asked: Vec<(String, String)>,
 }
 
 impl Story {
@@ -70,6 +72,7 @@ impl Story {
             echoes: Vec::new(),
             watched: Vec::new(),
             lists: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -128,6 +131,10 @@ impl Story {
             }
             if let Request::ListPods { incident, nodes } = request {
                 self.lists.push((incident, nodes));
+                continue;
+            }
+            if let Request::AskCircumstances { incident, node } = request {
+                self.asked.push((incident, node));
                 continue;
             }
             let Request::Echo {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kube::Config;
-use observer_core::cluster::Cluster;
+use observer_core::{cluster::Cluster, event::circumstances::Circumstances};
 use observer_tests::kube_api::{KubeApi, resources};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -326,4 +326,72 @@ async fn a_thousand_nodes_are_listed_in_pages_and_each_change_is_told() {
         "1,000 nodes and blocks: {listed:?} to list, {:?} with 1,000 changes",
         begun.elapsed()
     );
+}
+
+/// The answer to one question about a node.
+async fn circumstances(api: &KubeApi, node: &str, pods: bool) -> Circumstances {
+    let client = client(Config::new(api.url().parse().unwrap())).unwrap();
+    circumstances_of(&client, node, pods).await
+}
+
+#[tokio::test]
+async fn a_node_and_its_speaker_are_asked_for_by_name_and_nothing_else_is() {
+    let api = KubeApi::start().unwrap();
+    let ready = |status: &str| json!([{ "type": "Ready", "status": status, "reason": "R" }]);
+    for (name, status) in [("n1", "True"), ("n2", "Unknown")] {
+        let status = json!({ "conditions": ready(status) });
+        api.put("nodes", name, json!({ "metadata": {}, "status": status }));
+        for (pod, label) in [("calico-node", "calico-node"), ("other", "other")] {
+            let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+            let status = json!({ "containerStatuses": [{
+                "name": "calico-node", "image": "", "imageID": "", "ready": false,
+                "restartCount": 7, "state": waiting,
+            }] });
+            let meta = json!({ "namespace": "kube-system", "labels": {
+                "k8s-app": label, "controller-revision-hash": "abc",
+            } });
+            let spec = json!({ "nodeName": name, "containers": [] });
+            let pod = format!("{pod}-{name}");
+            let object = json!({ "metadata": meta, "spec": spec, "status": status });
+            api.put("pods", &pod, object);
+        }
+    }
+    let told = circumstances(&api, "n2", true).await;
+    let node = told.node.unwrap();
+    assert_eq!(
+        (node.name.as_str(), node.ready, node.cordoned),
+        ("n2", Some(false), false)
+    );
+    let [pod] = told.speakers.as_slice() else {
+        panic!("{:?}", told.speakers);
+    };
+    assert_eq!(pod.pod, "kube-system/calico-node-n2");
+    assert_eq!((pod.restarts, pod.ready), (7, false));
+    assert_eq!(pod.waiting.as_deref(), Some("CrashLoopBackOff"));
+    assert_eq!(pod.revision.as_deref(), Some("abc"));
+    assert_eq!(told.missing, None);
+    let asked = api.requests();
+    assert!(
+        asked.iter().all(|line| line.contains("fieldSelector")),
+        "{asked:?}"
+    );
+
+    // Without the right to list pods none is asked for; without any, the answer says so.
+    let told = circumstances(&api, "n2", false).await;
+    assert!(
+        told.speakers.is_empty() && told.missing.is_none(),
+        "{told:?}"
+    );
+    assert_eq!(
+        api.requests()
+            .iter()
+            .filter(|line| line.contains("/pods"))
+            .count(),
+        1
+    );
+    api.refuse("nodes", Some(403));
+    let told = circumstances(&api, "n2", false).await;
+    assert!(told.missing.unwrap().contains("the node could not be read"));
+    let told = circumstances(&api, "n9", false).await;
+    assert_eq!(told.node, None);
 }
