@@ -86,7 +86,7 @@ pub enum Request {
         /// The namespace.
         netns: NetnsId,
     },
-    /// Count the packets that the kernel drops on their way to this prefix:
+    /// Count the packets that the kernel drops on their way to this prefix, and what TCP sends again:
     /// [`Fact::PacketsDropped`](crate::event::Fact::PacketsDropped) tells of them.
     Watch {
         /// In this namespace.

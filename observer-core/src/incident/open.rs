@@ -464,6 +464,7 @@ impl Open {
             cut: self.cut.as_ref().map(|(cut, _)| *cut),
             packets,
             dropped: self.drops.proving(lost > 0, threshold),
+            tcp_unanswered: self.drops.unanswered(),
             own_restart: self.record.is_own_restart() && self.is_own_restart(),
             decommissioned: self.decommissioned,
             withdrawn: self.withdrawn,
