@@ -242,7 +242,7 @@ pub const COUNTER_STRANGERS: u32 = 2;
 pub const COUNTER_MAP_FULL: u32 = 3;
 /// Index into `COUNTERS`: route records that did not fit into their ring.
 pub const COUNTER_ROUTES_LOST: u32 = 4;
-/// Index into `COUNTERS`: packets toward watched prefixes that were dropped; those of [`DropCount`].
+/// Index into `COUNTERS`: what was counted toward watched prefixes, all of [`DropCount`].
 pub const COUNTER_DROPS: u32 = 5;
 /// Index into `COUNTERS`: IPv4 routes that were seen to go, of any protocol and table.
 pub const COUNTER_REMOVALS_TOLD: u32 = 6;
@@ -257,6 +257,12 @@ pub const COUNTERS: u32 = 9;
 pub const MAX_WATCHED: u32 = 1024;
 /// How many drop reasons are told apart.
 pub const DROP_REASONS: usize = 8;
+/// Place in a [`DropCount`], behind the reasons: segments that TCP sent again.
+pub const PLACE_SENT_AGAIN: usize = DROP_REASONS;
+/// The same: connections that TCP gave up, or that were told that nothing leads there.
+pub const PLACE_GIVEN_UP: usize = DROP_REASONS + 1;
+/// How many places there are.
+pub const DROP_PLACES: usize = DROP_REASONS + 2;
 /// Bits of a [`DropKey`] between its first member and the address: they must match whole.
 pub const DROP_KEY_HEAD_BITS: u32 = 64;
 /// Octets of a [`DropKey`] behind its first member.
@@ -277,18 +283,18 @@ pub struct DropKey {
 }
 
 /// Packets toward one watched prefix that the kernel dropped, by the place of their reason in the
-/// agent's list.
+/// agent's list, and what TCP of observed namespaces had to do again.
 #[derive(
     Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
 )]
 #[repr(C)]
 pub struct DropCount {
     /// How many.
-    pub packets: [u64; DROP_REASONS],
+    pub packets: [u64; DROP_PLACES],
     /// `CLOCK_BOOTTIME` of the first in nanoseconds; 0 while there is none.
-    pub first_boot_nanos: [u64; DROP_REASONS],
+    pub first_boot_nanos: [u64; DROP_PLACES],
     /// The same of the last.
-    pub last_boot_nanos: [u64; DROP_REASONS],
+    pub last_boot_nanos: [u64; DROP_PLACES],
 }
 
 /// How many BGP ports can be configured, 179 included.

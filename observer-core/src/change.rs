@@ -47,6 +47,13 @@ pub enum Request {
         /// The nodes.
         nodes: Vec<String>,
     },
+    /// Ask how a node fares: [`Fact::Circumstances`](crate::event::Fact::Circumstances) answers.
+    AskCircumstances {
+        /// The incident that is about the node.
+        incident: String,
+        /// The node.
+        node: String,
+    },
     /// Let the kernel send this peer's events through the main ring.
     Trust {
         /// The namespace.
@@ -79,7 +86,7 @@ pub enum Request {
         /// The namespace.
         netns: NetnsId,
     },
-    /// Count the packets that the kernel drops on their way to this prefix:
+    /// Count the packets that the kernel drops on their way to this prefix, and what TCP sends again:
     /// [`Fact::PacketsDropped`](crate::event::Fact::PacketsDropped) tells of them.
     Watch {
         /// In this namespace.

@@ -26,6 +26,8 @@ pub struct CoreConfig {
     pub gap_millis: u64,
     /// Whether pods of the nodes whose routes an incident lost are asked for, once.
     pub pods: bool,
+    /// Whether Kubernetes' API can be asked about an incident's node.
+    pub kubernetes: bool,
     /// Routes of every protocol and table are told of; else what is missing may exist all the same.
     pub all_routes: bool,
 }
@@ -131,6 +133,7 @@ impl Default for CoreConfig {
             reach: ReachConfig::default(),
             gap_millis: 1_000,
             pods: false,
+            kubernetes: false,
             all_routes: true,
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     time::{Occurred, Timestamp, WallOffset},
 };
 
+pub mod circumstances;
 pub mod cluster;
 pub mod drops;
 pub mod forwarding;
@@ -100,6 +101,14 @@ pub enum Fact {
         /// Why some or all are missing, if they are.
         #[serde(default)]
         missing: Option<String>,
+    },
+    /// An incident's node was asked about with
+    /// [`Request::AskCircumstances`](crate::change::Request::AskCircumstances).
+    Circumstances {
+        /// The incident.
+        incident: String,
+        /// The answer.
+        told: circumstances::Circumstances,
     },
     /// An operator said to forget a peer.
     PeerForget {
@@ -313,10 +322,10 @@ pub enum Fact {
         /// A positive errno: what sending said, or what the ICMP error means.
         errno: i32,
     },
-    /// The kernel dropped packets on their way to a watched prefix; see
+    /// The kernel dropped packets on their way to a watched prefix, or TCP there goes unanswered; see
     /// [`Request::Watch`](crate::change::Request::Watch).
     PacketsDropped {
-        /// The namespace that dropped them.
+        /// The namespace that dropped or sent them.
         netns: NetnsId,
         /// The watched prefix.
         prefix: crate::bgp::Prefix,
@@ -324,9 +333,9 @@ pub enum Fact {
         reason: drops::DropReason,
         /// How many since the last such event.
         packets: u64,
-        /// When the first of them was dropped.
+        /// When it happened to the first of them.
         first: Timestamp,
-        /// When the last was.
+        /// When to the last.
         last: Timestamp,
     },
     /// What the store remembered of a node's incidents that were open when it was last written.

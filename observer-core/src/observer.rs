@@ -7,6 +7,7 @@
 //! other event did; and carry out each [`Request`](crate::change::Request).
 
 mod correlate;
+mod place;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -227,6 +228,11 @@ impl Observer {
             } => self.with_incidents(self.now, out, |incidents, turn, _| {
                 incidents.pods_listed(turn, incident, pods, missing.as_deref());
             }),
+            Fact::Circumstances { incident, told } => {
+                self.with_incidents(self.now, out, |incidents, turn, _| {
+                    incidents.circumstances_told(turn, incident, told);
+                });
+            }
             Fact::IncidentNote { id, note } => {
                 self.with_incidents(self.now, out, |incidents, turn, _| {
                     incidents.write_note(turn, id, note);
@@ -315,7 +321,9 @@ impl Observer {
                 let now = self.now;
                 let (mut turn, nodes) = self.turn(now, out);
                 turn.take_time_of(event);
-                if let Some(node) = netns_of(&event.fact).and_then(|netns| nodes.get_mut(&netns)) {
+                if let Some(node) =
+                    place::netns_of(&event.fact).and_then(|netns| nodes.get_mut(&netns))
+                {
                     take_in_at_node(&mut turn, node, &event.fact);
                 }
             }
@@ -468,47 +476,6 @@ fn run_due(turn: &mut Turn<'_>, nodes: &mut BTreeMap<NetnsId, Node>, due: Due) {
     }
 }
 
-/// The namespace that a fact about sockets or speakers belongs to.
-fn netns_of(fact: &Fact) -> Option<NetnsId> {
-    match fact {
-        Fact::TcpState { socket, .. }
-        | Fact::TcpError { socket, .. }
-        | Fact::ResetReceived { socket }
-        | Fact::ResetSent { socket }
-        | Fact::Retransmit { socket }
-        | Fact::SocketInfo { socket, .. } => Some(socket.netns),
-        Fact::NodeObserved { netns, .. }
-        | Fact::NodeGone { netns }
-        | Fact::SocketGone { netns, .. }
-        | Fact::SocketsDumped { netns, .. }
-        | Fact::Segment { netns, .. }
-        | Fact::TapAttached { netns, .. }
-        | Fact::TapDetached { netns, .. }
-        | Fact::TapFragments { netns, .. }
-        | Fact::TapChecksums { netns, .. }
-        | Fact::TapStrangers { netns, .. }
-        | Fact::SpeakerExited { netns, .. }
-        | Fact::SpeakerSignalled { netns, .. }
-        | Fact::SpeakerOom { netns, .. }
-        | Fact::Forwarding { netns, .. }
-        | Fact::EchoReplied { netns, .. }
-        | Fact::EchoFailed { netns, .. }
-        | Fact::PacketsDropped { netns, .. } => Some(*netns),
-        Fact::Tick
-        | Fact::WallClock { .. }
-        | Fact::PeersRestored { .. }
-        | Fact::Inventory { .. }
-        | Fact::Cluster { .. }
-        | Fact::PeerForget { .. }
-        | Fact::Strangers { .. }
-        | Fact::IncidentsRestored { .. }
-        | Fact::IncidentNote { .. }
-        | Fact::PodsListed { .. }
-        | Fact::Versions { .. }
-        | Fact::Lost { .. } => None,
-    }
-}
-
 fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
     match fact {
         Fact::TcpState {
@@ -586,6 +553,7 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         | Fact::IncidentsRestored { .. }
         | Fact::IncidentNote { .. }
         | Fact::PodsListed { .. }
+        | Fact::Circumstances { .. }
         | Fact::Versions { .. }
         | Fact::Lost { .. } => {}
     }

@@ -10,18 +10,17 @@
 use core::{ffi::c_void, mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_boot_ns, generated::bpf_probe_read_kernel},
-    macros::btf_tracepoint,
-    maps::lpm_trie::Key,
+    helpers::generated::bpf_probe_read_kernel, macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use observer_abi::{COUNTER_DROPS, DROP_KEY_DATA, DROP_KEY_HEAD_BITS, DROP_REASONS, DropKey};
+use observer_abi::{DROP_KEY_HEAD_BITS, DROP_REASONS, DropKey};
 
 use crate::{
     layout::{REASONS, WATCHING, layout, read},
-    maps::{DROPS, NETNS, WATCHED, add_one, count},
+    maps::NETNS,
     route::{AF_INET, AF_INET6, Opaque},
     socket::write_words,
+    watched::note,
 };
 
 const ETH_P_IP: u16 = 0x0800;
@@ -94,35 +93,4 @@ fn destination(skb: *const u8) -> Option<DropKey> {
         }
         Some(key.assume_init())
     }
-}
-
-/// Counts it, where its destination is watched.
-#[inline(always)]
-fn note(key: &DropKey, reason: usize) {
-    // SAFETY: the same octets; aya's type of them has no alignment.
-    let key = unsafe { &*ptr::from_ref(key).cast::<Key<[u8; DROP_KEY_DATA]>>() };
-    let Some(slot) = WATCHED.get(key).copied() else {
-        return;
-    };
-    let Some(counts) = DROPS.get_ptr_mut(slot) else {
-        return;
-    };
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    // SAFETY: a whole entry of the array; `reason` is below `DROP_REASONS`. Several CPUs may be here:
-    // the count is exact, the times are those of one of them.
-    unsafe {
-        let first = (&raw mut (*counts).first_boot_nanos)
-            .cast::<u64>()
-            .add(reason);
-        if first.read_volatile() == 0 {
-            first.write_volatile(now);
-        }
-        (&raw mut (*counts).last_boot_nanos)
-            .cast::<u64>()
-            .add(reason)
-            .write_volatile(now);
-        add_one((&raw mut (*counts).packets).cast::<u64>().add(reason));
-    }
-    count(COUNTER_DROPS);
 }

@@ -52,6 +52,7 @@ mod speaker_oom;
 mod speaker_signal;
 mod tcp_error;
 mod tcp_state;
+mod watched;
 
 /// The kernel lends most helpers used here only to programs whose licence is GPL-compatible.
 #[unsafe(link_section = "license")]

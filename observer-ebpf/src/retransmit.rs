@@ -3,12 +3,13 @@
 //! does, 6.12 does not) also fire where it could not be sent: to try is what counts here.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use observer_abi::KIND_RETRANSMIT;
+use observer_abi::{KIND_RETRANSMIT, PLACE_SENT_AGAIN};
 
-use crate::socket::report_unchanged;
+use crate::{socket::report_unchanged, watched::note_socket};
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn retransmit(ctx: BtfTracePointContext) -> i32 {
     report_unchanged(ctx.arg(0), KIND_RETRANSMIT);
+    note_socket(ctx.arg(0), PLACE_SENT_AGAIN);
     0
 }

@@ -247,7 +247,7 @@ pub unsafe fn write_words(to: *mut u32, words: [u32; 4]) {
 }
 
 #[inline(always)]
-fn is_tcp(sk: *const u8) -> bool {
+pub fn is_tcp(sk: *const u8) -> bool {
     // SAFETY: `sk` is a `struct sock`; the width is the member's own.
     let protocol = unsafe {
         if layout!(sk_protocol_width) == 1 {
@@ -272,7 +272,7 @@ pub fn netns_id(sk: *const u8) -> Option<u32> {
 
 /// Family, local and remote address; IPv4-mapped IPv6 as the IPv4 that it is on the wire.
 #[inline(always)]
-fn addresses(sk: *const u8) -> (u16, [u32; 4], [u32; 4]) {
+pub fn addresses(sk: *const u8) -> (u16, [u32; 4], [u32; 4]) {
     // SAFETY: `sk` is a `struct sock`.
     unsafe {
         if read::<u16>(sk, layout!(skc_family)) == AF_INET6 {

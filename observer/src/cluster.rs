@@ -71,16 +71,26 @@ pub enum KubernetesPods {
     Off,
 }
 
-/// The core wants to know the pods of some nodes.
+/// What the core wants to know of Kubernetes for an incident.
 #[derive(Clone, Debug)]
-pub struct PodsWanted {
-    /// The incident that they are asked for.
-    pub incident: String,
-    /// The nodes.
-    pub nodes: Vec<String>,
+pub enum Question {
+    /// The pods of some nodes.
+    Pods {
+        /// The incident.
+        incident: String,
+        /// The nodes.
+        nodes: Vec<String>,
+    },
+    /// How a node fares.
+    Circumstances {
+        /// The incident.
+        incident: String,
+        /// The node.
+        node: String,
+    },
 }
 
-/// Questions about pods that can wait; those beyond have no answer, and their incidents no pods.
+/// Questions that can wait; those beyond have no answer, and their incidents less to tell.
 pub const QUESTIONS: usize = 32;
 
 /// Begins to read, where that is wanted. What is asked for by name and cannot be is an error; a pod
@@ -89,7 +99,8 @@ pub async fn start(
     wanted: Kubernetes,
     health: &Health,
     keeper: &Keeper,
-    wishes: mpsc::Receiver<PodsWanted>,
+    questions: mpsc::Receiver<Question>,
+    pods: bool,
     tasks: &mut JoinSet<()>,
 ) -> Result<()> {
     if !wanted.is_wanted() {
@@ -108,7 +119,7 @@ pub async fn start(
     };
     info!("reading nodes and Calico's objects from Kubernetes' API");
     let mut facts = kube::follow(&client, health, tasks);
-    tasks.spawn(list_pods(client, keeper.clone(), wishes));
+    tasks.spawn(answer(client, keeper.clone(), questions, pods));
     let keeper = keeper.clone();
     tasks.spawn(async move {
         while let Some(cluster) = facts.recv().await {
@@ -121,14 +132,27 @@ pub async fn start(
     Ok(())
 }
 
-/// Answers the core's questions about pods, one after the other.
-async fn list_pods(client: Client, keeper: Keeper, mut wishes: mpsc::Receiver<PodsWanted>) {
-    while let Some(PodsWanted { incident, nodes }) = wishes.recv().await {
-        let (pods, missing) = kube::pods_of(&client, &nodes).await;
-        let fact = Fact::PodsListed {
-            incident,
-            pods,
-            missing,
+/// Answers the core's questions, one after the other; of pods only where they may be listed.
+async fn answer(
+    client: Client,
+    keeper: Keeper,
+    mut questions: mpsc::Receiver<Question>,
+    pods: bool,
+) {
+    while let Some(question) = questions.recv().await {
+        let fact = match question {
+            Question::Pods { incident, nodes } => {
+                let (pods, missing) = kube::pods_of(&client, &nodes).await;
+                Fact::PodsListed {
+                    incident,
+                    pods,
+                    missing,
+                }
+            }
+            Question::Circumstances { incident, node } => Fact::Circumstances {
+                incident,
+                told: kube::circumstances_of(&client, &node, pods).await,
+            },
         };
         // An error means that the agent is stopping.
         if keeper.tell(vec![fact]).await.is_err() {

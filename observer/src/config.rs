@@ -430,6 +430,7 @@ impl Config {
         CoreConfig {
             ports: self.ports(),
             forget_after_secs: self.forget_after.0.as_secs(),
+            kubernetes: self.kubernetes.is_wanted(),
             pods: self.kubernetes.is_wanted() && self.kubernetes_pods == KubernetesPods::On,
             all_routes: self.followed_routes().is_all(),
             reach: ReachConfig {

@@ -33,7 +33,7 @@ use tracing::info;
 use saver::Saver;
 
 use crate::{
-    cluster::PodsWanted,
+    cluster,
     control::Control,
     flight::{Flight, FlightRecorder},
     health::Health,
@@ -199,7 +199,7 @@ pub struct Parts {
     /// To the `sock_diag` thread.
     pub asker: Asker,
     /// To whoever reads the cluster's API.
-    pub pods: mpsc::Sender<PodsWanted>,
+    pub questions: mpsc::Sender<cluster::Question>,
     /// What is to be recorded, if anything is.
     pub recorder: Option<Recorder>,
     /// The last of what the core is told.
@@ -231,7 +231,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         inspects_refused: 0,
         control: parts.control,
         asker: parts.asker,
-        pods: parts.pods,
+        questions: parts.questions,
         recorder: parts.recorder,
         flight: parts.flight,
         observed: BTreeSet::new(),
@@ -262,7 +262,7 @@ struct Task {
     inspects_refused: u64,
     control: mpsc::Sender<Control>,
     asker: Asker,
-    pods: mpsc::Sender<PodsWanted>,
+    questions: mpsc::Sender<cluster::Question>,
     recorder: Option<Recorder>,
     flight: Option<FlightRecorder>,
     observed: BTreeSet<NetnsId>,
@@ -391,7 +391,13 @@ impl Task {
             }
             Request::ListPods { incident, nodes } => {
                 // A full queue costs names only: incidents say what they do not know.
-                let _ = self.pods.try_send(PodsWanted { incident, nodes });
+                let _ = self
+                    .questions
+                    .try_send(cluster::Question::Pods { incident, nodes });
+            }
+            Request::AskCircumstances { incident, node } => {
+                let asked = cluster::Question::Circumstances { incident, node };
+                let _ = self.questions.try_send(asked);
             }
             Request::Dump { netns } => self.controls.push(Control::Dump(netns)),
             Request::DumpRoutes { netns, ipv6, since } => {

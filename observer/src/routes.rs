@@ -325,11 +325,12 @@ impl Work {
     /// Reads all changes there are, and sends them; whether there were any.
     fn drain(&mut self) -> Result<bool, Stop> {
         let mut any = false;
+        let mut told = Vec::new();
         loop {
             let now = boottime_now();
-            let (mut told, mut broken) = (Vec::new(), 0);
+            let mut broken = 0;
             let read = self.socket.read(|one| told.push(one), &mut broken)?;
-            for one in told {
+            for one in told.drain(..) {
                 self.take(one)?;
             }
             if broken > 0 {

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use crate::{
     check::{kernel_options, sock_diags},
     cli::{Answer, ConfigArgs, RunArgs},
-    cluster,
+    cluster::{self, KubernetesPods},
     config::{Config, Listen},
     echoes::Echoes,
     flight::FlightRecorder,
@@ -180,14 +180,14 @@ async fn agent(
     let (asker, replies) = sockets::start(config.ports())?;
     let (queue, batches) = mpsc::channel(intake::QUEUE);
     let (control, wishes) = mpsc::channel(CONTROLS);
-    let (pods, pods_wanted) = mpsc::channel(cluster::QUESTIONS);
+    let (questions, to_answer) = mpsc::channel(cluster::QUESTIONS);
     let (stop, stopping) = watch::channel(false);
     let (keeper, core) = keeper::start(Parts {
         observer: Observer::new(config.core()),
         queue: batches,
         control,
         asker: asker.clone(),
-        pods,
+        questions,
         recorder,
         flight: Some(FlightRecorder::start(config.core())?),
         state_dir,
@@ -218,7 +218,8 @@ async fn agent(
         config.kubernetes,
         &health,
         &keeper,
-        pods_wanted,
+        to_answer,
+        config.kubernetes_pods == KubernetesPods::On,
         &mut readers,
     )
     .await?;

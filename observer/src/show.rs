@@ -1,5 +1,6 @@
 //! Commands that ask a running agent and print its answer.
 
+pub mod circumstances;
 pub mod events;
 pub mod flaps;
 pub mod forget;

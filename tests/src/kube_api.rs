@@ -331,13 +331,16 @@ fn answer(mut stream: &TcpStream, status: u16, body: &Value) -> io::Result<()> {
     )
 }
 
-/// An object as the client wants it; none when its field selector wants another.
+/// An object as the client wants it; none when its selectors want another.
 fn shown(object: &Value, asked: &Asked) -> Option<Value> {
-    if let Some(("spec.nodeName", node)) = asked
-        .query
-        .get("fieldSelector")
-        .and_then(|selector| selector.split_once('='))
-        && object["spec"]["nodeName"] != node
+    let selector = |of: &str| { asked.query.get(of) }.and_then(|asked| asked.split_once('='));
+    if let Some((field, wanted)) = selector("fieldSelector")
+        && object.pointer(&format!("/{}", field.replace('.', "/"))) != Some(&json!(wanted))
+    {
+        return None;
+    }
+    if let Some((label, wanted)) = selector("labelSelector")
+        && object["metadata"]["labels"][label] != wanted
     {
         return None;
     }

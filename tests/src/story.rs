@@ -348,20 +348,3 @@ fn seconds(nanos: i128) -> String {
         millis.abs() % 10_000
     )
 }
-
-/// A flap with its evidence, as lines.
-pub fn tell_flap(out: &mut dyn Write, flap: &Flap) -> Result<()> {
-    let length = match flap.down_seconds {
-        Some(seconds) => format!("{seconds:.2} s"),
-        None => "still down".to_owned(),
-    };
-    writeln!(
-        out,
-        "  {} → {}: {length}: {}",
-        flap.node, flap.peer, flap.cause_text
-    )?;
-    for line in &flap.evidence {
-        writeln!(out, "      {line}")?;
-    }
-    Ok(())
-}

@@ -120,6 +120,7 @@ fn an_incident_names_the_node_and_the_pods_behind_the_lost_routes() -> Result<()
         return Ok(());
     }
     let (lab, agent, api) = start(Plan::default(), &["--kubernetes-pods", "on"])?;
+    let ended = add_speaker(&api, &lab, 2)?;
     wait::soon("the blocks are known", SOON, || {
         let named = agent.peers()?.iter().all(|peer| peer.peer_type.is_some());
         ensure!(named, "no types yet");
@@ -160,9 +161,64 @@ fn an_incident_names_the_node_and_the_pods_behind_the_lost_routes() -> Result<()
         asked.iter().all(|line| line.contains("spec.nodeName")),
         "{asked:?}"
     );
-    let told = agent.ask(&["incident", &incident.id])?;
-    ensure!(told.contains("default/shop-of-n2"), "{told}");
+    wait::soon("the story says how n2 fares", SOON, || {
+        let told = agent.ask(&["incident", &incident.id])?;
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        for words in [
+            "default/shop-of-n2",
+            "n2 is NotReady (KubeletNotReady)",
+            ", cordoned; calico-system/calico-node-n2 restarted 3 times",
+            "container of calico-system/calico-node-n2 ended: OOMKilled (exit code 137)",
+        ] {
+            ensure!(told.contains(words), "no {words} in {told}");
+        }
+        Ok(())
+    })?;
+    let incident = agent
+        .incidents()?
+        .into_iter()
+        .find(|one| one.id == incident.id);
+    let told = incident
+        .and_then(|one| one.circumstances)
+        .context("not told")?;
+    let end = told.speakers.first().and_then(|pod| pod.last_end.clone());
+    ensure!(end.is_some_and(|end| end.at == Some(ended)), "{told:?}");
     agent.stop()
+}
+
+/// Makes a node's calico-node pod, which was restarted lately, and cordons the node. Gives when its
+/// container ended.
+fn add_speaker(api: &KubeApi, lab: &Lab, number: usize) -> Result<jiff::Timestamp> {
+    let node = lab.node(number)?;
+    let ended = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second())?;
+    let address = format!("{}/24", node.address);
+    api.put(
+        "nodes",
+        &node.name,
+        json!({
+            "metadata": { "annotations": { "projectcalico.org/IPv4Address": address } },
+            "spec": { "unschedulable": true },
+            "status": { "conditions": [{
+                "type": "Ready", "status": "False", "reason": "KubeletNotReady",
+                "lastTransitionTime": ended.to_string(),
+            }] },
+        }),
+    );
+    let end = json!({ "reason": "OOMKilled", "exitCode": 137, "finishedAt": ended.to_string() });
+    api.put(
+        "pods",
+        &format!("calico-node-{}", node.name),
+        json!({
+            "metadata": { "namespace": "calico-system", "labels": { "k8s-app": "calico-node" } },
+            "spec": { "nodeName": node.name, "hostNetwork": true, "containers": [] },
+            "status": { "containerStatuses": [{
+                "name": "calico-node", "image": "", "imageID": "", "ready": true,
+                "restartCount": 3, "lastState": { "terminated": end },
+                "state": { "running": { "startedAt": ended.to_string() } },
+            }] },
+        }),
+    );
+    Ok(ended)
 }
 
 fn asked_for_pods(api: &KubeApi) -> Vec<String> {

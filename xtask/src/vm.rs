@@ -163,6 +163,9 @@ fn steps(long: bool, only: &str) -> Vec<&'static Step> {
 fn matrix(series: &[String], steps: &[&Step], all_must_be: bool) -> Result<()> {
     let folder = build::target().join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    // Another run in this tree would write the same files; the lock ends with the process.
+    let alone = fs::File::create(folder.join("lock")).context("cannot create the lock")?;
+    alone.lock().context("cannot lock the guests' folder")?;
     let mut programs = programs(&folder)?;
     if steps.iter().any(|step| step.name == MEASURE) {
         programs.extend(optimized(&folder)?);

@@ -454,6 +454,9 @@ impl Fib {
         let now = turn.now;
         self.watch.messages.forget(now);
         while let Some(place) = Watch::next(&mut self.watch.to_tell, &self.watch.gaps, now) {
+            if self.watch.gaps.get(&place).is_some_and(|gap| gap.told) {
+                continue;
+            }
             self.judge_again(world, place);
             if !self.await_own(world, place, now) {
                 self.tell_untold(turn, world, place);
@@ -500,9 +503,10 @@ impl Fib {
         young
     }
 
-    /// The messages that belong to a deletion have had their time.
+    /// The messages that belong to a deletion have had their time, or one more has come.
     pub(super) fn judge_again(&mut self, world: World<'_>, place: Place) {
-        let Some(gap) = self.watch.gaps.get(&place).filter(|gap| !gap.told) else {
+        let open = |gap: &&Gap| !gap.settled && gap.fate != Fate::Planned;
+        let Some(gap) = self.watch.gaps.get(&place).filter(open) else {
             return;
         };
         let withdrawn = self.withdrawn_by(place.prefix);

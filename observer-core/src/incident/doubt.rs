@@ -45,7 +45,9 @@ impl Incidents {
         let since = notice.earliest.before(every * LATELY);
         let lived = |peer: &&PeerAddress| {
             let of = (node.netns, **peer);
-            !self.by_peer.contains_key(&of) && self.reach.alive.lies_in(of, notice.prefix, since)
+            let open = self.by_peer.get(&of).map(|number| self.open.get(number));
+            open.is_none_or(|open| open.is_some_and(Open::was_of_routes_alone))
+                && self.reach.alive.lies_in(of, notice.prefix, since)
         };
         let Some(peer) = notice.peers.iter().find(lived).copied() else {
             return;
@@ -54,6 +56,9 @@ impl Incidents {
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
+        if open.was_of_routes_alone() {
+            open.routes = Routes::default();
+        }
         if open.told || !open.members.is_empty() || open.routes.any() {
             return;
         }
@@ -66,6 +71,13 @@ impl Incidents {
 }
 
 impl Open {
+    /// Whether it is a suspicion that only routes gave rise to, all of which turned out to be withdrawn: the
+    /// UPDATE that says so was read late.
+    fn was_of_routes_alone(&self) -> bool {
+        let routes = self.routes.any() && self.routes.gone.is_empty();
+        routes && !self.told && self.members.is_empty() && self.links.is_empty()
+    }
+
     /// What was withdrawn on purpose is forgotten, because something else happened.
     pub fn forget_withdrawal(&mut self) {
         if std::mem::take(&mut self.withdrawn) {

@@ -2,7 +2,8 @@
 //! prefixes it watches for them, and what they prove. Nothing is watched while nothing is wrong.
 //!
 //! A dropped packet proves that one did not arrive, so it proves a loss where nobody probes. It is
-//! said of forwarded packets only: what a process of this host cannot send never becomes a packet.
+//! said of forwarded packets only: what a process of this host cannot send never becomes a packet. What
+//! its TCP sends again or gives up is told beside that, and proves nothing: whom it asks may be gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,6 +38,7 @@ const PER_PEER: usize = 64;
 const LISTED: usize = 32;
 /// Who says so.
 const EVIDENCE: &str = "packets that this node dropped (kfree_skb)";
+const TCP_EVIDENCE: &str = "TCP of this node's own processes";
 
 /// Packets that were dropped, as an event tells.
 #[derive(Clone, Copy, Debug)]
@@ -160,7 +162,18 @@ impl Drops {
     }
 
     fn total(&self) -> Option<Tally> {
-        self.tallies.values().copied().reduce(Tally::join)
+        self.sum(true)
+    }
+
+    /// Of what was dropped, or of what TCP had trouble with.
+    fn sum(&self, proves: bool) -> Option<Tally> {
+        let of = { self.tallies.iter() }.filter(|((_, reason), _)| reason.proves() == proves);
+        of.map(|(_, tally)| *tally).reduce(Tally::join)
+    }
+
+    /// What TCP of this node's own processes sent again or gave up.
+    pub fn unanswered(&self) -> u64 {
+        self.sum(false).map_or(0, |all| all.packets)
     }
 
     /// How many packets prove a loss: one does where a route was lost for good, else they must have
@@ -171,7 +184,7 @@ impl Drops {
             .map_or(0, |all| all.packets)
     }
 
-    fn report(&self, turn: &Turn<'_>) -> Vec<DroppedPackets> {
+    fn report(&self, turn: &Turn<'_>, proves: bool) -> Vec<DroppedPackets> {
         let row = |((prefix, reason), tally): (&(Prefix, DropReason), &Tally)| DroppedPackets {
             prefix: prefix.to_string(),
             reason: reason.words().to_owned(),
@@ -179,7 +192,8 @@ impl Drops {
             first: turn.wall.wall(tally.first),
             last: turn.wall.wall(tally.last),
         };
-        self.tallies.iter().take(LISTED).map(row).collect()
+        let of = { self.tallies.iter() }.filter(|((_, reason), _)| reason.proves() == proves);
+        of.take(LISTED).map(row).collect()
     }
 }
 
@@ -252,8 +266,9 @@ impl Open {
 
     /// Brings what the record says of dropped packets up to date.
     pub fn mark_drops(&mut self, turn: &Turn<'_>, proving: u64) {
+        self.mark_unanswered(turn);
         let record = &mut self.record;
-        record.dropped = self.drops.report(turn);
+        record.dropped = self.drops.report(turn, true);
         record
             .milestones
             .retain(|milestone| milestone.evidence != EVIDENCE);
@@ -261,6 +276,7 @@ impl Open {
             return;
         };
         let whither = self.drops.tallies.iter();
+        let whither = whither.filter(|((_, reason), _)| reason.proves());
         let first = whither.min_by_key(|(_, tally)| tally.first);
         if let Some(((prefix, reason), _)) = first {
             let what = format!("first packet to {prefix} dropped: {}", reason.words());
@@ -276,6 +292,30 @@ impl Open {
             let spans: Vec<Span> = measured.into_iter().chain([dropped]).collect();
             self.record.unreachable_seconds = widest(&spans);
         }
+    }
+
+    fn mark_unanswered(&mut self, turn: &Turn<'_>) {
+        let record = &mut self.record;
+        record.unanswered = self.drops.report(turn, false);
+        record
+            .milestones
+            .retain(|milestone| milestone.evidence != TCP_EVIDENCE);
+        let Some(all) = self.drops.sum(false) else {
+            return;
+        };
+        let what = format!(
+            "TCP towards lost prefixes goes unanswered from here on, {} times in all",
+            all.packets
+        );
+        let within = Within::exactly(all.first);
+        milestones::add(
+            record,
+            turn,
+            MilestoneKind::Remark,
+            within,
+            what,
+            TCP_EVIDENCE,
+        );
     }
 
     /// For how long they show a loss: at least from the first to the last of them, and no longer than

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    CLOSED, Incidents, Nodes,
+    CLOSED, Incidents, Nodes, circumstances,
     doubt::withdrawal_words,
     group::{id, keys},
     milestones::{Within, add},
@@ -81,6 +81,7 @@ impl Incidents {
             }
         }
         self.ask_for_pods(turn, number);
+        self.ask_for_circumstances(turn, number);
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
@@ -134,9 +135,15 @@ impl Incidents {
 
     /// An incident is more than a suspicion: it is told.
     pub(super) fn publish(&mut self, turn: &mut Turn<'_>, number: u64) {
-        let Some(open) = self.open.get(&number).filter(|open| !open.told) else {
+        let Some(open) = self.open.get_mut(&number).filter(|open| !open.told) else {
             return;
         };
+        open.refresh(turn);
+        // What is known within bounds only, as the end of a route is from rtnetlink, may have begun earlier:
+        // the record says so there, and counts from the first moment that is certain.
+        let certain = open.record.milestones.iter().map(|one| one.latest).min();
+        let opened_at = &mut open.record.opened_at;
+        *opened_at = certain.map_or(*opened_at, |certain| certain.max(*opened_at));
         let (netns, node, at) = (open.netns, open.record.node.clone(), open.record.opened_at);
         let id = id(&node, at, |id| self.ids.contains(id));
         self.ids.insert(id.clone());
@@ -211,6 +218,7 @@ impl Incidents {
         }
         let mut record = open.record;
         record.closed_at = Some(turn.wall.wall(last_moment(&record, since, turn)));
+        circumstances::ask(turn, &record);
         self.finish(turn, record);
     }
 

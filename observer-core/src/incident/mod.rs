@@ -11,6 +11,7 @@
 //! `lifecycle` how it is told and ends, `verdict` and `impact` what it amounts to.
 
 mod baseline;
+pub mod circumstances;
 mod doubt;
 mod drops;
 mod group;
@@ -34,6 +35,8 @@ mod targets;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_circumstances;
 #[cfg(test)]
 mod tests_doubt;
 #[cfg(test)]

@@ -119,6 +119,8 @@ pub(super) struct Open {
     pub calm_since: Option<Timestamp>,
     /// Pods were asked for.
     pub pods_asked: bool,
+    /// And Kubernetes about its node.
+    pub circumstances_asked: bool,
     /// Taken over from an earlier run of the agent: what it had proven before.
     pub before: Option<(Verdict, Proof)>,
 }
@@ -176,6 +178,7 @@ impl Open {
             looked_at: None,
             calm_since: None,
             pods_asked: false,
+            circumstances_asked: false,
             before: None,
         }
     }
@@ -193,6 +196,7 @@ impl Open {
             routes_seen: true,
             // An earlier run has, if any was to.
             pods_asked: true,
+            circumstances_asked: true,
             // Whether they are back the kernel's routes tell, once they are known.
             waiting: (record.prefixes.still_gone > 0).then_some(at),
             routes,
@@ -460,6 +464,7 @@ impl Open {
             cut: self.cut.as_ref().map(|(cut, _)| *cut),
             packets,
             dropped: self.drops.proving(lost > 0, threshold),
+            tcp_unanswered: self.drops.unanswered(),
             own_restart: self.record.is_own_restart() && self.is_own_restart(),
             decommissioned: self.decommissioned,
             withdrawn: self.withdrawn,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Incidents,
-    open::Open,
+    open::{Open, is_local},
     record::{AffectedPod, AffectedPods, Incident, SubjectKind},
     verdict::Packets,
 };
@@ -91,6 +91,8 @@ impl Open {
     /// The nodes behind what was lost.
     fn nodes(&self) -> BTreeSet<String> {
         let mut nodes: BTreeSet<String> = self.routes.nodes().cloned().collect();
+        // What this node lost, its own pods could not reach.
+        nodes.extend(is_local(&self.record.subject).then(|| self.record.node.clone()));
         if nodes.is_empty() && self.record.subject.kind == SubjectKind::Peer {
             nodes.extend(self.record.subject.name.clone());
         }
@@ -99,9 +101,10 @@ impl Open {
 
     /// The addresses of `pod` that were concerned; where no route was lost all are.
     fn concerned(&self, pod: &Pod) -> Vec<std::net::IpAddr> {
+        let all = !self.routes.any() || pod.node == self.record.node;
         let addresses = pod.addresses.iter().copied();
         addresses
-            .filter(|address| !self.routes.any() || self.routes.had(*address))
+            .filter(|address| all || self.routes.had(*address))
             .collect()
     }
 }

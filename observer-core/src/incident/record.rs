@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::circumstances::Circumstances;
+
 /// One incident as seen from one node.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Incident {
@@ -18,7 +20,7 @@ pub struct Incident {
     /// of other nodes that share either are of the same event: moments less than half a width apart
     /// share at least one, wherever the grids' lines fall.
     pub group_keys: Vec<String>,
-    /// The first moment that belongs to it.
+    /// The first moment at which something of it had happened for certain.
     pub opened_at: jiff::Timestamp,
     /// When everything was back, or stably gone; none while it is open.
     pub closed_at: Option<jiff::Timestamp>,
@@ -48,12 +50,19 @@ pub struct Incident {
     /// Pods that it concerned, where they were asked for.
     #[serde(default)]
     pub pods: Option<AffectedPods>,
+    /// How the node it happened to fared, where Kubernetes was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circumstances: Option<Circumstances>,
     /// Addresses that were probed because of it.
     #[serde(default)]
     pub targets: Vec<TargetReport>,
     /// Packets that this node dropped on their way to lost prefixes.
     #[serde(default)]
     pub dropped: Vec<DroppedPackets>,
+    /// What TCP of this node's own processes had to send again there, or gave up. It fits a loss and does
+    /// not prove it.
+    #[serde(default)]
+    pub unanswered: Vec<DroppedPackets>,
     /// Sessions are up and routes are not back: a BIRD that restarts gracefully waits for peers that are
     /// away, until this moment at the latest.
     #[serde(default)]
@@ -123,8 +132,10 @@ impl Incident {
             milestones_dropped: 0,
             prefixes: LostPrefixes::default(),
             pods: None,
+            circumstances: None,
             targets: Vec::new(),
             dropped: Vec::new(),
+            unanswered: Vec::new(),
             routes_by: None,
             route_gap_seconds: None,
             unreachable_seconds: None,
@@ -371,18 +382,18 @@ pub struct TargetReport {
     pub reachable: Option<bool>,
 }
 
-/// Packets to one prefix that this node's kernel dropped for one reason.
+/// Packets to one prefix to which one thing happened on this node.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DroppedPackets {
     /// In CIDR form.
     pub prefix: String,
-    /// Why, in words.
+    /// What, in words: why they were dropped, or what TCP did.
     pub reason: String,
     /// How many.
     pub packets: u64,
-    /// When the first was dropped.
+    /// When it happened to the first.
     pub first: jiff::Timestamp,
-    /// When the last was.
+    /// When to the last.
     pub last: jiff::Timestamp,
 }
 

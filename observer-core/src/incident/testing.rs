@@ -37,6 +37,8 @@ pub(super) struct Story {
     pub watched: Vec<Prefix>,
     /// Incidents and nodes whose pods were asked for.
     pub lists: Vec<(String, Vec<String>)>,
+    /// Incidents and the nodes that Kubernetes was asked about.
+    pub asked: Vec<(String, String)>,
 }
 
 impl Story {
@@ -70,6 +72,7 @@ impl Story {
             echoes: Vec::new(),
             watched: Vec::new(),
             lists: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -130,6 +133,10 @@ impl Story {
                 self.lists.push((incident, nodes));
                 continue;
             }
+            if let Request::AskCircumstances { incident, node } = request {
+                self.asked.push((incident, node));
+                continue;
+            }
             let Request::Echo {
                 netns,
                 target,
@@ -171,12 +178,16 @@ impl Story {
     }
 
     pub fn route(&mut self, route: &str, peer: &str, step: RouteStep) {
-        let at = millis(self.scene.now);
+        self.route_within(route, peer, step, 0);
+    }
+
+    /// That may have been so many milliseconds ago.
+    pub fn route_within(&mut self, route: &str, peer: &str, step: RouteStep, ago: u64) {
         self.notice(Notice::Route(RouteNotice {
             netns: NETNS,
             prefix: prefix(route),
-            earliest: at,
-            latest: at,
+            earliest: millis(self.scene.now - ago),
+            latest: millis(self.scene.now),
             owner: RouteOwner::Bird,
             more: 0,
             peers: PeerAddress::parse(peer).into_iter().collect(),

@@ -32,6 +32,15 @@ fn dropped(story: &mut Story, reason: DropReason, packets: u64, ago: u64) {
     });
 }
 
+/// The session is back with its block, and the incident over.
+fn recovered(story: &mut Story) -> Incident {
+    let mut talk = story.session(2);
+    talk.says(&mut story.scene, false, &update(&[], &[26, 10, 244, 2, 0]));
+    talk.says(&mut story.scene, false, &end_of_rib());
+    story.back();
+    story.closed()
+}
+
 fn losses(incident: &Incident) -> Vec<(MilestoneKind, &str)> {
     let of_loss = [MilestoneKind::FirstLoss, MilestoneKind::LastLoss];
     let all = incident.milestones.iter();
@@ -81,11 +90,7 @@ fn dropped_packets_prove_a_loss_where_nobody_probes() {
     story.pass(4_000);
     dropped(&mut story, DropReason::NoRoute, 30, 4_000);
     story.pass(1_000);
-    let mut talk = story.session(2);
-    talk.says(&mut story.scene, false, &update(&[], &[26, 10, 244, 2, 0]));
-    talk.says(&mut story.scene, false, &end_of_rib());
-    story.back();
-    let incident = story.closed();
+    let incident = recovered(&mut story);
     assert_eq!(
         (incident.verdict, incident.proof),
         (Verdict::ReachabilityLost, Proof::Proven)
@@ -112,6 +117,39 @@ fn dropped_packets_prove_a_loss_where_nobody_probes() {
     assert!((6.9..=7.1).contains(&span.max.unwrap()), "{span:?}");
     assert_eq!(incident.impact[0].affected, Affected::Yes);
     assert_eq!(incident.impact[1].affected, Affected::Unknown);
+}
+
+#[test]
+fn tcp_that_goes_unanswered_is_told_and_proves_nothing() {
+    let (mut story, mut talk) = quiet();
+    talk.says(&mut story.scene, false, &notification(6, 2, ""));
+    talk.peer_closes(&mut story.scene);
+    story.gone(RouteLoss::Deleted);
+    story.pass(4_000);
+    dropped(&mut story, DropReason::SentAgain, 12, 3_000);
+    dropped(&mut story, DropReason::GivenUp, 1, 0);
+    story.pass(1_000);
+    let incident = recovered(&mut story);
+    assert_eq!(
+        (incident.verdict, incident.proof),
+        (Verdict::RoutesLost, Proof::Inferred)
+    );
+    assert_eq!(incident.dropped, []);
+    let told = incident.unanswered.iter();
+    let told: Vec<_> = told.map(|row| (row.reason.as_str(), row.packets)).collect();
+    assert_eq!(
+        told,
+        [("TCP sent it again", 12), ("TCP gave the connection up", 1)]
+    );
+    assert!(
+        incident.rests_on.contains("unanswered 13 times"),
+        "{}",
+        incident.rests_on
+    );
+    assert_eq!(losses(&incident), []);
+    let said = incident.milestones.iter();
+    let mut said = said.map(|milestone| milestone.what.as_str());
+    assert!(said.any(|what| what.contains("13 times in all")));
 }
 
 #[test]

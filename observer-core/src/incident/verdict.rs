@@ -63,6 +63,8 @@ pub(super) struct Known {
     pub packets: Packets,
     /// Packets to lost prefixes that this node dropped, as many as prove that.
     pub dropped: u64,
+    /// What its TCP sent again on the way there or gave up, which proves nothing alone.
+    pub tcp_unanswered: u64,
     /// This node's own speaker ended: only one direction can be seen from here.
     pub own_restart: bool,
     pub decommissioned: bool,
@@ -250,7 +252,15 @@ pub(super) fn rests_on(known: &Known) -> String {
         0 => String::new(),
         count => format!("; {} that this node dropped", packets_of(count)),
     };
-    format!("{link}{routes}; {packets}{dropped}{neighbours}{doubt}{direction}")
+    let tcp = match known.tcp_unanswered {
+        0 => String::new(),
+        count => {
+            format!(
+                "; TCP of this node that went unanswered {count} times, which fits and proves nothing"
+            )
+        }
+    };
+    format!("{link}{routes}; {packets}{dropped}{tcp}{neighbours}{doubt}{direction}")
 }
 
 /// So many routes.
@@ -406,6 +416,7 @@ mod tests {
         cut: None,
         packets: Packets::None,
         dropped: 0,
+        tcp_unanswered: 0,
         own_restart: false,
         decommissioned: false,
         withdrawn: false,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use observer_core::{
     event::{
         Fact,
+        circumstances::Circumstances,
         cluster::{ClusterFact, ClusterKind, ClusterObject},
     },
     incident::Incident,
@@ -110,6 +111,9 @@ impl Redaction {
                 pod.workload.iter_mut().for_each(|name| self.name(name));
             }
         }
+        if let Fact::Circumstances { told, .. } = fact {
+            *told = Circumstances::default();
+        }
         if let Fact::PeersRestored { peers, .. } = fact {
             for peer in peers {
                 self.saved(peer);
@@ -132,6 +136,7 @@ impl Redaction {
         }
         incident.note = None;
         incident.pods = None;
+        incident.circumstances = None;
         incident.prefixes.by_node.clear();
         for lost in &mut incident.prefixes.listed {
             lost.node = None;

@@ -4,6 +4,7 @@
 use super::{agents::Clock, group::Group};
 use crate::{
     show::{
+        circumstances,
         incidents::{after, field, length, until, who},
         table, words,
     },
@@ -82,6 +83,9 @@ pub fn story(group: &Group, clocks: &[(&str, Clock)]) -> String {
         &unreachable.map_or_else(|| "not measured".to_owned(), length),
     );
     field("Look at next", &plain(&group.speaker.next_check));
+    if let Some(said) = group.records().find_map(circumstances::of) {
+        field("Kubernetes", &said);
+    }
     field("Clocks", &differences(group, clocks));
     text.push('\n');
     text.push_str(&witnesses(group));
@@ -124,6 +128,8 @@ fn timeline(group: &Group) -> String {
         all.extend(milestones.map(|milestone| (record.node.as_str(), milestone)));
     }
     all.sort_by_key(|(_, milestone)| milestone.latest);
+    // What Kubernetes said, it said to every witness.
+    all.dedup_by(|(_, one), (_, other)| one == other);
     let mut table = table::under(["AFTER", "AT (UTC)", "NODE", "WHAT", "EVIDENCE"]);
     for (node, milestone) in &all {
         table.add_row([

@@ -5,11 +5,14 @@ use std::{fmt::Write as _, path::Path};
 use anyhow::{Context, Result};
 use observer_core::incident::{
     Incident,
-    record::{Affected, Milestone, Proof, Span, Subject, SubjectKind, TargetReport, Verdict},
+    record::{
+        Affected, DroppedPackets, Milestone, Proof, Span, Subject, SubjectKind, TargetReport,
+        Verdict,
+    },
 };
 use serde::Deserialize;
 
-use super::{table, words};
+use super::{circumstances, table, words};
 use crate::{
     cli::{Answer, Format, IncidentArgs, IncidentsArgs},
     client::{self, Client},
@@ -133,6 +136,9 @@ pub fn story(incident: &Incident) -> String {
     field("Unreachable", &unreachable(incident));
     field("Evidence", &evidence(incident));
     field("Look at next", &plain(&incident.next_check));
+    if let Some(said) = circumstances::of(incident) {
+        field("Kubernetes", &said);
+    }
     if let Some(note) = &incident.note {
         field("Note", &plain(note));
     }
@@ -232,11 +238,24 @@ fn listed(text: &mut String, incident: &Incident) {
 }
 
 fn dropped(text: &mut String, incident: &Incident) {
-    if incident.dropped.is_empty() {
+    packets(
+        text,
+        ["DROPPED HERE, TO", "PACKETS", "REASON", "FOR"],
+        &incident.dropped,
+    );
+    packets(
+        text,
+        ["FROM HERE BY TCP, TO", "TIMES", "WHAT", "FOR"],
+        &incident.unanswered,
+    );
+}
+
+fn packets(text: &mut String, header: [&'static str; 4], rows: &[DroppedPackets]) {
+    if rows.is_empty() {
         return;
     }
-    let mut table = table::under(["DROPPED HERE, TO", "PACKETS", "REASON", "FOR"]);
-    for row in &incident.dropped {
+    let mut table = table::under(header);
+    for row in rows {
         table.add_row([
             plain(&row.prefix),
             row.packets.to_string(),

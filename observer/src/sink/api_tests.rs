@@ -25,7 +25,7 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
     .unwrap();
     let health = Health::default();
     let (keeper, _) = keeper::start(Parts {
-        pods: mpsc::channel(1).0,
+        questions: mpsc::channel(1).0,
         observer: Observer::new(observer_core::config::CoreConfig::default()),
         queue: batches,
         control,

@@ -30,7 +30,7 @@ pub use self::visible::{PeerMetrics, Visibility};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 33] = [
+const EVENT_KINDS: [&str; 34] = [
     "tick",
     "wall_clock",
     "node_observed",
@@ -39,6 +39,7 @@ const EVENT_KINDS: [&str; 33] = [
     "inventory",
     "cluster",
     "pods_listed",
+    "circumstances",
     "peer_forget",
     "tcp_state",
     "tcp_error",
@@ -79,6 +80,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::Inventory { .. } => "inventory",
         Fact::Cluster { .. } => "cluster",
         Fact::PodsListed { .. } => "pods_listed",
+        Fact::Circumstances { .. } => "circumstances",
         Fact::PeerForget { .. } => "peer_forget",
         Fact::TcpState { .. } => "tcp_state",
         Fact::TcpError { .. } => "tcp_error",

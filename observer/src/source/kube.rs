@@ -1,6 +1,7 @@
 //! The cluster as Kubernetes' API describes it: nodes by their metadata, and Calico's objects where it
 //! has any. It reads and watches, and writes nothing; what follows is the core's.
 
+mod circumstances;
 mod follow;
 mod objects;
 mod pods;
@@ -15,7 +16,7 @@ use observer_core::event::cluster::{ClusterFact, ClusterKind, ClusterObject};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use self::follow::{Follower, Pace};
-pub use self::pods::pods_of;
+pub use self::{circumstances::circumstances_of, pods::pods_of};
 use crate::health::{Health, SourceStatus};
 
 /// Facts that can wait for the core.

@@ -8,7 +8,7 @@ pub mod filter;
 pub mod next_hops;
 
 use std::{
-    io,
+    io::{self, IoSliceMut},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::Duration,
 };
@@ -22,6 +22,10 @@ use netlink_packet_route::{
     neighbour::NeighbourMessage, route::RouteMessage, rule::RuleMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, MultiHeaders, recvmmsg},
+};
 use observer_core::event::forwarding::Forwarding;
 
 use self::{decode::Told, filter::Followed, next_hops::NextHops};
@@ -30,6 +34,9 @@ use self::{decode::Told, filter::Followed, next_hops::NextHops};
 const RECEIVE_BUFFER: libc::c_int = 64 << 20;
 /// Room for one datagram: the kernel fills 32 KiB of a dump at most.
 const DATAGRAM: usize = 64 << 10;
+/// Datagrams of changes that one call reads: each has one change, and BIRD makes 300,000 a second. Only
+/// what they fill of their room takes memory.
+const BATCH: usize = 32;
 /// Not known to netlink-packet-route.
 const RTM_GETNEXTHOP: u16 = 106;
 /// The index of `lo`, which every namespace has.
@@ -88,6 +95,8 @@ pub struct Rtnetlink {
     dumps: Socket,
     sequence: u32,
     buffer: BytesMut,
+    /// Room for [`BATCH`] datagrams.
+    batch: Vec<u8>,
     followed: Followed,
     next_hops: NextHops,
 }
@@ -136,30 +145,49 @@ impl Rtnetlink {
             dumps,
             sequence: 0,
             buffer: BytesMut::with_capacity(DATAGRAM),
+            batch: vec![0; BATCH * DATAGRAM],
             followed: followed.clone(),
             next_hops: NextHops::default(),
         })
     }
 
-    /// Reads one datagram of changes, if there is one.
+    /// Reads some datagrams of changes, if there are any.
     ///
     /// # Errors
-    /// As recv(2), except for what [`Read`] tells.
+    /// As recvmmsg(2), except for what [`Read`] tells.
     pub fn read(&mut self, mut each: impl FnMut(Told), broken: &mut u64) -> io::Result<Read> {
-        self.buffer.clear();
-        self.buffer.reserve(DATAGRAM);
-        match self.changes.recv(&mut self.buffer, 0) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::Empty),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Read::Overrun),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Read::Some),
-            Err(error) => return Err(error),
-        }
+        let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
+        let rooms = self.batch.chunks_exact_mut(DATAGRAM);
+        let mut rooms: Vec<[IoSliceMut<'_>; 1]> =
+            rooms.map(|room| [IoSliceMut::new(room)]).collect();
+        let socket = self.changes.as_raw_fd();
+        let received = recvmmsg(
+            socket,
+            &mut headers,
+            &mut rooms,
+            MsgFlags::MSG_DONTWAIT,
+            None,
+        );
+        let received = match received {
+            Ok(received) => received,
+            Err(Errno::EWOULDBLOCK) => return Ok(Read::Empty),
+            Err(Errno::ENOBUFS) => return Ok(Read::Overrun),
+            Err(Errno::EINTR) => return Ok(Read::Some),
+            Err(error) => return Err(error.into()),
+        };
         let (followed, next_hops) = (&self.followed, &mut self.next_hops);
-        decode::messages(&self.buffer, |_, told| match told {
-            Ok(told) => each_followed(told, followed, next_hops, &mut each),
-            Err(_) => *broken += 1,
-        });
+        for datagram in received {
+            if datagram.flags.contains(MsgFlags::MSG_TRUNC) {
+                *broken += 1;
+                continue;
+            }
+            for bytes in datagram.iovs() {
+                decode::messages(bytes, |_, told| match told {
+                    Ok(told) => each_followed(told, followed, next_hops, &mut each),
+                    Err(_) => *broken += 1,
+                });
+            }
+        }
         Ok(Read::Some)
     }
 

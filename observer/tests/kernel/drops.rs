@@ -3,7 +3,8 @@
 
 use std::{
     io::{self, Write},
-    net::UdpSocket,
+    net::{TcpStream, UdpSocket},
+    time::Duration,
 };
 
 use observer_core::{
@@ -82,6 +83,23 @@ impl Bed {
             reasons.iter().find(of)
         });
         let _ = writeln!(io::stderr(), "{what} to {to}: {}", told.words());
+    }
+
+    /// Has the node do something until the source tells of `reason` for [`BLOCK`].
+    fn until_done(
+        &mut self,
+        what: &str,
+        reason: DropReason,
+        mut act: impl FnMut() -> io::Result<()> + Send,
+    ) {
+        let Self { node, observed, .. } = self;
+        wait_until(what, || {
+            let failed = node.run(&mut act).is_err();
+            assert!(failed, "nobody is there");
+            let Observed { source, events, .. } = &mut **observed;
+            while source.drain(events) {}
+            (packets(events, BLOCK, Some(reason)) > 0).then_some(())
+        });
     }
 
     fn route(&self, arguments: &[&str]) {
@@ -166,6 +184,30 @@ fn what_took_a_packet_s_way_from_it_is_told() {
     bed.until_told("ARP", FAR, BLOCK, &[DropReason::Neighbour]);
     bed.route(&["add", BLOCK6, "via", "fd02::77"]);
     bed.until_told("ND", FAR6, BLOCK6, &[DropReason::Neighbour]);
+}
+
+/// A process of the node itself: what it cannot send is dropped nowhere.
+#[test]
+fn what_tcp_of_this_node_has_to_send_again_or_gives_up_is_told() {
+    let Some(mut bed) = Bed::new() else { return };
+    bed.observed
+        .source
+        .watch(NODE, prefix(BLOCK))
+        .expect("watch");
+    // The host there has no way to the block, and says nothing. A SYN is sent again after a second.
+    bed.route(&["add", BLOCK, "via", "10.0.0.9"]);
+    let connect = |limit| {
+        let to = FAR.parse().expect("an address");
+        TcpStream::connect_timeout(&to, limit).map(drop)
+    };
+    bed.until_done("sent again", DropReason::SentAgain, || {
+        connect(Duration::from_millis(1_200))
+    });
+    // Nobody answers for this next hop, which TCP is told.
+    bed.route(&["replace", BLOCK, "via", "10.0.0.77"]);
+    bed.until_done("given up", DropReason::GivenUp, || connect(patience()));
+    let own = packets(&bed.observed.events, BLOCK, Some(DropReason::NoRoute));
+    assert_eq!(own, 0);
 }
 
 #[test]

@@ -212,10 +212,7 @@ fn tell_end(agent: &Agent, outcome: &Outcome, out: &mut dyn Write) -> Result<()>
     if outcome.flaps.is_empty() {
         writeln!(out, "No flap was counted.")?;
     } else {
-        writeln!(out, "Flaps, with what their causes rest on:")?;
-    }
-    for flap in &outcome.flaps {
-        story::tell_flap(out, flap)?;
+        writeln!(out, "bgp-observer flaps:\n\n{}", agent.ask(&["flaps"])?)?;
     }
     tell_incident(agent, out)?;
     let scrape = agent.scrape()?;

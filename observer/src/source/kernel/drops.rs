@@ -13,7 +13,8 @@ use aya::{
     maps::{Array, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
 };
 use observer_abi::{
-    DROP_KEY_DATA, DROP_KEY_HEAD_BITS, DROP_REASONS, DropCount, DropKey, MAX_WATCHED,
+    DROP_KEY_DATA, DROP_KEY_HEAD_BITS, DROP_PLACES, DROP_REASONS, DropCount, DropKey, MAX_WATCHED,
+    PLACE_GIVEN_UP, PLACE_SENT_AGAIN,
 };
 use observer_core::{
     bgp::Prefix,
@@ -39,10 +40,19 @@ pub const REASONS: [(&str, DropReason, bool); DROP_REASONS] = [
     ("NOT_SPECIFIED", DropReason::Unspecified, true),
 ];
 
+/// What is counted in each place.
+fn places() -> impl Iterator<Item = (usize, DropReason)> {
+    let reasons = REASONS.iter().map(|(_, reason, _)| *reason).enumerate();
+    reasons.chain([
+        (PLACE_SENT_AGAIN, DropReason::SentAgain),
+        (PLACE_GIVEN_UP, DropReason::GivenUp),
+    ])
+}
+
 /// Counts are read this often at most.
 const READ_EVERY: Duration = Duration::from_millis(200);
 /// The counts of one prefix as the map holds them.
-type Words = [u64; DROP_REASONS * 3];
+type Words = [u64; DROP_PLACES * 3];
 
 /// A watched prefix: where its counts are, and what was told of them.
 #[derive(Debug)]
@@ -169,8 +179,8 @@ fn tell(
 /// What `now` has over `before`: one event for each reason.
 fn news(before: &DropCount, now: &DropCount, netns: NetnsId, prefix: Prefix) -> Vec<Event> {
     let mut told: BTreeMap<DropReason, (u64, Timestamp, Timestamp)> = BTreeMap::new();
-    for (place, (_, reason, _)) in REASONS.iter().enumerate() {
-        let of = |counts: &[u64; DROP_REASONS]| counts.get(place).copied().unwrap_or_default();
+    for (place, reason) in places() {
+        let of = |counts: &[u64; DROP_PLACES]| counts.get(place).copied().unwrap_or_default();
         let packets = of(&now.packets).wrapping_sub(of(&before.packets));
         if packets == 0 {
             continue;
@@ -179,7 +189,7 @@ fn news(before: &DropCount, now: &DropCount, netns: NetnsId, prefix: Prefix) -> 
         let first = of(&now.first_boot_nanos).max(of(&before.last_boot_nanos));
         let first = Timestamp::from_nanos(first);
         let last = Timestamp::from_nanos(of(&now.last_boot_nanos)).max(first);
-        told.entry(*reason)
+        told.entry(reason)
             .and_modify(|(count, begin, end)| {
                 *count += packets;
                 (*begin, *end) = ((*begin).min(first), (*end).max(last));

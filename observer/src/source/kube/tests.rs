@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kube::Config;
-use observer_core::cluster::Cluster;
+use observer_core::{cluster::Cluster, event::circumstances::Circumstances};
 use observer_tests::kube_api::{KubeApi, resources};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -35,12 +35,16 @@ struct Scene {
 
 impl Scene {
     fn start(prepare: impl FnOnce(&KubeApi)) -> Self {
+        Self::paced(pace(), prepare)
+    }
+
+    fn paced(pace: Pace, prepare: impl FnOnce(&KubeApi)) -> Self {
         let api = KubeApi::start().unwrap();
         prepare(&api);
         let client = client(Config::new(api.url().parse().unwrap())).unwrap();
         let health = Health::default();
         let mut tasks = JoinSet::new();
-        let facts = follow_at(&client, &health, pace(), &mut tasks);
+        let facts = follow_at(&client, &health, pace, &mut tasks);
         Self {
             api,
             health,
@@ -326,4 +330,102 @@ async fn a_thousand_nodes_are_listed_in_pages_and_each_change_is_told() {
         "1,000 nodes and blocks: {listed:?} to list, {:?} with 1,000 changes",
         begun.elapsed()
     );
+}
+
+#[tokio::test]
+async fn a_server_that_comes_up_and_forbids_at_first_is_asked_again_soon() {
+    let patient = Pace {
+        refused: Duration::from_hours(1),
+        ..pace()
+    };
+    let mut scene = Scene::paced(patient, |api| {
+        api.put("nodes", "n1", json!({ "metadata": {} }));
+        api.refuse("nodes", Some(403));
+        api.refuse("bgppeers", Some(404));
+    });
+    let refused = |of: ClusterKind| {
+        move |scene: &Scene| scene.told.contains(&ClusterFact::Unavailable { of })
+    };
+    scene.until("forbidden", refused(ClusterKind::Nodes)).await;
+    scene.until("absent", refused(ClusterKind::BgpPeers)).await;
+    scene.api.refuse("nodes", None);
+    scene.api.refuse("bgppeers", None);
+    let listed = |kind: ClusterKind| {
+        move |scene: &Scene| {
+            let is = |fact: &&ClusterFact| fact.kind() == kind;
+            let mut all = scene.told.iter().filter(is);
+            all.any(|fact| matches!(fact, ClusterFact::Listed { .. }))
+        }
+    };
+    scene.until("listed", listed(ClusterKind::Nodes)).await;
+    scene
+        .until("listed, too", listed(ClusterKind::BgpPeers))
+        .await;
+}
+
+/// The answer to one question about a node.
+async fn circumstances(api: &KubeApi, node: &str, pods: bool) -> Circumstances {
+    let client = client(Config::new(api.url().parse().unwrap())).unwrap();
+    circumstances_of(&client, node, pods).await
+}
+
+#[tokio::test]
+async fn a_node_and_its_speaker_are_asked_for_by_name_and_nothing_else_is() {
+    let api = KubeApi::start().unwrap();
+    let ready = |status: &str| json!([{ "type": "Ready", "status": status, "reason": "R" }]);
+    for (name, status) in [("n1", "True"), ("n2", "Unknown")] {
+        let status = json!({ "conditions": ready(status) });
+        api.put("nodes", name, json!({ "metadata": {}, "status": status }));
+        for (pod, label) in [("calico-node", "calico-node"), ("other", "other")] {
+            let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+            let status = json!({ "containerStatuses": [{
+                "name": "calico-node", "image": "", "imageID": "", "ready": false,
+                "restartCount": 7, "state": waiting,
+            }] });
+            let meta = json!({ "namespace": "kube-system", "labels": {
+                "k8s-app": label, "controller-revision-hash": "abc",
+            } });
+            let spec = json!({ "nodeName": name, "containers": [] });
+            let pod = format!("{pod}-{name}");
+            let object = json!({ "metadata": meta, "spec": spec, "status": status });
+            api.put("pods", &pod, object);
+        }
+    }
+    let told = circumstances(&api, "n2", true).await;
+    let node = told.node.unwrap();
+    assert_eq!(
+        (node.name.as_str(), node.ready, node.cordoned),
+        ("n2", Some(false), false)
+    );
+    let [pod] = told.speakers.as_slice() else {
+        panic!("{:?}", told.speakers);
+    };
+    assert_eq!(pod.pod, "kube-system/calico-node-n2");
+    assert_eq!((pod.restarts, pod.ready), (7, false));
+    assert_eq!(pod.waiting.as_deref(), Some("CrashLoopBackOff"));
+    assert_eq!(pod.revision.as_deref(), Some("abc"));
+    assert_eq!(told.missing, None);
+    let asked = api.requests();
+    let cheap =
+        |line: &String| line.contains("fieldSelector") && line.contains("resourceVersion=0");
+    assert!(asked.iter().all(cheap), "{asked:?}");
+
+    // Without the right to list pods none is asked for; without any, the answer says so.
+    let told = circumstances(&api, "n2", false).await;
+    assert!(
+        told.speakers.is_empty() && told.missing.is_none(),
+        "{told:?}"
+    );
+    assert_eq!(
+        api.requests()
+            .iter()
+            .filter(|line| line.contains("/pods"))
+            .count(),
+        1
+    );
+    api.refuse("nodes", Some(403));
+    let told = circumstances(&api, "n2", false).await;
+    assert!(told.missing.unwrap().contains("the node could not be read"));
+    let told = circumstances(&api, "n9", false).await;
+    assert_eq!(told.node, None);
 }

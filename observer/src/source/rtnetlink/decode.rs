@@ -173,7 +173,8 @@ fn route(message: &RouteMessage) -> Option<Route> {
     }
     let leads = !route.kind.drops() && (hop.gateway.is_some() || hop.interface != 0);
     if route.next_hops.is_empty() && leads {
-        route.next_hops.push(hop);
+        // Room for it alone: there are many.
+        route.next_hops = vec![hop];
     }
     if route.kind.drops() {
         // IPv6 shows `dev lo` for these, which is where nobody goes.
