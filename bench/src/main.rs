@@ -10,6 +10,7 @@
 
 mod bystander;
 mod capture;
+mod check;
 mod core;
 mod decode;
 mod latency;
@@ -48,6 +49,9 @@ struct Args {
     /// Also put the figures into this page, in place of those that are there.
     #[arg(long)]
     page: Option<PathBuf>,
+    /// Fail when a figure breaks the bounds that hold on every machine.
+    #[arg(long)]
+    check: bool,
     /// No figures: a mesh that flaps for so many minutes, and whether the agent grows.
     #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "120")]
     soak: Option<u64>,
@@ -103,12 +107,14 @@ fn main() -> Result<()> {
         benches: Vec::new(),
     };
     println!("{}", report.machine);
+    let mut objections = Vec::new();
     for (name, bench) in BENCHES {
         let all = args.names.is_empty() && name != NAMED;
         if all || args.names.iter().any(|wanted| wanted == name) {
             let mut figures = bench(&args).with_context(|| format!("benchmark {name}"))?;
             measure::compare(&mut figures);
             print!("{}", page::table(name, &figures));
+            objections.extend(check::objections(name, &figures));
             report.benches.push((name.to_owned(), figures));
         }
     }
@@ -121,6 +127,9 @@ fn main() -> Result<()> {
         let new = page::put(&old, &page::markdown(&report))
             .with_context(|| format!("no marks for the figures in {}", path.display()))?;
         fs::write(path, new).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if args.check && !objections.is_empty() {
+        bail!("out of bounds:\n{}", objections.join("\n"));
     }
     Ok(())
 }
