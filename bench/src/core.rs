@@ -25,6 +25,7 @@ pub fn measure(turns: usize) -> Result<Vec<Figure>> {
     let mut figures = by_peers(turns)?;
     figures.extend(by_routes(turns)?);
     figures.extend(by_announcers(turns)?);
+    figures.extend(by_withdrawers(turns)?);
     Ok(figures)
 }
 
@@ -85,8 +86,8 @@ fn by_routes(turns: usize) -> Result<Vec<Figure>> {
     ))
 }
 
-/// Routes that BIRD removes and writes anew, one of each peer, in turn.
-fn by_announcers(turns: usize) -> Result<Vec<Figure>> {
+/// Meshes whose peers announce a route each, which the kernel has.
+fn announcing() -> Result<Vec<(Mesh, u32)>> {
     let mut meshes = Vec::new();
     for peers in PEERS {
         let mut mesh = Mesh::new(peers)?;
@@ -97,16 +98,32 @@ fn by_announcers(turns: usize) -> Result<Vec<Figure>> {
         ensure!(known == (wanted, wanted), "{known:?} of {wanted}");
         meshes.push((mesh, peers));
     }
+    Ok(meshes)
+}
+
+/// Routes that BIRD removes and writes anew, one of each peer, in turn.
+fn by_announcers(turns: usize) -> Result<Vec<Figure>> {
+    let what = "kernel's routes of so many peers removed and written";
+    by_peer(turns, what, |mesh, number| mesh.rewrite(number, number))
+}
+
+/// Routes that their peers withdraw and announce anew, and BIRD removes and writes.
+fn by_withdrawers(turns: usize) -> Result<Vec<Figure>> {
+    let what = "routes of so many peers withdrawn and announced, and so in the kernel";
+    by_peer(turns, what, Mesh::withdraw_and_announce)
+}
+
+fn by_peer(turns: usize, what: &str, act: impl Fn(&mut Mesh, u32)) -> Result<Vec<Figure>> {
+    let mut meshes = announcing()?;
     let mut rates = vec![Vec::new(); meshes.len()];
     for _ in 0..turns {
         for ((mesh, peers), rates) in meshes.iter_mut().zip(&mut rates) {
-            let begun = Instant::now();
+            let (begun, before) = (Instant::now(), mesh.events);
             for number in (0..*peers).cycle().take(REWRITES) {
-                mesh.rewrite(number, number);
+                act(mesh, number);
             }
-            rates.push(float(2 * u64::try_from(REWRITES)?) / begun.elapsed().as_secs_f64());
+            rates.push(float(mesh.events - before) / begun.elapsed().as_secs_f64());
         }
     }
-    let what = "kernel's routes of so many peers removed and written";
     Ok(growth(what, &PEERS, "peers", "events/s", rates, f64::recip))
 }

@@ -226,17 +226,30 @@ impl Mesh {
     /// BIRD takes a route away and writes it anew: two events.
     pub fn rewrite(&mut self, number: u32, hop: u32) {
         for op in [RouteOp::Removed, RouteOp::Added] {
-            let change = RouteChange {
-                op,
-                origin: RouteOrigin::Explicit,
-                writer: None,
-                route: route(number, hop),
-            };
-            self.tell_forwarding(Forwarding::Changed {
-                source: RouteSource::Probe,
-                changes: vec![change],
-            });
+            self.change(op, number, hop);
         }
+    }
+
+    /// The peer of that number withdraws its route, BIRD takes it away, and all that back again: six events.
+    pub fn withdraw_and_announce(&mut self, number: u32) {
+        let id = usize::try_from(number).unwrap_or(usize::MAX);
+        self.say(id, false, &withdrawal(number));
+        self.change(RouteOp::Removed, number, number);
+        self.say(id, false, &announcement(number));
+        self.change(RouteOp::Added, number, number);
+    }
+
+    fn change(&mut self, op: RouteOp, number: u32, hop: u32) {
+        let change = RouteChange {
+            op,
+            origin: RouteOrigin::Explicit,
+            writer: None,
+            route: route(number, hop),
+        };
+        self.tell_forwarding(Forwarding::Changed {
+            source: RouteSource::Probe,
+            changes: vec![change],
+        });
     }
 
     /// Sessions.
@@ -300,6 +313,12 @@ fn announcement(number: u32) -> Vec<u8> {
     body.extend(attributes);
     body.extend([0, 0, 0, 1, 24, a, b, c]);
     message(2, &body)
+}
+
+/// An UPDATE that withdraws it.
+fn withdrawal(number: u32) -> Vec<u8> {
+    let [_, a, b, c] = spread(number).to_be_bytes();
+    message(2, &[0, 8, 0, 0, 0, 1, 24, a, b, c, 0, 0])
 }
 
 /// The address of a peer.

@@ -253,7 +253,7 @@ impl Node {
 }
 
 impl Peer {
-    fn new(by: KnownBy, heard: Moment) -> Self {
+    pub(crate) fn new(by: KnownBy, heard: Moment) -> Self {
         Self {
             known_by: by,
             origin: by,

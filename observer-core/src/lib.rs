@@ -38,6 +38,7 @@ pub mod time;
 pub mod words;
 
 mod address;
+mod announcers;
 mod clue;
 mod connection;
 mod deadline;

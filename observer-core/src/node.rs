@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     address::PeerAddress,
+    announcers::Announcers,
     change::{Change, Request},
     connection::Connection,
     deadline::Due,
@@ -52,6 +53,8 @@ pub(crate) struct Node {
     pub netns: NetnsId,
     pub name: String,
     pub peers: BTreeMap<PeerAddress, Peer>,
+    /// Their routes, by prefix.
+    pub announcers: Announcers,
     pub connections: BTreeMap<SocketId, Connection>,
     /// Connections by their ends.
     pub tuples: BTreeMap<Tuple, SocketId>,
@@ -124,6 +127,7 @@ impl Node {
             netns,
             name: name.to_owned(),
             peers: BTreeMap::new(),
+            announcers: Announcers::default(),
             connections: BTreeMap::new(),
             tuples: BTreeMap::new(),
             early: Early::default(),

@@ -335,6 +335,11 @@ impl Rib {
     pub fn learn(&mut self, family: Family, entry: &NlriEntry) {
         self.tables.entry(family).or_default().add(entry);
     }
+
+    /// One withdrawn entry, likewise.
+    pub fn unlearn(&mut self, family: Family, entry: &NlriEntry) {
+        self.tables.entry(family).or_default().remove(entry);
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ impl Node {
         let world = World {
             node: self.name.as_str(),
             peers: &self.peers,
+            announcers: &self.announcers,
             connections: &self.connections,
         };
         (&mut self.fib, world)
@@ -46,6 +47,7 @@ impl Node {
         arrived: Timestamp,
         learned: &[(Prefix, bool)],
     ) {
+        self.announcers.learn(&self.peers, peer, learned);
         let (fib, world) = self.forwarding();
         for (prefix, announced) in learned {
             fib.hear(turn, world, (peer, arrived), *prefix, !announced);

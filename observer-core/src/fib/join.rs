@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::hops::HopSet;
 use crate::{
-    address::PeerAddress, bgp::Prefix, bgp_view::ConversationView, connection::Connection,
-    event::SocketId, node::Peer,
+    address::PeerAddress, announcers::Announcers, bgp::Prefix, bgp_view::ConversationView,
+    connection::Connection, event::SocketId, node::Peer,
 };
 
 /// What a node's forwarding is compared with.
@@ -15,6 +15,7 @@ pub(crate) struct World<'a> {
     /// The node.
     pub node: &'a str,
     pub peers: &'a BTreeMap<PeerAddress, Peer>,
+    pub announcers: &'a Announcers,
     pub connections: &'a BTreeMap<SocketId, Connection>,
 }
 
@@ -58,10 +59,21 @@ impl World<'_> {
 
     /// The peers that announce `prefix` now, stale or not.
     pub fn announcers(&self, prefix: Prefix) -> impl Iterator<Item = PeerAddress> {
-        self.peers
-            .iter()
+        self.candidates(prefix)
             .filter(move |(_, peer)| peer.exchange.rib.has_prefix(prefix))
-            .map(|(address, _)| *address)
+            .map(|(address, _)| address)
+    }
+
+    /// The peers that may announce `prefix`: those that are known to have, else all.
+    pub fn candidates(&self, prefix: Prefix) -> impl Iterator<Item = (PeerAddress, &Peer)> {
+        let named = self.announcers.candidates(prefix);
+        let all = named.is_none().then(|| self.peers.iter());
+        let all = all
+            .into_iter()
+            .flatten()
+            .map(|(address, peer)| (*address, peer));
+        let peer = |address| Some((address, self.peers.get(&address)?));
+        named.into_iter().flatten().filter_map(peer).chain(all)
     }
 
     /// Whether the peer announces `prefix` now, stale or not.

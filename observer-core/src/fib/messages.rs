@@ -203,7 +203,7 @@ impl Fib {
             return;
         }
         // Few are down: whether one announced it is asked of these only.
-        for (address, peer) in world.peers {
+        for (address, peer) in world.candidates(prefix) {
             let down = peer.session.down.filter(|_| !peer.session.is_up());
             let Some(down) = down.and_then(|down| down.at) else {
                 continue;
@@ -212,7 +212,7 @@ impl Fib {
                 continue;
             }
             let took = span.latest.since(down);
-            self.watch.messages.lasts.entry(*address).or_default().down = Some(took);
+            self.watch.messages.lasts.entry(address).or_default().down = Some(took);
             if turn.exact {
                 turn.totals.fib(world.node).down_to_withdraw.observe(took);
             }

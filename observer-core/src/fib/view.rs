@@ -47,6 +47,7 @@ impl Node {
         World {
             node: &self.name,
             peers: &self.peers,
+            announcers: &self.announcers,
             connections: &self.connections,
         }
     }

@@ -135,9 +135,15 @@ impl Incidents {
 
     /// An incident is more than a suspicion: it is told.
     pub(super) fn publish(&mut self, turn: &mut Turn<'_>, number: u64) {
-        let Some(open) = self.open.get(&number).filter(|open| !open.told) else {
+        let Some(open) = self.open.get_mut(&number).filter(|open| !open.told) else {
             return;
         };
+        open.refresh(turn);
+        // What is known within bounds only, as the end of a route is from rtnetlink, may have begun earlier:
+        // the record says so there, and counts from the first moment that is certain.
+        let certain = open.record.milestones.iter().map(|one| one.latest).min();
+        let opened_at = &mut open.record.opened_at;
+        *opened_at = certain.map_or(*opened_at, |certain| certain.max(*opened_at));
         let (netns, node, at) = (open.netns, open.record.node.clone(), open.record.opened_at);
         let id = id(&node, at, |id| self.ids.contains(id));
         self.ids.insert(id.clone());

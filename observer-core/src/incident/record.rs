@@ -20,7 +20,7 @@ pub struct Incident {
     /// of other nodes that share either are of the same event: moments less than half a width apart
     /// share at least one, wherever the grids' lines fall.
     pub group_keys: Vec<String>,
-    /// The first moment that belongs to it.
+    /// The first moment at which something of it had happened for certain.
     pub opened_at: jiff::Timestamp,
     /// When everything was back, or stably gone; none while it is open.
     pub closed_at: Option<jiff::Timestamp>,

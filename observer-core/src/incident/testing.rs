@@ -178,12 +178,16 @@ impl Story {
     }
 
     pub fn route(&mut self, route: &str, peer: &str, step: RouteStep) {
-        let at = millis(self.scene.now);
+        self.route_within(route, peer, step, 0);
+    }
+
+    /// That may have been so many milliseconds ago.
+    pub fn route_within(&mut self, route: &str, peer: &str, step: RouteStep, ago: u64) {
         self.notice(Notice::Route(RouteNotice {
             netns: NETNS,
             prefix: prefix(route),
-            earliest: at,
-            latest: at,
+            earliest: millis(self.scene.now - ago),
+            latest: millis(self.scene.now),
             owner: RouteOwner::Bird,
             more: 0,
             peers: PeerAddress::parse(peer).into_iter().collect(),

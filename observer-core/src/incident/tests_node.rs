@@ -2,7 +2,7 @@
 
 use super::{
     record::{Affected, Incident, MilestoneKind, Proof, SubjectKind, Verdict},
-    testing::Story,
+    testing::{BLOCK, Story},
 };
 use crate::{
     config::ReachMode,
@@ -11,7 +11,7 @@ use crate::{
         forwarding::{Forwarding, NeighbourState},
     },
     notice::{RouteLoss, RouteStep},
-    testing::{NETNS, bird, process, socket},
+    testing::{NETNS, PEER, bird, process, socket},
     testing_wire::{Talk, end_of_rib, keepalive, notification, update},
     tests_fib::{route, via},
 };
@@ -426,4 +426,29 @@ fn an_own_speaker_that_takes_its_routes_along_lost_them_in_its_own_direction() {
     assert_eq!(incident.impact[0].affected, Affected::Yes);
     assert_eq!(incident.prefixes.lost, 1);
     assert!(incident.impact[1].reason.contains("not observable"));
+}
+
+/// rtnetlink has no times: the end of a route lies in an interval.
+#[test]
+fn an_incident_counts_from_the_first_moment_that_is_certain() {
+    for session_too in [false, true] {
+        let (mut story, mut talk) = Story::graceful(ReachMode::Off);
+        if session_too {
+            talk.says(&mut story.scene, false, &notification(6, 2, ""));
+            talk.peer_closes(&mut story.scene);
+        }
+        let how = RouteLoss::Deleted;
+        let planned = false;
+        story.route_within(BLOCK, PEER, RouteStep::Gone { how, planned }, 90);
+        story.pass(5_000);
+        let told = story.all();
+        let [incident] = &told[..] else {
+            panic!("{told:#?}");
+        };
+        let first = incident.milestones.iter().map(|one| one.latest).min();
+        assert_eq!(Some(incident.opened_at), first, "{session_too}");
+        let early = { incident.milestones.iter() }.find(|one| one.earliest < incident.opened_at);
+        let early = early.map(|one| one.kind);
+        assert_eq!(early, Some(MilestoneKind::FirstRouteGone), "{session_too}");
+    }
 }

@@ -111,7 +111,7 @@ fn an_incident_is_a_story_that_a_stranger_can_read() {
         "1 lost (1 of bird), all back; from the first gone to the last back 7.0 s",
         "Unreachable   6.8 s to 7.2 s; 40 packets dropped on this node",
         "| 10.244.2.0/26    | 40      | no route | 6.8 s |",
-        "| 10.244.2.0/26         | 3     | TCP sent it again | 1.0 s |",
+        "| 10.244.2.0/26        | 3     | TCP sent it again | 1.0 s |",
         "| +0.000 s ",
         "| +7.200 s (or up to 200.0 ms before) | 03:04:12.200 |",
         "| 10.244.2.0/26 | b    | 10.0.0.2 | absent | 7.0 s    | bird (pid 40) |",

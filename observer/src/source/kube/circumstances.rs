@@ -24,8 +24,6 @@ const SPREAD: Duration = Duration::from_secs(3);
 const SPEAKERS: &str = "k8s-app=calico-node";
 /// Their container; there may be others beside it.
 const CONTAINER: &str = "calico-node";
-/// Pods that one node has of them at most: the one that leaves, and the one that comes.
-const MOST: u32 = 4;
 
 /// How `node` fares; of its pods only where `pods` may be listed.
 pub async fn circumstances_of(client: &Client, node: &str, pods: bool) -> Circumstances {
@@ -54,8 +52,9 @@ async fn list<K>(client: &Client, of: ListParams) -> Result<Vec<K>, String>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug + kube::Resource<DynamicType = ()>,
 {
-    // From the server's cache: a moment ago is soon enough.
-    let params = of.limit(MOST).match_any();
+    // From the server's cache: a moment ago is soon enough. With a limit the server would read its whole
+    // database instead.
+    let params = of.match_any();
     let api: Api<K> = Api::all(client.clone());
     let listed = timeout(ANSWER, api.list(&params)).await;
     let listed = listed.map_err(|_| "the API server did not answer in time".to_owned())?;

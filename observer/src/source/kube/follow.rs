@@ -21,7 +21,7 @@ use tracing::debug;
 
 use crate::health::{Health, SourceStatus};
 
-/// Objects in one page of a list.
+/// Objects in one page of a list, from a server that answers in pages unasked.
 const PAGE: u32 = 500;
 
 /// How long `check` waits for an answer.
@@ -40,7 +40,7 @@ pub(super) struct Pace {
     pub first: Duration,
     /// The longest pause.
     pub longest: Duration,
-    /// The pause where the API has no such kind or forbids to read it.
+    /// The longest pause where the API has no such kind or forbids to read it.
     pub refused: Duration,
 }
 
@@ -160,11 +160,18 @@ where
     }
 
     fn pause(&self, failure: &Failure, failures: u32) -> Duration {
-        if matches!(failure, Failure::Absent(_) | Failure::Forbidden(_)) {
-            return self.pace.refused + jitter(self.pace.refused / 4);
-        }
+        // An API server that comes up forbids and lacks what it allows and has a moment later: asked again
+        // soon, and then less and less often.
+        let longest = match failure {
+            Failure::Absent(_) | Failure::Forbidden(_) => self.pace.refused,
+            Failure::Silent(_)
+            | Failure::Expired
+            | Failure::Brief
+            | Failure::Other(_)
+            | Failure::Stopping => self.pace.longest,
+        };
         let doubled = self.pace.first * 2_u32.pow(failures.min(16));
-        let pause = doubled.min(self.pace.longest);
+        let pause = doubled.min(longest);
         pause / 2 + jitter(pause / 2)
     }
 
@@ -193,7 +200,9 @@ where
     async fn list(&self, known: &mut Known) -> Result<(), Failure> {
         let mut objects = BTreeMap::new();
         let mut version = None;
-        let mut params = ListParams::default().limit(PAGE).match_any();
+        // Of the server's cache, which a limit would have it leave aside: a cluster's agents that start
+        // together are not to read its database.
+        let mut params = ListParams::default().match_any();
         loop {
             let page = timeout(self.pace.answer, self.api.list(&params)).await?;
             let page = page.map_err(|error| Failure::of(self.kind, error))?;

@@ -12,7 +12,7 @@ use super::{
     objects,
 };
 
-/// Pods in one page.
+/// Pods in one page, from a server that answers in pages unasked.
 const PAGE: u32 = 500;
 /// How long the API server has for a page.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -35,10 +35,9 @@ pub async fn pods_of(client: &Client, nodes: &[String]) -> (Vec<cluster::Pod>, O
 }
 
 async fn of_node(api: &Api<Pod>, node: &str, pods: &mut Vec<cluster::Pod>) -> Result<(), String> {
-    let of_node = ListParams::default()
-        .limit(PAGE)
-        .fields(&format!("spec.nodeName={node}"));
-    // From the server's cache: a moment ago is soon enough.
+    let of_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    // From the server's cache: a moment ago is soon enough. With a limit the server would read all pods of
+    // the cluster from its database instead, page by page.
     let mut params = of_node.clone().match_any();
     loop {
         let page = timeout(ANSWER, api.list(&params)).await;
@@ -51,7 +50,7 @@ async fn of_node(api: &Api<Pod>, node: &str, pods: &mut Vec<cluster::Pod>) -> Re
             return Err(format!("there are more than {MOST}"));
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = of_node.clone().continue_token(&token),
+            Some(token) => params = of_node.clone().limit(PAGE).continue_token(&token),
             None => return Ok(()),
         }
     }
