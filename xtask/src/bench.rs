@@ -17,8 +17,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
-    let agent = build::program("observer", build::AGENT, true)?;
-    let program = build::program("observer-bench", "bench", true)?;
+    let agent = build::program(build::AGENT, true)?;
+    let program = build::program("bench", true)?;
     let mut bench = command(&program.to_string_lossy())?;
     run_command(bench.args(&args.rest).env("BGP_OBSERVER_BIN", agent))
 }

@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
     let agent = if args.linked_statically {
         static_agent()?
     } else {
-        program("observer", AGENT, args.release)?
+        program(AGENT, args.release)?
     };
     let size = fs::metadata(&agent)
         .with_context(|| format!("no {}", agent.display()))?
@@ -42,10 +42,12 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds a program of `package` for this machine.
-pub fn program(package: &str, name: &str, release: bool) -> Result<PathBuf> {
+/// Builds one of our programs for this machine. As part of the workspace, whichever it is: of a package
+/// alone, others' crates get other features than the tests have them with, and are compiled again.
+pub fn program(name: &str, release: bool) -> Result<PathBuf> {
     let mut build = cargo()?;
-    build.args(["build", "--package", package, "--bin", name]);
+    build.args(["build", "--workspace", "--exclude", "observer-ebpf"]);
+    build.args(["--bin", name]);
     build.args(release.then_some("--release"));
     run_command(&mut build)?;
     let profile = if release { "release" } else { "debug" };

@@ -90,31 +90,34 @@ pub fn install(packages: &[&str]) -> Result<()> {
 
 /// Unpacks every daemon that is not in the cache yet; says what it did.
 pub fn unpack_all(cache: &Path, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
-    for package in UNPACKED {
-        let folder = cache.join("debs").join(package);
-        let stamp = folder.join(".versions");
-        if let Ok(versions) = fs::read_to_string(&stamp) {
-            say(
-                "ok",
-                &format!("{} (unpacked)", versions.trim().replace('\n', ", ")),
-            );
-            continue;
-        }
-        let versions = unpack(package, &folder)
-            .or_else(|first| {
-                if shell::is_root() {
-                    update().and_then(|()| unpack(package, &folder))
-                } else {
-                    Err(first)
-                }
-            })
-            .with_context(|| {
-                format!(
-                    "cannot unpack {package}; perhaps `apt-get update` must be run as root first"
-                )
-            })?;
-        say("unpacked", &versions.join(", "));
+    UNPACKED
+        .iter()
+        .try_for_each(|package| unpack_one(cache, package, say))
+}
+
+/// Unpacks `package`, if it is not in the cache yet.
+pub fn unpack_one(cache: &Path, package: &str, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
+    let folder = cache.join("debs").join(package);
+    let stamp = folder.join(".versions");
+    if let Ok(versions) = fs::read_to_string(&stamp) {
+        say(
+            "ok",
+            &format!("{} (unpacked)", versions.trim().replace('\n', ", ")),
+        );
+        return Ok(());
     }
+    let versions = unpack(package, &folder)
+        .or_else(|first| {
+            if shell::is_root() {
+                update().and_then(|()| unpack(package, &folder))
+            } else {
+                Err(first)
+            }
+        })
+        .with_context(|| {
+            format!("cannot unpack {package}; perhaps `apt-get update` must be run as root first")
+        })?;
+    say("unpacked", &versions.join(", "));
     Ok(())
 }
 
@@ -124,7 +127,10 @@ fn unpack(package: &str, folder: &Path) -> Result<Vec<String>> {
         fs::remove_dir_all(&partial).context("cannot clear an interrupted download")?;
     }
     let mut wanted = vec![package.to_owned()];
-    wanted.extend(missing_parts(package)?);
+    wanted.extend(missing_parts(package, |name| {
+        let library = name.starts_with("lib") && !name.starts_with("libjs-");
+        library || name.starts_with("python3-") || QEMU_PARTS.contains(&name)
+    })?);
     let versions = unpack_into(&wanted, &partial)?;
     fs::write(partial.join(".versions"), versions.join("\n") + "\n")
         .context("cannot note the versions")?;
@@ -169,19 +175,17 @@ fn archives_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// The shared libraries, Python modules and parts an installation of `package` would add to this
-/// system. What else it depends on (log rotation, web fonts, users) its programs run without.
-fn missing_parts(package: &str) -> Result<Vec<String>> {
+/// Those that are `wanted` of what an installation of `package` would add to this system. For a daemon
+/// these are shared libraries, Python modules and parts: what else it depends on (log rotation, web fonts,
+/// users) its programs run without.
+pub fn missing_parts(package: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let mut plan = apt_get();
     plan.args(["install", "--simulate", "--no-install-recommends", package]);
     let plan = output(&mut plan)?;
     Ok(plan
         .lines()
         .filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next())
-        .filter(|name| {
-            let library = name.starts_with("lib") && !name.starts_with("libjs-");
-            library || name.starts_with("python3-") || QEMU_PARTS.contains(name)
-        })
+        .filter(|name| wanted(name))
         .map(str::to_owned)
         .collect())
 }
@@ -189,6 +193,69 @@ fn missing_parts(package: &str) -> Result<Vec<String>> {
 fn has_candidate(package: &str) -> bool {
     output(Command::new("apt-cache").args(["policy", package]))
         .is_ok_and(|policy| policy.contains("Candidate: ") && !policy.contains("Candidate: (none)"))
+}
+
+/// Unpacks the source of `package` into `folder`, which must not exist, and gives its version. Most
+/// machines list no sources: they are read as the machine's own packages are, into lists that are
+/// thrown away.
+pub fn unpack_source(package: &str, folder: &Path) -> Result<String> {
+    let lists = folder.with_extension("lists");
+    let archives = folder.with_extension("archives");
+    for made in [&lists.join("partial"), &archives] {
+        fs::create_dir_all(made).with_context(|| format!("cannot create {}", made.display()))?;
+    }
+    let sources = archives.join("sources.list");
+    fs::write(&sources, source_lists()?).context("cannot write which sources to read")?;
+    let apt = || {
+        let mut apt = apt_get();
+        for (option, value) in [
+            ("Dir::Etc::sourcelist", sources.as_path()),
+            ("Dir::Etc::sourceparts", Path::new("-")),
+            ("Dir::State::lists", &lists),
+        ] {
+            apt.arg("-o").arg(format!("{option}={}", value.display()));
+        }
+        apt.current_dir(&archives);
+        apt
+    };
+    output(apt().arg("update"))?;
+    output(apt().args(["source", "--download-only", package]))
+        .with_context(|| format!("Debian's lists have no source of {package}"))?;
+    let named = |path: &PathBuf| path.extension().is_some_and(|end| end == "dsc");
+    let description = archives_in(&archives)?.into_iter().find(named);
+    let description = description.context("a source without a description")?;
+    // apt has verified it by the hashes of the signed lists.
+    let mut unpack = Command::new("dpkg-source");
+    unpack.args(["--no-check", "-x"]).current_dir(&archives);
+    output(unpack.arg(&description).arg(folder)).context("that needs Debian's dpkg-dev")?;
+    for gone in [&lists, &archives] {
+        fs::remove_dir_all(gone).context("cannot remove what was downloaded")?;
+    }
+    let name = description
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let version = name.split_once('_').map_or("", |(_, version)| version);
+    Ok(version.to_owned())
+}
+
+/// The archives that this machine has Debian's packages from, as lists of sources.
+fn source_lists() -> Result<String> {
+    const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let mut ask = apt_get();
+    ask.args(["indextargets", "--format"]);
+    ask.arg("deb-src [signed-by=@] $(SITE) $(RELEASE) $(COMPONENT)");
+    ask.args(["Created-By: Packages", "Origin: Debian"]);
+    let lists: BTreeSet<String> = output(&mut ask)?.lines().map(str::to_owned).collect();
+    if lists.is_empty() {
+        bail!("apt here reads no archive of Debian");
+    }
+    let mut text = String::new();
+    for list in lists {
+        text.push_str(&list.replace('@', KEYS));
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 /// Reads the package lists anew.

@@ -26,8 +26,8 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("the lab makes network namespaces and loads BPF programs: run it as root");
     }
     setup::ensure()?;
-    let agent = build::program("observer", build::AGENT, args.release)?;
-    let program = build::program("observer-tests", "lab", args.release)?;
+    let agent = build::program(build::AGENT, args.release)?;
+    let program = build::program("lab", args.release)?;
     let program = program
         .to_str()
         .context("the target folder's path is not UTF-8")?;

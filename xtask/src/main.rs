@@ -15,6 +15,7 @@ mod deploy;
 mod empty_root;
 mod fuzz;
 mod image;
+mod kubernetes;
 mod lab;
 mod names;
 mod python;

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    debian, fuzz, python,
+    debian, fuzz, kubernetes, python,
     shell::{self, Stopwatch, cargo, command, output, succeeds},
     toolchain::{self, Route},
 };
@@ -33,28 +33,35 @@ pub struct Args {
     /// Where the Rust toolchain for BPF comes from.
     #[arg(long, value_enum, default_value_t = Route::Auto)]
     bpf_toolchain: Route,
+    /// Also what only the tests that take minutes need: builds Kubernetes' servers.
+    #[arg(long)]
+    long: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let watch = Stopwatch::start();
-    ready(args.bpf_toolchain, &mut |what, detail| {
-        println!("{what:>10}  {detail}");
-    })?;
+    let say = &mut |what: &str, detail: &str| println!("{what:>10}  {detail}");
+    ready(args.bpf_toolchain, args.long, say)?;
     println!("{:>10}  {watch}", "ready");
     Ok(())
 }
 
 /// Set-up before another command: silent about what is already there.
 pub fn ensure() -> Result<()> {
-    ready(Route::Auto, &mut |what, detail| {
+    ensure_for(false)
+}
+
+/// The same, for the tests that take minutes where `long`.
+pub fn ensure_for(long: bool) -> Result<()> {
+    let say = &mut |what: &str, detail: &str| {
         if what != "ok" {
             println!("{what:>10}  {detail}");
         }
-    })
-    .context("set-up")
+    };
+    ready(Route::Auto, long, say).context("set-up")
 }
 
-fn ready(route: Route, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
+fn ready(route: Route, long: bool, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
     let cache = shell::cache()?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
     let lock = fs::File::create(cache.join("lock")).context("cannot create the cache's lock")?;
@@ -67,7 +74,13 @@ fn ready(route: Route, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
     cargo_deny(&cache, say)?;
     fuzz::ensure(&cache, say);
     python::ensure(&cache, say)?;
-    debian::unpack_all(&cache, say)
+    debian::unpack_all(&cache, say)?;
+    if long {
+        // It takes too long for others to wait.
+        drop(lock);
+        kubernetes::ensure(&cache, say)?;
+    }
+    Ok(())
 }
 
 fn packages(say: &mut dyn FnMut(&str, &str)) -> Result<()> {

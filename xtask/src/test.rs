@@ -37,7 +37,7 @@ struct Step {
 const STEPS: [Step; 12] = [
     Step {
         name: "set-up",
-        run: |_| setup::ensure(),
+        run: setup::ensure_for,
     },
     Step {
         name: "formatting",

@@ -267,8 +267,8 @@ fn programs(folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
 
 /// The agent and the benchmarks, for [`MEASURE`].
 fn optimized(folder: &Path) -> Result<[(&'static str, PathBuf); 2]> {
-    let agent = build::program("observer", build::AGENT, true)?;
-    let bench = build::program("observer-bench", "bench", true)?;
+    let agent = build::program(build::AGENT, true)?;
+    let bench = build::program("bench", true)?;
     Ok([
         ("optimized", strip(folder, "optimized", &agent)?),
         ("bench", strip(folder, "bench", &bench)?),

@@ -38,8 +38,6 @@ pub struct FibTotals {
     pub down_to_withdraw: Histogram,
     /// Dumps that repaired what was lost or not told.
     pub resyncs: u64,
-    /// Changes told by a source that is not the one that counts.
-    pub cross_checked: u64,
 }
 
 /// The `protocol` label: those that mean something here, everything else is `other`.
@@ -101,7 +99,6 @@ impl Default for FibTotals {
             withdraw_to_fib: Histogram::new(PROGRAM_BOUNDS),
             down_to_withdraw: Histogram::new(PROGRAM_BOUNDS),
             resyncs: 0,
-            cross_checked: 0,
         }
     }
 }
