@@ -9,8 +9,8 @@ use std::{
 use anyhow::Result;
 use observer_tests::{gate, soak::Soak};
 
-/// The recorder of the last ten minutes and the changes that are remembered fill up for longer than this
-/// test has; a leak of a kibibyte for each flap would still be seen.
+/// The recorder of the last ten minutes and the changes that are remembered fill up for longer than these
+/// tests have.
 const FILLING: u64 = 16 << 20;
 
 fn stays_flat(soak: Soak, filling: u64) -> Result<()> {
