@@ -8,6 +8,7 @@ use crate::{
         cluster::{Block, ClusterFact, ClusterKind, ClusterObject, Pod},
     },
     notice::RouteLoss,
+    testing::{NETNS, bird},
     testing_wire::{Talk, end_of_rib, notification, update},
 };
 
@@ -87,6 +88,35 @@ fn a_lost_prefix_names_its_node_and_the_pods_and_workloads_behind_it() {
     assert_eq!(pods.listed[0].pod, "shop/web-1");
     assert_eq!(pods.missing, None);
     assert!(story.lists.is_empty(), "asked once");
+}
+
+/// What this node lost, its own pods could not reach, whatever their addresses are.
+#[test]
+fn where_the_node_itself_lost_routes_its_own_pods_are_named_too() {
+    let (mut story, mut talk) = story(true);
+    story.scene.tell(Fact::SpeakerExited {
+        netns: NETNS,
+        speaker: bird(),
+        status: Some(0),
+        signal: None,
+    });
+    talk.we_close(&mut story.scene);
+    story.gone(RouteLoss::Deleted);
+    story.pass(3_000);
+    let (incident, nodes) = story.lists.pop().unwrap();
+    assert_eq!(nodes, ["n1", "n2"]);
+    let own = Pod {
+        node: "n1".to_owned(),
+        ..pod("own", "10.244.1.5", None)
+    };
+    story.scene.tell(Fact::PodsListed {
+        incident,
+        pods: vec![own, pod("elsewhere", "10.244.9.9", None)],
+        missing: None,
+    });
+    story.pass(100);
+    let pods = story.all().pop().unwrap().pods.unwrap();
+    assert_eq!((pods.count, pods.listed[0].pod.as_str()), (1, "shop/own"));
 }
 
 #[test]
