@@ -93,7 +93,17 @@ impl ExpectedLoss {
 
     /// Whether what it must say rests on a target that was seen alive before.
     pub const fn needs_alive(&self) -> bool {
-        matches!(self.extent, Extent::Within(..) | Extent::Unending)
+        matches!(self.extent, Extent::Within(..) | Extent::Unending) && !self.may_be_none()
+    }
+
+    /// Whether all is well where nothing is lost; then an agent that came too late to know any target
+    /// need not say anything.
+    const fn may_be_none(&self) -> bool {
+        match self.extent {
+            Extent::Nothing => true,
+            Extent::Within(least, _) => least.is_zero(),
+            Extent::About(_) | Extent::Unending => false,
+        }
     }
 
     /// The incident whose word is awaited, while it has none to say.
@@ -101,8 +111,8 @@ impl ExpectedLoss {
         let silent = self
             .witnesses(incidents)
             .all(|incident| incident.unreachable_seconds.is_none());
-        let owed = self.extent != Extent::Nothing;
-        (silent && owed).then(|| format!("no incident of {:?} tells of pods", self.witnesses))
+        (silent && !self.may_be_none())
+            .then(|| format!("no incident of {:?} tells of pods", self.witnesses))
     }
 
     fn witnesses<'a>(&self, incidents: &'a [Incident]) -> impl Iterator<Item = &'a Incident> {

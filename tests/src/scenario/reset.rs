@@ -7,9 +7,14 @@ use observer_core::incident::record::Verdict;
 use super::{Act, Cast, Expected, Extent, Script, at};
 
 /// Which routes BIRD exchanges when the session is back, and how quickly, is its business: it drops the
-/// stale ones at once, and the UPDATE comes tens of milliseconds later.
-const KEPT: &[Verdict] = &[Verdict::Graceful, Verdict::MicroGap, Verdict::NoImpact];
-/// No longer than that, and no loss.
+/// stale ones at once, and the UPDATE comes tens of milliseconds later, into which an echo may fall.
+const KEPT: &[Verdict] = &[
+    Verdict::Graceful,
+    Verdict::MicroGap,
+    Verdict::NoImpact,
+    Verdict::ReachabilityLost,
+];
+/// No pod may be lost for longer than that, whatever it is called.
 const MOMENT: Duration = Duration::from_secs(1);
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
