@@ -29,7 +29,8 @@ use observer_core::{
 };
 use tokio::sync::oneshot;
 
-use self::rows::{Rows, rows};
+pub use self::rows::rows;
+use self::rows::Rows;
 use crate::state_dir::SavedNodes;
 
 /// Compressed octets that are kept at most, but for the generation that is being written.

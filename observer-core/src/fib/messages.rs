@@ -111,8 +111,7 @@ impl Fib {
         self.measure_before(turn, world, place, message);
         // Told already, where it was acknowledged late (TCP may take 200 ms) or read late: a gap that has
         // not lasted is no loss yet.
-        let open = |gap: &Gap| !gap.settled && gap.fate != Fate::Planned;
-        if withdrawn && self.watch.gaps.get(&place).is_some_and(open) {
+        if withdrawn && self.watch.gaps.get(&place).is_some_and(Gap::is_open) {
             self.judge_again(world, place);
             let planned = |gap: &Gap| gap.fate == Fate::Planned;
             if self.watch.gaps.get(&place).is_some_and(planned) {

@@ -105,6 +105,11 @@ pub(super) struct Gap {
 }
 
 impl Gap {
+    /// A message may still explain it: it has not lasted, and nobody is known to have meant it.
+    pub fn is_open(&self) -> bool {
+        !self.settled && self.fate != Fate::Planned
+    }
+
     /// A route that `act` left there, told as a gap is.
     const fn of_seen((protocol, hops): (Protocol, HopsId), act: Act) -> Self {
         Self {
@@ -505,8 +510,7 @@ impl Fib {
 
     /// The messages that belong to a deletion have had their time, or one more has come.
     pub(super) fn judge_again(&mut self, world: World<'_>, place: Place) {
-        let open = |gap: &&Gap| !gap.settled && gap.fate != Fate::Planned;
-        let Some(gap) = self.watch.gaps.get(&place).filter(open) else {
+        let Some(gap) = self.watch.gaps.get(&place).filter(|gap| gap.is_open()) else {
             return;
         };
         let withdrawn = self.withdrawn_by(place.prefix);

@@ -161,14 +161,15 @@ impl Drops {
         self.barred.extend(other.barred);
     }
 
-    fn total(&self) -> Option<Tally> {
-        self.sum(true)
+    /// What was dropped, or what TCP had trouble with.
+    fn that(&self, proves: bool) -> impl Iterator<Item = (&(Prefix, DropReason), &Tally)> {
+        let all = self.tallies.iter();
+        all.filter(move |((_, reason), _)| reason.proves() == proves)
     }
 
-    /// Of what was dropped, or of what TCP had trouble with.
     fn sum(&self, proves: bool) -> Option<Tally> {
-        let of = { self.tallies.iter() }.filter(|((_, reason), _)| reason.proves() == proves);
-        of.map(|(_, tally)| *tally).reduce(Tally::join)
+        let tallies = self.that(proves).map(|(_, tally)| *tally);
+        tallies.reduce(Tally::join)
     }
 
     /// What TCP of this node's own processes sent again or gave up.
@@ -179,7 +180,7 @@ impl Drops {
     /// How many packets prove a loss: one does where a route was lost for good, else they must have
     /// been dropped for longer than a micro gap.
     pub fn proving(&self, lost: bool, threshold: Duration) -> u64 {
-        self.total()
+        self.sum(true)
             .filter(|all| lost || all.last.since(all.first) > threshold)
             .map_or(0, |all| all.packets)
     }
@@ -192,8 +193,7 @@ impl Drops {
             first: turn.wall.wall(tally.first),
             last: turn.wall.wall(tally.last),
         };
-        let of = { self.tallies.iter() }.filter(|((_, reason), _)| reason.proves() == proves);
-        of.take(LISTED).map(row).collect()
+        self.that(proves).take(LISTED).map(row).collect()
     }
 }
 
@@ -272,12 +272,10 @@ impl Open {
         record
             .milestones
             .retain(|milestone| milestone.evidence != EVIDENCE);
-        let Some(all) = self.drops.total() else {
+        let Some(all) = self.drops.sum(true) else {
             return;
         };
-        let whither = self.drops.tallies.iter();
-        let whither = whither.filter(|((_, reason), _)| reason.proves());
-        let first = whither.min_by_key(|(_, tally)| tally.first);
+        let first = { self.drops.that(true) }.min_by_key(|(_, tally)| tally.first);
         if let Some(((prefix, reason), _)) = first {
             let what = format!("first packet to {prefix} dropped: {}", reason.words());
             let (kind, within) = (MilestoneKind::FirstLoss, Within::exactly(all.first));

@@ -65,13 +65,8 @@ impl Rows {
 
 /// How many routes a fact has.
 pub fn rows(fact: &Fact) -> usize {
-    let Fact::Forwarding { forwarding, .. } = fact else {
-        return 0;
-    };
-    if let Forwarding::Changed { changes, .. } = forwarding {
-        changes.len()
-    } else if let Forwarding::Dumped { routes } = forwarding {
-        routes.len()
+    if let Fact::Forwarding { forwarding, .. } = fact {
+        forwarding.route_count()
     } else {
         0
     }

@@ -9,7 +9,7 @@ use observer_core::{
 use tokio::sync::mpsc;
 
 use super::QUEUE;
-use crate::source::clock::boottime_now;
+use crate::{flight::rows, source::clock::boottime_now};
 
 /// Events in one batch at most, or routes, but for those of the last event in it.
 const BATCH: usize = 512;
@@ -127,9 +127,8 @@ fn batch_length(events: &[Event]) -> usize {
     for (number, event) in events.iter().enumerate().take(BATCH) {
         if let Fact::Segment { payload, .. } = &event.fact {
             octets += payload.len();
-        } else if let Fact::Forwarding { forwarding, .. } = &event.fact {
-            routes += forwarding.route_count();
         }
+        routes += rows(&event.fact);
         if octets > BATCH_OCTETS || routes > BATCH {
             return number + 1;
         }
