@@ -29,8 +29,8 @@ use observer_core::{
 };
 use tokio::sync::oneshot;
 
-pub use self::rows::rows;
 use self::rows::Rows;
+pub use self::rows::rows;
 use crate::state_dir::SavedNodes;
 
 /// Compressed octets that are kept at most, but for the generation that is being written.

@@ -8,7 +8,7 @@ use super::{
     record::{Incident, Milestone, MilestoneKind},
 };
 use crate::{
-    change::{Change, Output, Request},
+    change::{Output, Request},
     event::circumstances::{Circumstances, ContainerEnd},
     turn::Turn,
 };
@@ -32,20 +32,7 @@ impl Incidents {
 
     /// The answer came, in time or after the incident was over.
     pub fn circumstances_told(&mut self, turn: &mut Turn<'_>, id: &str, told: &Circumstances) {
-        let mut all = self.open.iter_mut();
-        if let Some((number, open)) = all.find(|(_, open)| open.record.id == id) {
-            let number = *number;
-            open.news |= take(&mut open.record, told);
-            self.look_again(turn, number);
-            return;
-        }
-        if let Some(record) = self.closed.iter_mut().find(|record| record.id == id)
-            && take(record, told)
-        {
-            let incident = Box::new(record.clone());
-            let node = incident.node.clone();
-            turn.tell(&node, Change::IncidentUpdated { incident });
-        }
+        self.write_down(turn, id, |mut named| take(named.record(), told));
     }
 }
 

@@ -348,24 +348,48 @@ impl Incidents {
 
     /// An operator wrote something.
     pub fn write_note(&mut self, turn: &mut Turn<'_>, id: &str, text: &str) {
-        let number = self
-            .open
-            .iter()
-            .find(|(_, open)| open.record.id == id)
-            .map(|(number, _)| *number);
-        if let Some(number) = number {
-            if let Some(open) = self.open.get_mut(&number) {
-                open.record.note = Some(text.to_owned());
-                open.news = true;
-            }
+        self.write_down(turn, id, |mut named| {
+            named.record().note = Some(text.to_owned());
+            true
+        });
+    }
+
+    /// Has what is told of an incident by its name written down, whether it goes on or is over; `write` says
+    /// whether that is news.
+    pub(super) fn write_down(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: &str,
+        write: impl FnOnce(Named<'_>) -> bool,
+    ) {
+        let mut all = self.open.iter_mut();
+        if let Some((number, open)) = all.find(|(_, open)| open.record.id == id) {
+            let number = *number;
+            open.news |= write(Named::Open(open));
             self.look_again(turn, number);
-            return;
-        }
-        if let Some(record) = self.closed.iter_mut().find(|record| record.id == id) {
-            record.note = Some(text.to_owned());
+        } else if let Some(record) = self.closed.iter_mut().find(|record| record.id == id)
+            && write(Named::Closed(record))
+        {
             let incident = Box::new(record.clone());
             let node = incident.node.clone();
             turn.tell(&node, Change::IncidentUpdated { incident });
+        }
+    }
+}
+
+/// An incident that has a name.
+pub(super) enum Named<'a> {
+    /// It goes on.
+    Open(&'a mut Open),
+    /// It is over.
+    Closed(&'a mut Incident),
+}
+
+impl Named<'_> {
+    pub(super) fn record(&mut self) -> &mut Incident {
+        match self {
+            Self::Open(open) => &mut open.record,
+            Self::Closed(record) => record,
         }
     }
 }

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use super::{
     Incidents,
+    lifecycle::Named,
     open::{Open, is_local},
     record::{AffectedPod, AffectedPods, Incident, SubjectKind},
     verdict::Packets,
 };
 use crate::{
-    change::{Change, Output, Request},
+    change::{Output, Request},
     event::cluster::Pod,
     turn::Turn,
 };
@@ -59,24 +60,20 @@ impl Incidents {
         pods: &[Pod],
         missing: Option<&str>,
     ) {
-        let mut all = self.open.iter_mut();
-        if let Some((number, open)) = all.find(|(_, open)| open.record.id == id) {
-            let number = *number;
-            let had = |pod: &Pod| open.concerned(pod);
-            let affected = affected(pods, had, &open.record, missing);
-            open.record.pods = Some(affected);
-            open.news = true;
-            self.look_again(turn, number);
-            return;
-        }
-        if let Some(record) = self.closed.iter_mut().find(|record| record.id == id) {
-            // Which prefixes there were beyond those listed is forgotten: all of the nodes' count.
-            let affected = affected(pods, |pod| pod.addresses.clone(), record, missing);
-            record.pods = Some(affected);
-            let incident = Box::new(record.clone());
-            let node = incident.node.clone();
-            turn.tell(&node, Change::IncidentUpdated { incident });
-        }
+        self.write_down(turn, id, |mut named| {
+            let affected = match &named {
+                Named::Open(open) => {
+                    let had = |pod: &Pod| open.concerned(pod);
+                    affected(pods, had, &open.record, missing)
+                }
+                // Which prefixes there were beyond those listed is forgotten: all of the nodes' count.
+                Named::Closed(record) => {
+                    affected(pods, |pod| pod.addresses.clone(), record, missing)
+                }
+            };
+            named.record().pods = Some(affected);
+            true
+        });
     }
 }
 
