@@ -4,6 +4,7 @@
 mod circumstances;
 mod follow;
 mod objects;
+mod once;
 mod pods;
 
 use anyhow::{Context, Result};

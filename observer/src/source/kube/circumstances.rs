@@ -3,8 +3,6 @@
 //! The rights are those that there are anyway: a list of nodes with a field selector for one, and, where
 //! pods may be listed, one of a node's pods with Calico's label.
 
-use std::time::Duration;
-
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Node, Pod},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -12,14 +10,9 @@ use k8s_openapi::{
 use kube::{Api, Client, api::ListParams};
 use observer_core::event::circumstances::{Circumstances, ContainerEnd, NodeCondition, SpeakerPod};
 use serde::de::DeserializeOwned;
-use tokio::time::{sleep, timeout};
 
-use super::follow::{chain, jitter};
+use super::once;
 
-/// How long the API server has for an answer.
-const ANSWER: Duration = Duration::from_secs(20);
-/// All peers of a node that falls ask about it: within this time, and not at once.
-const SPREAD: Duration = Duration::from_secs(3);
 /// What every manifest of Calico gives the pods that run BIRD.
 const SPEAKERS: &str = "k8s-app=calico-node";
 /// Their container; there may be others beside it.
@@ -27,7 +20,7 @@ const CONTAINER: &str = "calico-node";
 
 /// How `node` fares; of its pods only where `pods` may be listed.
 pub async fn circumstances_of(client: &Client, node: &str, pods: bool) -> Circumstances {
-    sleep(jitter(SPREAD)).await;
+    once::turn().await;
     let mut told = Circumstances::default();
     let mut missing = Vec::new();
     let itself = ListParams::default().fields(&format!("metadata.name={node}"));
@@ -56,9 +49,7 @@ where
     // database instead.
     let params = of.match_any();
     let api: Api<K> = Api::all(client.clone());
-    let listed = timeout(ANSWER, api.list(&params)).await;
-    let listed = listed.map_err(|_| "the API server did not answer in time".to_owned())?;
-    Ok(listed.map_err(|error| chain(&error))?.items)
+    Ok(once::answer(api.list(&params)).await?.items)
 }
 
 fn condition(node: &Node) -> Option<NodeCondition> {

@@ -1,29 +1,19 @@
 //! The pods of some nodes, listed once.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::ListParams};
 use observer_core::event::cluster;
-use tokio::time::{sleep, timeout};
 
-use super::{
-    follow::{chain, jitter},
-    objects,
-};
+use super::{objects, once};
 
 /// Pods in one page, from a server that answers in pages unasked.
 const PAGE: u32 = 500;
-/// How long the API server has for a page.
-const ANSWER: Duration = Duration::from_secs(20);
-/// All peers of a node that falls ask about it: within this time, and not at once.
-const SPREAD: Duration = Duration::from_secs(3);
 /// Pods taken at most, of all nodes.
 const MOST: usize = 10_000;
 
 /// The pods of `nodes`, and why some or all are missing.
 pub async fn pods_of(client: &Client, nodes: &[String]) -> (Vec<cluster::Pod>, Option<String>) {
-    sleep(jitter(SPREAD)).await;
+    once::turn().await;
     let api: Api<Pod> = Api::all(client.clone());
     let mut pods = Vec::new();
     for node in nodes {
@@ -40,10 +30,7 @@ async fn of_node(api: &Api<Pod>, node: &str, pods: &mut Vec<cluster::Pod>) -> Re
     // the cluster from its database instead, page by page.
     let mut params = of_node.clone().match_any();
     loop {
-        let page = timeout(ANSWER, api.list(&params)).await;
-        let page = page
-            .map_err(|_| "the API server did not answer in time".to_owned())?
-            .map_err(|error| chain(&error))?;
+        let page = once::answer(api.list(&params)).await?;
         pods.extend(page.items.iter().filter_map(objects::pod));
         if pods.len() > MOST {
             pods.truncate(MOST);
