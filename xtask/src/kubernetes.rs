@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     debian,
-    shell::{Stopwatch, output},
+    shell::{self, Stopwatch, output},
 };
 
 const SOURCE: &str = "kubernetes";
@@ -40,8 +40,7 @@ const DESCRIBED: &str = "+k8s:openapi-gen=";
 
 /// Makes the servers and etcd, if the cache has none. It takes ten minutes of one CPU.
 pub fn ensure(cache: &Path, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
-    let lock = fs::File::create(cache.join("kubernetes.lock")).context("cannot create a lock")?;
-    lock.lock().context("cannot lock the build")?;
+    let _lock = shell::lock(&cache.join("kubernetes.lock"))?;
     debian::unpack_one(cache, "etcd-server", say)?;
     let folder = cache.join("debs").join(SOURCE);
     let stamp = folder.join(".versions");

@@ -64,8 +64,7 @@ pub fn ensure_for(long: bool) -> Result<()> {
 fn ready(route: Route, long: bool, say: &mut dyn FnMut(&str, &str)) -> Result<()> {
     let cache = shell::cache()?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
-    let lock = fs::File::create(cache.join("lock")).context("cannot create the cache's lock")?;
-    lock.lock().context("cannot lock the cache")?;
+    let lock = shell::lock(&cache.join("lock"))?;
 
     packages(say)?;
     host_components(say)?;

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsString,
     fmt,
+    fs::File,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -32,6 +33,15 @@ pub fn cache() -> Result<PathBuf> {
     Ok(base
         .context("set HOME or BGP_OBSERVER_CACHE")?
         .join("bgp-observer"))
+}
+
+/// Waits until nobody else holds the lock in the file `path`. It is held until what this gives is dropped, or
+/// the process ends.
+pub fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// A command in the repository's root that finds the cached tools first.

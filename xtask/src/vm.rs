@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
     build, setup,
-    shell::{Stopwatch, cache, cargo, command, output, root},
+    shell::{self, Stopwatch, cache, cargo, command, output, root},
 };
 use guest::{Outcome, Verdict};
 use kernel::Kernel;
@@ -164,8 +164,7 @@ fn matrix(series: &[String], steps: &[&Step], all_must_be: bool) -> Result<()> {
     let folder = build::target().join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // Another run in this tree would write the same files; the lock ends with the process.
-    let alone = fs::File::create(folder.join("lock")).context("cannot create the lock")?;
-    alone.lock().context("cannot lock the guests' folder")?;
+    let _lock = shell::lock(&folder.join("lock"))?;
     let mut programs = programs(&folder)?;
     if steps.iter().any(|step| step.name == MEASURE) {
         programs.extend(optimized(&folder)?);

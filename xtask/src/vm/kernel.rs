@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{debian, shell::output};
+use crate::{
+    debian,
+    shell::{self, output},
+};
 
 /// What labs and tests make devices, filters and diagnoses of.
 /// `crc32c_generic` is what `libcrc32c` asks the kernel for without naming it.
@@ -52,8 +55,7 @@ pub struct Kernel {
 /// Finds a kernel in the cache, or fetches it into it.
 pub fn ready(cache: &Path, series: &str) -> Result<Kernel> {
     let folder = cache.join("kernels").join(series);
-    let lock = File::create(cache.join("lock")).context("cannot create the cache's lock")?;
-    lock.lock().context("cannot lock the cache")?;
+    let _lock = shell::lock(&cache.join("lock"))?;
     if let Some(kernel) = cached(&folder, series) {
         return Ok(kernel);
     }
@@ -78,7 +80,7 @@ fn cached(folder: &Path, series: &str) -> Option<Kernel> {
 /// The newest package of a series; where there is none, the error names the series there are.
 fn newest(series: &str) -> Result<String> {
     let mut packages = packages()?;
-    if best(&packages, series).is_none() && crate::shell::is_root() {
+    if best(&packages, series).is_none() && shell::is_root() {
         // The lists may be older than the series.
         debian::update()?;
         packages = self::packages()?;
