@@ -8,7 +8,7 @@ use crate::{
     bgp::Prefix,
     change::{Output, Request},
     config::{CoreConfig, ReachConfig, ReachMode},
-    event::{Fact, forwarding::NeighbourState},
+    event::{Fact, InventoryPeer, forwarding::NeighbourState},
     notice::{NeighbourNotice, Notice, RouteLoss, RouteNotice, RouteOwner, RouteStep},
     testing::{NETNS, PEER, Scene, bird, millis, outbound},
     testing_wire::{Offer, Talk, end_of_rib, update},
@@ -162,6 +162,29 @@ impl Story {
                 });
             }
         }
+    }
+
+    /// This node's speaker ends, of `signal` or by itself.
+    pub fn speaker_ends(&mut self, signal: Option<i32>) {
+        self.scene.tell(Fact::SpeakerExited {
+            netns: NETNS,
+            speaker: bird(),
+            status: signal.is_none().then_some(0),
+            signal,
+        });
+    }
+
+    /// An inventory names the peer.
+    pub fn inventory(&mut self, name: &str) {
+        let peers = vec![InventoryPeer {
+            node: None,
+            address: PEER.parse().unwrap(),
+            name: Some(name.to_owned()),
+            peer_type: None,
+            asn: None,
+            targets: Vec::new(),
+        }];
+        self.scene.tell(Fact::Inventory { peers });
     }
 
     pub fn notice(&mut self, notice: Notice) {

@@ -9,7 +9,7 @@ use crate::{
     address::PeerAddress,
     change::Change,
     config::ReachMode,
-    event::{Fact, InventoryPeer, TcpState},
+    event::{Fact, TcpState},
     notice::{Notice, RouteLoss, RouteNotice, RouteOwner, RouteStep},
     testing::{NETNS, PEER, bird, millis, outbound, process, socket},
     testing_wire::{Talk, end_of_rib, notification, update},
@@ -426,12 +426,7 @@ fn a_local_speaker_s_end_is_one_incident_however_many_sessions_it_cost() {
             .state_by(one, TcpState::Established, TcpState::FinWait1, Some(bird()));
     }
     story.scene.now += 2;
-    story.scene.tell(Fact::SpeakerExited {
-        netns: NETNS,
-        speaker: bird(),
-        status: None,
-        signal: Some(9),
-    });
+    story.speaker_ends(Some(9));
     story.pass(1_000);
     let all = story.all();
     assert_eq!(all.len(), 1, "{all:#?}");
@@ -515,15 +510,7 @@ fn what_stays_gone_and_stable_is_over_too() {
 #[test]
 fn a_node_that_leaves_the_inventory_is_decommissioned() {
     let (mut story, mut talk) = Story::graceful(ReachMode::Off);
-    let entry = InventoryPeer {
-        node: None,
-        address: PEER.parse().unwrap(),
-        name: Some("n2".to_owned()),
-        peer_type: None,
-        asn: None,
-        targets: Vec::new(),
-    };
-    story.scene.tell(Fact::Inventory { peers: vec![entry] });
+    story.inventory("n2");
     talk.says(&mut story.scene, false, &notification(6, 2, ""));
     talk.peer_closes(&mut story.scene);
     story.gone(RouteLoss::Deleted);

@@ -4,10 +4,10 @@ use super::{record::Incident, testing::*};
 use crate::{
     config::CoreConfig,
     event::{
-        Fact, InventoryPeer, TcpState,
+        Fact, TcpState,
         circumstances::{Circumstances, ContainerEnd, NodeCondition, SpeakerPod},
     },
-    testing::{NETNS, PEER, bird, outbound},
+    testing::{PEER, bird, outbound},
     testing_wire::{Talk, notification},
 };
 
@@ -16,16 +16,7 @@ fn story(kubernetes: bool) -> (Story, Talk) {
         kubernetes,
         ..CoreConfig::default()
     });
-    story.scene.tell(Fact::Inventory {
-        peers: vec![InventoryPeer {
-            node: None,
-            address: PEER.parse().unwrap(),
-            name: Some("n2".to_owned()),
-            peer_type: None,
-            asn: None,
-            targets: Vec::new(),
-        }],
-    });
+    story.inventory("n2");
     let talk = story.begin();
     (story, talk)
 }
@@ -126,12 +117,7 @@ fn what_came_to_pass_about_then_is_in_the_timeline_and_what_is_old_is_not() {
 #[test]
 fn of_its_own_restart_a_node_asks_about_itself() {
     let (mut story, _talk) = story(true);
-    story.scene.tell(Fact::SpeakerExited {
-        netns: NETNS,
-        speaker: bird(),
-        status: None,
-        signal: Some(9),
-    });
+    story.speaker_ends(Some(9));
     let (from, to) = (TcpState::Established, TcpState::FinWait1);
     story
         .scene

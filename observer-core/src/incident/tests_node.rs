@@ -366,12 +366,7 @@ fn the_end_of_the_own_speaker_judges_one_direction_and_sends_to_the_peers_for_th
         });
         let (from, to) = (TcpState::Established, TcpState::FinWait1);
         story.scene.state_by(talk.socket, from, to, Some(bird()));
-        story.scene.tell(Fact::SpeakerExited {
-            netns: NETNS,
-            speaker: bird(),
-            status: notified.then_some(0),
-            signal: (!notified).then_some(9),
-        });
+        story.speaker_ends((!notified).then_some(9));
         story.pass(3_000);
         let mut talk = story.session(2);
         talk.says(&mut story.scene, false, &end_of_rib());
@@ -409,12 +404,7 @@ fn an_own_speaker_that_takes_its_routes_along_lost_them_in_its_own_direction() {
     story.scene.now += 5;
     let (from, to) = (TcpState::Established, TcpState::FinWait1);
     story.scene.state_by(talk.socket, from, to, Some(bird()));
-    story.scene.tell(Fact::SpeakerExited {
-        netns: NETNS,
-        speaker: bird(),
-        status: None,
-        signal: Some(9),
-    });
+    story.speaker_ends(Some(9));
     story.pass(4_000);
     let mut talk = story.session(2);
     talk.says(&mut story.scene, false, &end_of_rib());

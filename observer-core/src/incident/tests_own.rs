@@ -3,8 +3,8 @@
 use super::{record::Verdict, testing::Story};
 use crate::{
     config::ReachMode,
-    event::{Fact, TcpState},
-    testing::{NETNS, PEER, bird, outbound},
+    event::TcpState,
+    testing::{PEER, bird, outbound},
     testing_wire::{Offer, Talk},
 };
 
@@ -20,12 +20,7 @@ fn killed(restart: Option<(u16, bool)>) -> Verdict {
     talk.connect(&mut story.scene);
     talk.greet(&mut story.scene, offer, offer);
     story.pass(5_000);
-    story.scene.tell(Fact::SpeakerExited {
-        netns: NETNS,
-        speaker: bird(),
-        status: None,
-        signal: Some(9),
-    });
+    story.speaker_ends(Some(9));
     let (from, to) = (TcpState::Established, TcpState::FinWait1);
     story.scene.state_by(dialled, from, to, Some(bird()));
     story.pass(1_000);

@@ -8,7 +8,6 @@ use crate::{
         cluster::{Block, ClusterFact, ClusterKind, ClusterObject, Pod},
     },
     notice::RouteLoss,
-    testing::{NETNS, bird},
     testing_wire::{Talk, end_of_rib, notification, update},
 };
 
@@ -94,12 +93,7 @@ fn a_lost_prefix_names_its_node_and_the_pods_and_workloads_behind_it() {
 #[test]
 fn where_the_node_itself_lost_routes_its_own_pods_are_named_too() {
     let (mut story, mut talk) = story(true);
-    story.scene.tell(Fact::SpeakerExited {
-        netns: NETNS,
-        speaker: bird(),
-        status: Some(0),
-        signal: None,
-    });
+    story.speaker_ends(None);
     talk.we_close(&mut story.scene);
     story.gone(RouteLoss::Deleted);
     story.pass(3_000);
