@@ -10,18 +10,15 @@ use observer_tests::{
 
 /// How often it is told how things are.
 const TELL: Duration = Duration::from_mins(5);
-/// The last ten minutes, and ten thousand changes, are remembered: both are full after a quarter of an hour.
+/// What is meant to be remembered, the last ten minutes and ten thousand changes, is full before the first
+/// quarter of two hours is over. In a shorter run it may still fill up.
 const FILLING: u64 = 4 << 20;
 
 pub fn soak(minutes: u64) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let soak = Soak {
-        nodes: 20,
-        length: Duration::from_mins(minutes),
-        every: Duration::from_secs(4),
-    };
+    let soak = Soak::of_twenty(Duration::from_mins(minutes));
     let mut next = Duration::ZERO;
     let mut tell = |sample: &Sample, breaks| {
         if sample.after >= next {

@@ -77,6 +77,15 @@ pub struct Soaked {
 }
 
 impl Soak {
+    /// A mesh of twenty nodes in which something breaks every four seconds.
+    pub const fn of_twenty(length: Duration) -> Self {
+        Self {
+            nodes: 20,
+            length,
+            every: Duration::from_secs(4),
+        }
+    }
+
     /// Breaks and mends until the time is over; then everything must be well again.
     pub fn run(self, tell: &mut dyn FnMut(&Sample, u64)) -> Result<Soaked> {
         let (lab, agent) = observed(Plan::of(self.nodes), &Options::default())?;

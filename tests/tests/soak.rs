@@ -35,10 +35,5 @@ fn a_flapping_mesh_leaves_nothing_behind() -> Result<()> {
 #[test]
 #[ignore = "takes ten minutes"]
 fn a_flapping_mesh_of_twenty_nodes_leaves_nothing_behind_for_ten_minutes() -> Result<()> {
-    let soak = Soak {
-        nodes: 20,
-        length: Duration::from_mins(10),
-        every: Duration::from_secs(4),
-    };
-    stays_flat(soak, FILLING)
+    stays_flat(Soak::of_twenty(Duration::from_mins(10)), FILLING)
 }
