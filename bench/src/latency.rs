@@ -12,7 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use observer_core::change::Change;
 use observer_tests::{
-    agent::{Agent, Events, Options, Told, boot_nanos, free_address},
+    agent::{Agent, Options, Told, boot_nanos, free_address},
+    agents::Events,
     birdc, gate, http,
     lab::{Lab, Plan},
     metrics::Scrape,

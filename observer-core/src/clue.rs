@@ -14,6 +14,9 @@ use crate::{
 /// not follow within this was not believed by the local speaker.
 const NOTIFICATION_EXPLAINS: Duration = Duration::from_secs(1);
 
+/// A RST ends its connection at once, where the kernel takes it.
+const RESET_EXPLAINS: Duration = Duration::from_secs(1);
+
 /// A fact that bears on how a connection ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Clue {
@@ -27,6 +30,16 @@ pub(crate) enum Clue {
     Went(TcpState),
     /// It is not among the sockets any more.
     Missing,
+    /// The tap saw a FIN, all before it being there.
+    FinSeen {
+        /// This node sent it.
+        sent: bool,
+    },
+    /// The tap saw a RST that the other end expected.
+    ResetSeen {
+        /// This node sent it.
+        sent: bool,
+    },
     /// A NOTIFICATION was read.
     Notification {
         /// This node sent it.
@@ -37,6 +50,11 @@ pub(crate) enum Clue {
 }
 
 impl Clue {
+    /// Whether it is TCP as the tap saw it: what stands in where the kernel said nothing of the end.
+    pub const fn is_seen(&self) -> bool {
+        matches!(self, Self::FinSeen { .. } | Self::ResetSeen { .. })
+    }
+
     /// Whether a clue of `at` has to do with `end`. A NOTIFICATION comes before it, give or take the
     /// merging of sources: what an old stream delivers long after is no cause any more.
     pub fn bears_on(&self, at: Timestamp, end: &End, wait: Duration) -> bool {
@@ -44,6 +62,10 @@ impl Clue {
             Self::Notification { sent, .. } => {
                 let explains = *sent || end.at.since(at) <= NOTIFICATION_EXPLAINS;
                 explains && at.since(end.at) <= wait
+            }
+            Self::FinSeen { .. } => at.since(end.at) <= wait,
+            Self::ResetSeen { .. } => {
+                end.at.since(at) <= RESET_EXPLAINS && at.since(end.at) <= wait
             }
             Self::ResetReceived
             | Self::ResetSent
@@ -66,10 +88,15 @@ impl fmt::Display for Clue {
                 Way::Closed | Way::Missing => write!(f, "socket went to {}", state.name()),
             },
             Self::Missing => f.write_str("socket found gone"),
+            Self::FinSeen { sent } => write!(f, "FIN {} (seen on the wire)", way(*sent)),
+            Self::ResetSeen { sent } => write!(f, "RST {} (seen on the wire)", way(*sent)),
             Self::Notification { sent, notification } => {
-                let way = if *sent { "sent" } else { "received" };
-                write!(f, "NOTIFICATION {way}: {notification}")
+                write!(f, "NOTIFICATION {}: {notification}", way(*sent))
             }
         }
     }
+}
+
+const fn way(sent: bool) -> &'static str {
+    if sent { "sent" } else { "received" }
 }

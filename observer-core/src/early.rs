@@ -23,17 +23,23 @@ const STRANGER_WAITS: Duration = Duration::from_secs(2);
 /// How long a peer's connection may take to show: without kernel probes sock_diag finds it.
 const PEER_WAITS: Duration = Duration::from_secs(10);
 
+/// How long it may take to show once its end was seen: then nobody will tell of it any more.
+const ENDED_WAITS: Duration = Duration::from_secs(1);
+
 /// The segments of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Early {
     by_tuple: BTreeMap<Tuple, Waiting>,
     unclaimed: u64,
+    whole: Vec<(Tuple, Vec<Kept>)>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     until: Timestamp,
     known: bool,
+    /// Its end was seen.
+    ended: bool,
     size: usize,
     segments: Vec<Kept>,
 }
@@ -73,6 +79,11 @@ impl Kept {
             payload: segment.payload.into(),
             missing: segment.missing,
         }
+    }
+
+    /// Whether it answers something.
+    pub const fn acknowledges(&self) -> bool {
+        self.ack.is_some()
     }
 
     /// As it was, between the ends `tuple`.
@@ -115,6 +126,7 @@ impl Early {
             let waiting = Waiting {
                 until: at.after(waits),
                 known,
+                ended: false,
                 size: 0,
                 segments: Vec::new(),
             };
@@ -130,6 +142,10 @@ impl Early {
             return false;
         }
         waiting.segments.push(Kept::new(at, tapped));
+        if tapped.segment.fin || tapped.segment.rst {
+            waiting.ended = true;
+            waiting.until = waiting.until.min(at.after(ENDED_WAITS));
+        }
         true
     }
 
@@ -145,12 +161,22 @@ impl Early {
     /// Lets go of what waited long enough.
     pub fn expire(&mut self, at: Timestamp) {
         let mut unclaimed = 0;
-        self.by_tuple.retain(|_, waiting| {
+        let whole = &mut self.whole;
+        self.by_tuple.retain(|tuple, waiting| {
             let stays = waiting.until >= at;
             unclaimed += if stays { 0 } else { waiting.strangers() };
+            if !stays && waiting.known && waiting.ended && whole.len() < MAX_TUPLES {
+                whole.push((*tuple, std::mem::take(&mut waiting.segments)));
+            }
             stays
         });
         self.unclaimed += unclaimed;
+    }
+
+    /// Connections of known peers, from SYN to end, of which nobody but the tap told: since the last
+    /// call.
+    pub fn take_whole(&mut self) -> Vec<(Tuple, Vec<Kept>)> {
+        std::mem::take(&mut self.whole)
     }
 
     /// Segments of no known peer that waited in vain, since the last call.
@@ -218,6 +244,30 @@ mod tests {
         let big = vec![0; MAX_OCTETS];
         assert!(!early.keep(at, &tapped(peer, false, &big), true));
         assert!(early.take(at, &peer).is_empty());
+    }
+
+    #[test]
+    fn a_peer_s_connection_that_ended_is_given_whole_once_nobody_claimed_it() {
+        let mut early = Early::default();
+        let at = Timestamp::from_nanos(1_000_000_000);
+        let (peer, claimed, stranger) = (tuple(2, 5), tuple(2, 6), tuple(9, 7));
+        let reset = |tuple| {
+            let mut reset = tapped(tuple, false, b"");
+            reset.segment.rst = true;
+            reset
+        };
+        for (tuple, known) in [(peer, true), (claimed, true), (stranger, false)] {
+            early.keep(at, &tapped(tuple, true, b""), known);
+            early.keep(at, &reset(tuple), known);
+        }
+        assert_eq!(early.take(at, &claimed).len(), 2);
+        assert!(early.take_whole().is_empty());
+        early.expire(at.after(Duration::from_millis(1_001)));
+        let whole = early.take_whole();
+        assert_eq!(whole.len(), 1);
+        assert_eq!((whole[0].0, whole[0].1.len()), (peer, 2));
+        early.expire(at.after(Duration::from_secs(20)));
+        assert!(early.take_whole().is_empty());
     }
 
     #[test]

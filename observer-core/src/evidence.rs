@@ -28,6 +28,10 @@ const ECONNABORTED: i32 = 103;
 const ECONNRESET: i32 = 104;
 const ECONNREFUSED: i32 = 111;
 
+/// Said of an end that may have been the speaker's, where none is known here.
+const SPEAKER_UNSEEN: &str =
+    "no BGP daemon of this node is seen: whether it ended, and who ended it, is not known";
+
 /// How a connection stopped being usable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Way {
@@ -97,6 +101,10 @@ pub(crate) struct Verdict {
 
 impl Evidence {
     pub fn add(&mut self, at: Timestamp, clue: Clue) {
+        if clue.is_seen() {
+            // Who sends one again and again drives nothing else out.
+            self.clues.retain(|(_, old)| *old != clue);
+        }
         if self.clues.len() >= MAX_CLUES {
             self.clues.remove(0);
         }
@@ -118,6 +126,9 @@ impl Evidence {
         end.describe(&mut evidence);
         if let Some((sent, notification)) = self.notification(end, wait) {
             let (cause, settled) = end.notified(explained, sent, notification);
+            if !speakers.any() && may_be_its_end(&cause) {
+                evidence.push(SPEAKER_UNSEEN.to_owned());
+            }
             return Verdict {
                 cause,
                 evidence,
@@ -135,16 +146,40 @@ impl Evidence {
             },
             Way::FinSent => end.local(explained, Cause::FinSent, &mut evidence),
             Way::Closed => self.closed(end, explained, wait, &mut evidence),
-            Way::Missing => match self.closed(end, explained, wait, &mut evidence) {
-                (Cause::Unknown, _) => (Cause::Unobserved, true),
-                known => known,
-            },
+            Way::Missing => self.missing(end, explained, wait, &mut evidence),
         };
+        if !speakers.any() && may_be_its_end(&cause) {
+            evidence.push(SPEAKER_UNSEEN.to_owned());
+        }
         Verdict {
             cause,
             evidence,
             settled,
         }
+    }
+
+    /// The kernel did not tell how it ended: what the tap saw of its end does, what came first of it.
+    fn missing(
+        &self,
+        end: &End,
+        explained: Option<Explained>,
+        wait: Duration,
+        evidence: &mut Vec<String>,
+    ) -> (Cause, bool) {
+        match self.seen(end, wait) {
+            Some(Clue::FinSeen { sent: false }) => (Cause::FinReceived, true),
+            Some(Clue::FinSeen { .. }) => end.local(explained, Cause::FinSent, evidence),
+            Some(Clue::ResetSeen { sent: false }) => (Cause::ResetReceived, true),
+            Some(Clue::ResetSeen { .. }) => end.local(explained, Cause::ResetSent, evidence),
+            _ => match self.closed(end, explained, wait, evidence) {
+                (Cause::Unknown, _) => (Cause::Unobserved, true),
+                known => known,
+            },
+        }
+    }
+
+    fn seen<'a>(&'a self, end: &'a End, wait: Duration) -> Option<&'a Clue> {
+        self.near(end, wait).find(|clue| clue.is_seen())
     }
 
     fn closed(
@@ -197,13 +232,20 @@ impl Evidence {
             Way::Closed if received => Failure::Refused,
             Way::Closed if self.has(end, wait, &Clue::ResetSent) => Failure::ResetByUs,
             Way::Closed => Failure::GivenUp,
-            Way::Missing => Failure::Unobserved,
+            Way::Missing => match self.seen(end, wait) {
+                Some(Clue::FinSeen { sent: false }) => Failure::ClosedByPeer,
+                Some(Clue::FinSeen { .. }) => Failure::ClosedByUs,
+                Some(Clue::ResetSeen { sent: false }) => Failure::Refused,
+                Some(Clue::ResetSeen { .. }) => Failure::ResetByUs,
+                _ => Failure::Unobserved,
+            },
         }
     }
 
     fn near<'a>(&'a self, end: &'a End, wait: Duration) -> impl Iterator<Item = &'a Clue> {
         self.clues
             .iter()
+            .filter(|(_, clue)| end.way == Way::Missing || !clue.is_seen())
             .filter(move |(at, clue)| clue.bears_on(*at, end, wait))
             .map(|(_, clue)| clue)
     }
@@ -220,6 +262,8 @@ impl Evidence {
             | Clue::ResetSent
             | Clue::Error(_)
             | Clue::Went(_)
+            | Clue::FinSeen { .. }
+            | Clue::ResetSeen { .. }
             | Clue::Missing => None,
         })
     }
@@ -234,6 +278,8 @@ impl Evidence {
             Clue::ResetReceived
             | Clue::ResetSent
             | Clue::Went(_)
+            | Clue::FinSeen { .. }
+            | Clue::ResetSeen { .. }
             | Clue::Missing
             | Clue::Notification { .. } => None,
         })
@@ -241,6 +287,20 @@ impl Evidence {
 }
 
 impl End {
+    /// That of a connection of which only segments were seen.
+    pub const fn unseen(at: Timestamp) -> Self {
+        Self {
+            at,
+            way: Way::Missing,
+            process: None,
+            by_call: false,
+            silent: Duration::ZERO,
+            unanswered: 0,
+            stuck: false,
+            hold: None,
+        }
+    }
+
     /// Our side closed it: because its speaker ended, because it heard nothing, or else `plain`.
     fn local(
         &self,
@@ -360,6 +420,22 @@ pub(crate) fn says_more(counted: &Cause, later: &Cause) -> bool {
         | Cause::TcpError { .. }
         | Cause::HoldTimerExpired { told_by: None, .. } => was_said(later),
         Cause::NotificationReceived(_) | Cause::HoldTimerExpired { .. } => false,
+    }
+}
+
+/// Whether the local speaker may have ended: it would have looked like that.
+pub(crate) fn may_be_its_end(cause: &Cause) -> bool {
+    match cause {
+        Cause::FinSent | Cause::ResetSent => true,
+        Cause::NotificationSent(notification) => notification.code == error_code::CEASE,
+        Cause::NotificationReceived(_)
+        | Cause::ResetReceived
+        | Cause::FinReceived
+        | Cause::TcpError { .. }
+        | Cause::HoldTimerExpired { .. }
+        | Cause::LocalSpeakerGone { .. }
+        | Cause::Unobserved
+        | Cause::Unknown => false,
     }
 }
 

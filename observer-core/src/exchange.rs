@@ -159,6 +159,12 @@ impl Listening<'_> {
             Seen::Closed | Seen::Reset => {
                 signs.passed = true;
                 self.news = true;
+                let sent = !received;
+                self.clues.push(if matches!(seen, Seen::Closed) {
+                    Clue::FinSeen { sent }
+                } else {
+                    Clue::ResetSeen { sent }
+                });
             }
             Seen::RouteRefresh(_) | Seen::Unknown(_) => {}
         }

@@ -90,6 +90,8 @@ mod tests_fib_vrf;
 #[cfg(test)]
 mod tests_known;
 #[cfg(test)]
+mod tests_polled;
+#[cfg(test)]
 mod tests_properties;
 #[cfg(test)]
 mod tests_sessions;

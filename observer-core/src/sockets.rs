@@ -12,6 +12,7 @@ use crate::{
     node::{Node, Urgency, inspection},
     peer::KnownBy,
     stranger::{Admitted, Look},
+    tap::tuple,
     turn::Turn,
 };
 
@@ -406,7 +407,11 @@ impl Node {
         }
         self.insert_connection(turn, socket, address, role, state, false);
         if state == TcpState::Established {
-            if !carries && let Some(connection) = self.connections.get_mut(&socket.id) {
+            // One of which the tap saw the SYN is younger than the agent.
+            let seen = self.early.contains(&tuple(socket.local, socket.remote));
+            if (!carries || seen)
+                && let Some(connection) = self.connections.get_mut(&socket.id)
+            {
                 connection.connected_at = Some(turn.at);
             }
             let look = turn.again(Duration::from_millis(20));

@@ -83,6 +83,11 @@ impl Speakers {
         running.peek().is_none() || running.any(|speaker| speaker.process.comm.starts_with("bird"))
     }
 
+    /// Whether any is known.
+    pub fn any(&self) -> bool {
+        self.by_pid.values().any(|speaker| speaker.noted)
+    }
+
     /// `process` was sent a signal.
     pub fn signal(&mut self, at: Timestamp, process: &Process, signal: Signal) {
         let speaker = self.entry(at, process);

@@ -11,14 +11,16 @@ use crate::{
     bgp::Prefix,
     change::RestartEnd,
     connection::Connection,
-    early::Tuple,
+    early::{Kept, Tuple},
     event::{Fact, LossStage, SocketId, TcpState},
-    evidence::Clue,
+    evidence::{Clue, End, Evidence},
     exchange::Listening,
     node::{Node, inspection},
+    session::Subject,
     stream::Segment,
     time::Timestamp,
     turn::Turn,
+    wire::Wire,
 };
 
 /// Octets held back for all connections of a node.
@@ -125,6 +127,9 @@ impl Node {
     pub fn segment(&mut self, turn: &mut Turn<'_>, tapped: &Tapped<'_>) {
         self.learn_port(turn, tapped);
         self.early.expire(turn.at);
+        for (tuple, segments) in self.early.take_whole() {
+            self.unseen_attempt(turn, tuple, &segments);
+        }
         let unclaimed = self.early.take_unclaimed();
         if unclaimed > 0 {
             turn.totals.wire(&self.name).tap.transit += unclaimed;
@@ -146,6 +151,63 @@ impl Node {
         if !self.early.keep(at, tapped, known) {
             turn.totals.wire(&self.name).tap.transit += 1;
         }
+    }
+
+    /// A connection of a peer came and went between two looks at the sockets, where the kernel does not tell
+    /// of changes: an attempt that failed, and what was said in it.
+    fn unseen_attempt(&mut self, turn: &mut Turn<'_>, tuple: Tuple, segments: &[Kept]) {
+        let address = PeerAddress::of(tuple.1);
+        let Some(peer) = self.peers.get_mut(&address) else {
+            return;
+        };
+        let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
+            return;
+        };
+        let mut wire = Wire::default();
+        let mut listening = Listening {
+            exchange: &mut peer.exchange,
+            totals: turn.totals.wire(&self.name),
+            id: SocketId::default(),
+            wall: turn.wall,
+            carries: false,
+            room: 0,
+            refused: 0,
+            learned: Vec::new(),
+            restart_over: false,
+            clues: Vec::new(),
+            news: false,
+        };
+        for kept in segments {
+            let tapped = kept.tapped(tuple);
+            if !wire.is_copy(kept.at, &tapped) {
+                wire.take(kept.at, &tapped, &mut |signs, seen| {
+                    listening.take(signs, seen)
+                });
+            }
+        }
+        let outbound = first.tapped(tuple).sent;
+        let mut evidence = Evidence::default();
+        for clue in listening.clues {
+            evidence.add(last.at, clue);
+        }
+        evidence.end = Some(End::unseen(last.at));
+        // A whole session that nobody else saw is no failed attempt; nor is a SYN for which nobody listens here.
+        let attempt = outbound || wire.signs.open.sent || wire.signs.open.received;
+        if !attempt || wire.signs.established_at.is_some() || peer.session.is_up() {
+            return;
+        }
+        peer.tried = true;
+        let failure = evidence.failure(turn.config.cause_wait());
+        let answered = segments
+            .iter()
+            .any(|kept| kept.tapped(tuple).segment.syn && kept.acknowledges());
+        let name = address.to_string();
+        let subject = Subject {
+            node: &self.name,
+            peer: &name,
+        };
+        peer.session
+            .fail(turn, subject, outbound, failure.words(answered));
     }
 
     /// Our SYN shows the port of a dial that the kernel told of before it chose one.

@@ -43,6 +43,10 @@ const DRAINS: usize = 32;
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How often sockets are dumped when the kernel does not tell of changes.
 const POLL: Duration = Duration::from_millis(500);
+/// How soon after the tap saw a connection come up, its session having come up meanwhile,
+const SOON: Duration = Duration::from_millis(15);
+/// and how often at most: strangers connect, too.
+const NOT_SOONER: Duration = Duration::from_millis(100);
 
 /// What the task is made of.
 pub struct Intake {
@@ -88,6 +92,7 @@ impl Intake {
             health: self.health,
             reorder: Reorder::default(),
             drained: Vec::new(),
+            came_up: false,
             asked: BTreeSet::new(),
             first: BTreeSet::new(),
             first_done: None,
@@ -99,6 +104,7 @@ impl Intake {
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hastened = Instant::now();
         loop {
             let due = state.due();
             tokio::select! {
@@ -135,6 +141,13 @@ impl Intake {
             }
             let drained = boottime_now();
             state.drain(&mut route_news);
+            if std::mem::take(&mut state.came_up)
+                && state.polling
+                && hastened.elapsed() > NOT_SOONER
+            {
+                hastened = Instant::now();
+                poll.reset_after(SOON);
+            }
             while let Ok(reply) = replies.try_recv() {
                 state.take_reply(reply);
             }
@@ -149,6 +162,18 @@ impl Intake {
 async fn segments(queue: &mpsc::Sender<Batch>, taps: &Taps) -> Option<std::io::Result<()>> {
     outbox::room(queue).await?;
     Some(taps.readable().await)
+}
+
+/// Whether it is the answer to a SYN.
+const fn is_syn_ack(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Segment {
+            syn: true,
+            ack: Some(_),
+            ..
+        }
+    )
 }
 
 async fn readable(kernel: &mut Option<KernelSource>) -> std::io::Result<()> {
@@ -175,6 +200,8 @@ struct Reading {
     reorder: Reorder,
     /// Kept for its memory.
     drained: Vec<Event>,
+    /// The tap saw a connection come up.
+    came_up: bool,
     /// Dumps that were asked for and not answered.
     asked: BTreeSet<NetnsId>,
     /// First dumps that are awaited.
@@ -216,6 +243,8 @@ impl Reading {
             self.taps.put_off();
         } else {
             let moved = self.taps.drain(&mut self.drained);
+            self.came_up |=
+                self.polling && self.drained.iter().any(|event| is_syn_ack(&event.fact));
             self.retap_soon_if(moved);
         }
         self.echoes.drain(&mut self.drained);

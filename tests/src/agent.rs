@@ -7,7 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::mpsc::Sender,
     thread,
     time::Duration,
 };
@@ -25,10 +25,13 @@ use observer_core::{
 use serde::Deserialize;
 
 use crate::{
+    agents::{Agents, Events},
     http,
     lab::{Lab, Node},
     metrics::Scrape,
+    netns,
     process::Process,
+    rights::Overlay,
     speaker::{ASN, Relation},
     wait,
 };
@@ -94,6 +97,8 @@ pub struct Options {
     /// Observe only this node, with a socket and a state directory for it alone: a lab with an agent per
     /// node, as a cluster has.
     pub node: Option<String>,
+    /// Run in that node's own namespace, with no more rights than the pods of this overlay have.
+    pub overlay: Option<Overlay>,
     /// Further arguments.
     pub more: Vec<String>,
 }
@@ -105,6 +110,8 @@ pub struct Agent {
     program: PathBuf,
     socket: PathBuf,
     metrics: SocketAddr,
+    /// Where that address is, if not here.
+    namespace: Option<String>,
 }
 
 impl Agent {
@@ -122,19 +129,42 @@ impl Agent {
         let socket = folder.join("api.sock");
         let is_observed =
             |node: &&Node| options.node.as_ref().is_none_or(|only| node.name == *only);
+        let own = match options.overlay {
+            None => None,
+            Some(overlay) => {
+                let named = lab.nodes().iter().find(is_observed);
+                let named = named.filter(|_| options.node.is_some());
+                Some((
+                    overlay,
+                    named.context("the pods of an overlay are one node's")?,
+                ))
+            }
+        };
+        let namespace = own.map(|(_, node)| node.namespace.clone());
         for attempt in 1.. {
             // Free now; somebody else may take it before the agent does.
             let metrics = match options.metrics {
                 Some(address) => address,
+                None if namespace.is_some() => SocketAddr::from((Ipv4Addr::LOCALHOST, 9742)),
                 None => free_address()?,
             };
-            let mut command = Command::new(&program);
-            command.arg("run");
-            for node in lab.nodes().iter().filter(is_observed) {
-                command
-                    .arg("--netns")
-                    .arg(format!("{}={}", node.namespace, node.name));
-            }
+            let mut command = match own {
+                Some((overlay, node)) => {
+                    let mut command = overlay.start(&program)?;
+                    command.args(["run", "--node", &node.name]);
+                    command
+                }
+                None => {
+                    let mut command = Command::new(&program);
+                    command.arg("run");
+                    for node in lab.nodes().iter().filter(is_observed) {
+                        command
+                            .arg("--netns")
+                            .arg(format!("{}={}", node.namespace, node.name));
+                    }
+                    command
+                }
+            };
             command
                 .arg("--state-dir")
                 .arg(folder.join("state"))
@@ -161,12 +191,14 @@ impl Agent {
                 command.args(["--kubernetes", "on"]);
             }
             command.args(&options.more);
-            let process = Process::start(lab.estate(), &name, None, &mut command, None)?;
+            let inside = namespace.as_deref();
+            let process = Process::start(lab.estate(), &name, inside, &mut command, None)?;
             let agent = Self {
                 process,
                 program: program.clone(),
                 socket: socket.clone(),
                 metrics,
+                namespace: namespace.clone(),
             };
             match agent.await_ready() {
                 Ok(()) => return Ok(agent),
@@ -184,8 +216,16 @@ impl Agent {
             if let Err(ended) = self.process.must_run() {
                 return Ok(Err(ended));
             }
-            http::get(self.metrics, "/readyz").map(|_| Ok(()))
+            self.get("/readyz").map(|_| Ok(()))
         })?
+    }
+
+    /// What its metrics listener answers to `path`.
+    pub fn get(&self, path: &str) -> Result<String> {
+        match &self.namespace {
+            None => http::get(self.metrics, path),
+            Some(name) => netns::inside(name, || http::get(self.metrics, path))?,
+        }
     }
 
     /// Its process.
@@ -276,11 +316,16 @@ impl Agent {
 
     /// Scrapes it.
     pub fn scrape(&self) -> Result<Scrape> {
-        http::get(self.metrics, "/metrics")?.parse()
+        self.get("/metrics")?.parse()
     }
 
     /// `events --follow -o json`: what it remembers, then what happens.
     pub fn follow(&self, lab: &Lab) -> Result<Events> {
+        Agents::one(self).follow(lab)
+    }
+
+    /// The same into `sender`, as long as the process that it gives runs.
+    pub(crate) fn follow_into(&self, lab: &Lab, sender: Sender<Result<Told>>) -> Result<Process> {
         let mut command = self.command(&["events", "--follow", "-o", "json"]);
         let process = Process::start(
             lab.estate(),
@@ -290,7 +335,6 @@ impl Agent {
             Some(Stdio::piped()),
         )?;
         let stdout = process.take_stdout().context("no output of events")?;
-        let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
                 let told = line.map_err(Into::into).and_then(|line| {
@@ -306,10 +350,7 @@ impl Agent {
                 }
             }
         });
-        Ok(Events {
-            receiver,
-            _process: process,
-        })
+        Ok(process)
     }
 
     /// Waits until it shows `sessions` peers and every one Established.
@@ -365,33 +406,6 @@ pub struct Told {
     pub at: i128,
     /// The change.
     pub record: ChangeRecord,
-}
-
-/// Changes as they come.
-#[derive(Debug)]
-pub struct Events {
-    receiver: Receiver<Result<Told>>,
-    _process: Process,
-}
-
-impl Events {
-    /// The next change within `limit`, if there is one.
-    pub fn next(&self, limit: Duration) -> Result<Option<Told>> {
-        match self.receiver.recv_timeout(limit) {
-            Ok(told) => told.map(Some),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => bail!("`events --follow` ended"),
-        }
-    }
-
-    /// All changes until nothing came for `quiet`.
-    pub fn drain(&self, quiet: Duration) -> Result<Vec<ChangeRecord>> {
-        let mut records = Vec::new();
-        while let Some(told) = self.next(quiet)? {
-            records.push(told.record);
-        }
-        Ok(records)
-    }
 }
 
 fn inventory(lab: &Lab) -> String {

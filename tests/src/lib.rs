@@ -6,6 +6,7 @@
 //! clears away. Nothing is made in the namespace the lab is started from.
 
 pub mod agent;
+pub mod agents;
 pub mod birdc;
 pub mod burst;
 pub mod capture;
@@ -25,6 +26,7 @@ pub mod pinger;
 pub mod process;
 pub mod programs;
 pub mod prometheus;
+pub mod rights;
 pub mod scenario;
 pub mod soak;
 pub mod speaker;

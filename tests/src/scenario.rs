@@ -19,6 +19,7 @@ mod reset;
 mod restart;
 mod second_restart;
 mod switch_port;
+pub mod table;
 mod withdraw;
 mod withdraw_alive;
 mod wrong_as;
@@ -38,6 +39,7 @@ pub use self::{
 use crate::{
     lab::{Lab, Plan},
     programs,
+    rights::Overlay,
 };
 
 /// The scenarios. The victim is n2.
@@ -124,9 +126,9 @@ pub enum When {
 }
 
 impl Scenario {
-    /// Its script for this lab.
-    pub fn script(self, lab: &Lab) -> Result<Script> {
-        let cast = Cast::of(lab)?;
+    /// Its script for this lab, under agents with the rights of `overlay`.
+    pub fn script(self, lab: &Lab, overlay: Overlay) -> Result<Script> {
+        let cast = Cast::of(lab, overlay)?;
         // Said before anything is done, not in the middle.
         if self == Self::Firewall {
             programs::find("nftables", "nft")?;

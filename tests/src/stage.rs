@@ -6,7 +6,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     agent::{Agent, Options},
+    agents::Agents,
     lab::{Lab, Plan},
+    rights::Overlay,
     scenario::Scenario,
     story::{self, CONVERGES, Outcome},
     wait,
@@ -27,17 +29,40 @@ pub fn observed(plan: Plan, options: &Options) -> Result<(Lab, Agent)> {
     Ok((lab, agent))
 }
 
+/// The same with an agent on each node, with the rights that `overlay` grants.
+pub fn observed_by_each(plan: Plan, overlay: Overlay) -> Result<(Lab, Vec<Agent>)> {
+    let lab = Lab::build(plan)?;
+    let agents = lab.nodes().iter().map(|node| {
+        let options = Options {
+            node: Some(node.name.clone()),
+            overlay: Some(overlay),
+            ..Options::default()
+        };
+        Agent::start(&lab, &options)
+    });
+    let agents: Vec<Agent> = agents.collect::<Result<_>>()?;
+    lab.start_all()?;
+    lab.await_established(CONVERGES)?;
+    for (agent, node) in agents.iter().zip(lab.nodes()) {
+        let sessions = lab.neighbors(node).len();
+        agent
+            .await_all_up(sessions, Duration::from_secs(10))
+            .with_context(|| agent.process().last_words())?;
+    }
+    Ok((lab, agents))
+}
+
 /// Plays `scenario` and holds it to its expectations; the error tells the whole story.
 pub fn hold(scenario: Scenario, lab: &Lab, agent: &Agent) -> Result<Outcome> {
+    hold_all(scenario, lab, Agents::one(agent))
+}
+
+/// The same for the agents of all nodes.
+pub fn hold_all(scenario: Scenario, lab: &Lab, agents: Agents<'_>) -> Result<Outcome> {
     let mut story = Vec::new();
-    let outcome = story::play(scenario, lab, agent, &mut story);
+    let outcome = story::play(scenario, lab, agents, &mut story);
     let story = String::from_utf8_lossy(&story).into_owned();
-    let tell = || {
-        format!(
-            "{scenario:?}\n{story}\nagent:\n{}",
-            agent.process().last_words()
-        )
-    };
+    let tell = || format!("{scenario:?}\n{story}\nagent:\n{}", agents.last_words());
     let outcome = outcome.with_context(tell)?;
     let mut differences = outcome.differences.clone();
     for (session, after) in &outcome.final_after {

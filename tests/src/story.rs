@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -19,10 +18,9 @@ use observer_core::{
 };
 
 use crate::{
-    agent::{Agent, Events, Told, boot_nanos},
-    http,
+    agent::{Told, boot_nanos},
+    agents::{Agents, Events},
     lab::Lab,
-    metrics::Scrape,
     pinger::{Outage, Pinger},
     scenario::{Scenario, Script, Session, When},
     wait,
@@ -64,15 +62,20 @@ pub struct Outcome {
 }
 
 /// Plays `scenario` on a converged `lab`. Fails only when something could not be done or asked.
-pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -> Result<Outcome> {
+pub fn play(
+    scenario: Scenario,
+    lab: &Lab,
+    agents: Agents<'_>,
+    out: &mut dyn Write,
+) -> Result<Outcome> {
     let stage = Stage {
-        script: scenario.script(lab)?,
-        before: agent.peers()?,
-        flaps_before: agent.flaps()?,
-        incidents_before: agent.incidents()?.len(),
-        events: agent.follow(lab)?,
+        script: scenario.script(lab, agents.overlay)?,
+        before: agents.peers()?,
+        flaps_before: agents.flaps()?,
+        incidents_before: agents.incidents()?.len(),
+        events: agents.follow(lab)?,
         lab,
-        agent,
+        agents,
     };
     stage.events.drain(Duration::from_millis(200))?;
     let expected = &stage.script.expected;
@@ -87,14 +90,14 @@ pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -
     let stop = AtomicBool::new(false);
     let mut told = Vec::new();
     let (begun, seen) = thread::scope(|scope| {
-        let watch = scope.spawn(|| watch_down(agent.metrics_address(), &watched, &stop));
+        let watch = scope.spawn(|| watch_down(agents, &watched, &stop));
         let played = stage.perform(&mut told, out);
         stop.store(true, Ordering::Relaxed);
         let seen = watch.join().unwrap_or_default();
         played.map(|begun| (begun, seen))
     })?;
 
-    let after = agent.peers()?;
+    let after = agents.peers()?;
     let flaps = stage.flaps()?;
     while let Some(change) = stage.events.next(Duration::from_millis(100))? {
         tell(out, begun, &change)?;
@@ -140,7 +143,7 @@ pub fn play(scenario: Scenario, lab: &Lab, agent: &Agent, out: &mut dyn Write) -
 struct Stage<'a> {
     script: Script,
     lab: &'a Lab,
-    agent: &'a Agent,
+    agents: Agents<'a>,
     events: Events,
     before: Vec<PeerView>,
     flaps_before: Vec<Flap>,
@@ -174,7 +177,7 @@ impl Stage<'_> {
                     let back = Session::with_victim(self.lab, number)?;
                     wait::until("the session", follows, Duration::ZERO, || {
                         listen(told, out, PAUSE)?;
-                        let peers = self.agent.peers()?;
+                        let peers = self.agents.peers()?;
                         let up = peers.iter().any(|peer| back.is_of(peer) && peer.up);
                         up.then_some(()).context("it has not come back")
                     })?;
@@ -203,7 +206,7 @@ impl Stage<'_> {
         listen(told, out, expected.calm)?;
         let last = Instant::now();
         while last.elapsed() < follows {
-            let (after, flaps) = (self.agent.peers()?, self.flaps()?);
+            let (after, flaps) = (self.agents.peers()?, self.flaps()?);
             if expected
                 .outstanding(&self.before, &after, &flaps, told)
                 .is_empty()
@@ -248,7 +251,7 @@ impl Stage<'_> {
     fn incidents(&self, differences: &mut Vec<String>) -> Result<Vec<Incident>> {
         let last = Instant::now();
         loop {
-            let incidents = self.agent.incidents()?.split_off(self.incidents_before);
+            let incidents = self.agents.incidents()?.split_off(self.incidents_before);
             let expected = self.script.expected.incidents.iter();
             let mut missing: Vec<String> = expected
                 .flat_map(|expected| expected.differences(&incidents))
@@ -278,7 +281,7 @@ impl Stage<'_> {
                 old.node == flap.node && old.peer == flap.peer && old.number == flap.number
             })
         };
-        let mut flaps = self.agent.flaps()?;
+        let mut flaps = self.agents.flaps()?;
         flaps.retain(|flap| !known(flap));
         Ok(flaps)
     }
@@ -286,22 +289,18 @@ impl Stage<'_> {
 
 /// Scrapes without a pause until each session was seen down, and gives the moments.
 fn watch_down(
-    address: SocketAddr,
+    agents: Agents<'_>,
     sessions: &[Session],
     stop: &AtomicBool,
 ) -> BTreeMap<Session, i128> {
     let mut seen = BTreeMap::new();
     while seen.len() < sessions.len() && !stop.load(Ordering::Relaxed) {
-        let Ok(text) = http::get(address, "/metrics") else {
-            continue;
-        };
-        let Ok(now) = boot_nanos() else { continue };
-        let Ok(scrape) = text.parse::<Scrape>() else {
-            continue;
-        };
-        for session in sessions {
-            if scrape.down(&session.node, &session.peer) {
-                seen.entry(session.clone()).or_insert(now);
+        for scrape in agents.all.iter().filter_map(|agent| agent.scrape().ok()) {
+            let Ok(now) = boot_nanos() else { continue };
+            for session in sessions {
+                if scrape.down(&session.node, &session.peer) {
+                    seen.entry(session.clone()).or_insert(now);
+                }
             }
         }
     }

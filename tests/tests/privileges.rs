@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::chown,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{self, Child, Command},
     time::Duration,
 };
@@ -15,13 +15,15 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use observer_tests::{agent, gate, wait};
+use observer_tests::{
+    agent, gate,
+    rights::{Capabilities, Overlay, confine, granted, list, short},
+    wait,
+};
 use serde::Deserialize;
 
 const SOON: Duration = Duration::from_secs(20);
 const NOBODY: u32 = 65534;
-
-type Capabilities = BTreeSet<String>;
 
 /// What `check -o json` says.
 #[derive(Deserialize)]
@@ -46,39 +48,6 @@ struct Told {
 struct Missing {
     capability: String,
 }
-
-/// `net_raw` of `CAP_NET_RAW` or `NET_RAW`.
-fn short(name: &str) -> String {
-    let name = name.trim();
-    name.strip_prefix("CAP_").unwrap_or(name).to_lowercase()
-}
-
-/// The capabilities that `file` of `deploy/` lists on its line that begins with `key`.
-fn granted(file: &str, key: &str, end: &str, between: char) -> Result<Capabilities> {
-    // A guest has these files only, and elsewhere.
-    let tree = std::env::var_os("BGP_OBSERVER_TREE").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
-        PathBuf::from,
-    );
-    let path = tree.join("deploy").join(file);
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let list = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(key))
-        .with_context(|| format!("{file}: no line {key}"))?;
-    Ok(list
-        .trim_end_matches(end)
-        .split(between)
-        .map(short)
-        .collect())
-}
-
-fn of_manifest(file: &str) -> Result<Capabilities> {
-    granted(file, "add: [", "]", ',')
-}
-
-const BASE: &str = "kubernetes/base/daemonset.yaml";
-const EBPF: &str = "kubernetes/overlays/ebpf/daemonset.yaml";
 
 /// The agent's program where every user can run it, and a folder for its files. Gone on drop.
 struct Place(PathBuf);
@@ -123,16 +92,9 @@ impl Drop for Place {
 /// What both have in common.
 fn confined(capabilities: &Capabilities) -> Command {
     let mut command = Command::new("unshare");
+    command.args(["--net", "--", "setpriv"]);
+    confine(&mut command, capabilities);
     command
-        .args(["--net", "--", "setpriv", "--no-new-privs"])
-        .arg(format!("--bounding-set={}", list(capabilities)));
-    command
-}
-
-fn list(capabilities: &Capabilities) -> String {
-    capabilities
-        .iter()
-        .fold("-all".to_owned(), |list, name| format!("{list},+{name}"))
 }
 
 fn check(mut command: Command) -> Result<Checked> {
@@ -156,7 +118,7 @@ fn every_source_runs_with_what_the_ebpf_overlay_and_the_unit_grant() -> Result<(
         return Ok(());
     }
     let place = Place::new("granted")?;
-    let container = check(place.as_container(&of_manifest(EBPF)?))?;
+    let container = check(place.as_container(&Overlay::Ebpf.capabilities()?))?;
     ensure!(
         not_running(&container).is_empty(),
         "{:?}",
@@ -186,7 +148,7 @@ fn the_base_has_the_tap_and_sock_diag_and_says_what_it_lacks() -> Result<()> {
         return Ok(());
     }
     let place = Place::new("base")?;
-    let checked = check(place.as_container(&of_manifest(BASE)?))?;
+    let checked = check(place.as_container(&Overlay::Base.capabilities()?))?;
     let running: BTreeSet<&str> = checked
         .sources
         .iter()
@@ -216,7 +178,7 @@ fn each_capability_that_is_missing_is_named() -> Result<()> {
         return Ok(());
     }
     let place = Place::new("missing")?;
-    let all = of_manifest(EBPF)?;
+    let all = Overlay::Ebpf.capabilities()?;
     for missing in &all {
         let mut others = all.clone();
         others.remove(missing);
@@ -333,7 +295,7 @@ fn once_up_no_thread_holds_more_than_check_says() -> Result<()> {
     }
     let kept = ["net_admin", "net_raw", "sys_ptrace"];
     let place = Place::new("kept")?;
-    let told = check(place.as_container(&of_manifest(EBPF)?))?
+    let told = check(place.as_container(&Overlay::Ebpf.capabilities()?))?
         .capabilities
         .kept;
     let told: Capabilities = told.iter().map(|name| short(name)).collect();
@@ -341,7 +303,7 @@ fn once_up_no_thread_holds_more_than_check_says() -> Result<()> {
         told == kept.map(str::to_owned).into(),
         "check says {told:?}"
     );
-    let held = held_when_up(&place, place.as_container(&of_manifest(EBPF)?))?;
+    let held = held_when_up(&place, place.as_container(&Overlay::Ebpf.capabilities()?))?;
     ensure!(
         held.iter()
             .all(|held| *held == bits(&kept).unwrap_or_default()),

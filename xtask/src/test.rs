@@ -24,7 +24,8 @@ pub struct Args {
 }
 
 /// Test programs, and what the names of their tests begin with.
-const BESIDE: [(&str, &str); 2] = [
+const BESIDE: [(&str, &str); 3] = [
+    ("base", "every_scenario"),
     ("churn", "nothing_that_is_planned"),
     ("soak", "a_flapping_mesh"),
 ];

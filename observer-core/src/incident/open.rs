@@ -12,7 +12,7 @@ use super::{
     milestones::{self, Within},
     probe::Probe,
     record::{Incident, MilestoneKind, Proof, SessionLoss, Subject, SubjectKind, Verdict},
-    routes::Routes,
+    routes::{Routes, UNNAMED},
     verdict::{self, Cut, Known, Packets},
 };
 use crate::{
@@ -85,6 +85,10 @@ pub(super) struct Open {
     pub waiting: Option<Timestamp>,
     pub wait_told: bool,
     pub kept: bool,
+    /// A session ended as if this node's BGP daemon had, and none is seen here.
+    pub speaker_unseen: bool,
+    /// All its sessions did, at once.
+    pub ours: bool,
     pub failed_restart: Option<RestartEnd>,
     pub presumed_lost: u64,
     pub routes_seen: bool,
@@ -159,6 +163,8 @@ impl Open {
             waiting: None,
             wait_told: false,
             kept: false,
+            speaker_unseen: false,
+            ours: false,
             failed_restart: None,
             presumed_lost: 0,
             routes_seen: false,
@@ -304,6 +310,7 @@ impl Open {
         self.probes.extend(other.probes.into_iter().take(room));
         self.drops.absorb(other.drops);
         self.kept |= other.kept;
+        self.speaker_unseen |= other.speaker_unseen;
         self.presumed_lost += other.presumed_lost;
         self.calm_since = None;
         self.news = true;
@@ -465,7 +472,7 @@ impl Open {
             packets,
             dropped: self.drops.proving(lost > 0, threshold),
             tcp_unanswered: self.drops.unanswered(),
-            own_restart: self.record.is_own_restart() && self.is_own_restart(),
+            own_restart: self.ours || self.record.is_own_restart() && self.is_own_restart(),
             decommissioned: self.decommissioned,
             withdrawn: self.withdrawn,
             neighbours: self.mute_neighbours.len(),
@@ -515,7 +522,18 @@ impl Open {
         }
         self.mark_reach(turn);
         self.mark_drops(turn, known.dropped);
-        self.record.evidence.missing = missing(&known, &self.probes);
+        let mut missing = missing(&known, &self.probes);
+        if self.speaker_unseen {
+            missing.push(
+                "this node's BGP daemon is not seen: whether it ended, and who ended it".to_owned(),
+            );
+        }
+        let removers = self.record.prefixes.deleted_by.keys();
+        if { removers }.any(|remover| remover.starts_with(UNNAMED)) {
+            missing
+                .push("who removed routes, and exactly when: rtnetlink does not tell".to_owned());
+        }
+        self.record.evidence.missing = missing;
         let evidence = &mut self.record.evidence;
         evidence.complete = evidence.lost.is_empty() && self.record.absences.is_empty();
     }

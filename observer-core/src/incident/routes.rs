@@ -337,13 +337,16 @@ pub(super) const fn how(loss: RouteLoss) -> &'static str {
     }
 }
 
+/// Where rtnetlink is the source.
+pub(super) const UNNAMED: &str = "somebody rtnetlink does not name";
+
 /// Who removed a route of this owner's, where nobody is named. rtnetlink names nobody, and has no times
 /// either.
 pub(super) fn unnamed(at: Within, owner: &str) -> String {
     if at.earliest == at.latest {
         format!("a process nobody saw ({owner} owns them)")
     } else {
-        format!("somebody rtnetlink does not name ({owner} owns them)")
+        format!("{UNNAMED} ({owner} owns them)")
     }
 }
 

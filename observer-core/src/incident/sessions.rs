@@ -16,6 +16,7 @@ use crate::{
     cause::Cause,
     change::RestartEnd,
     event::{LossStage, NetnsId},
+    evidence::may_be_its_end,
     node::Node,
     notice::Falling,
     peer::Flap,
@@ -106,6 +107,7 @@ impl Incidents {
         if let Some(member) = open.members.get_mut(&peer) {
             member.counted = true;
             open.kept |= here && restarts_quietly(node, peer, &flap.cause);
+            open.speaker_unseen |= !node.speakers.any() && may_be_its_end(&flap.cause);
             // What this node's own speaker programmed stays when it ends.
             if !kept && !here {
                 open.presumed_lost = open.presumed_lost.saturating_add(member.announced);

@@ -16,6 +16,8 @@ use crate::{cause::Cause, deadline::Due, node::Node, turn::Turn};
 const TOGETHER: Duration = Duration::from_secs(1);
 /// So many at once, and at least half of all, are no accident of each.
 const MANY: usize = 3;
+/// Where no BGP daemon is seen: so many that this side ended at once, being all there are, were its.
+const ALL_OURS: usize = 2;
 /// A session that this side ended, this soon after the local speaker's other sessions, belongs to them.
 const LOCAL_WITHIN: Duration = Duration::from_secs(5);
 
@@ -72,8 +74,11 @@ impl Incidents {
         let Some(open) = self.open.get_mut(&number) else {
             return;
         };
+        // The others' causes are final only then, too.
+        let wait = if open.speaker_unseen { wait * 2 } else { wait };
         let due = open.begun.after(wait);
-        let alone = node.peers.len() < MANY || is_local(&open.record.subject);
+        let enough = if open.speaker_unseen { ALL_OURS } else { MANY };
+        let alone = node.peers.len() < enough || is_local(&open.record.subject);
         if alone || open.told || due <= turn.at {
             self.ripe.push(number);
             return;
@@ -92,17 +97,24 @@ impl Incidents {
         let Some(node) = nodes.get(&open.netns).filter(|_| fit) else {
             return;
         };
-        if node.peers.len() < MANY {
+        if node.peers.len() < MANY && !open.speaker_unseen {
             return;
         }
         let together = self.fell_together(node, number);
         let members = |number: &u64| self.open.get(number).map_or(0, |open| open.members.len());
         let fell: usize = together.iter().map(members).sum();
-        if fell < MANY || fell * 2 < node.peers.len() {
+        let unseen = |number: &u64| {
+            self.open
+                .get(number)
+                .is_some_and(|open| open.speaker_unseen)
+        };
+        let ours = fell >= ALL_OURS && fell == node.peers.len() && together.iter().all(unseen);
+        if !ours && (fell < MANY || fell * 2 < node.peers.len()) {
             return;
         }
         if let Some(open) = self.open.get_mut(&number) {
             open.mass = true;
+            open.ours = ours;
             open.record.subject = local_subject(node);
             open.record.group_keys.clear();
         }

@@ -11,9 +11,11 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use observer_tests::{
     agent::{self, Agent, Options},
+    agents::Agents,
     estate,
     lab::{Lab, Plan},
     programs,
+    rights::Overlay,
     scenario::Scenario,
     speaker::Speaker,
     story::{self, CONVERGES, Outcome},
@@ -83,7 +85,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
                 .get_help()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            writeln!(out, "{:<12} {help}", value.get_name())?;
+            writeln!(out, "{:<18} {help}", value.get_name())?;
         }
         return Ok(true);
     }
@@ -137,8 +139,12 @@ fn observe(arguments: &Arguments, lab: &Lab, agent: &Agent, out: &mut dyn Write)
         waited.elapsed().as_secs_f32(),
         agent.ask(&["status"])?
     )?;
-    writeln!(out, "Now {}:\n", arguments.scenario.script(lab)?.title)?;
-    let outcome = story::play(arguments.scenario, lab, agent, out)?;
+    writeln!(
+        out,
+        "Now {}:\n",
+        arguments.scenario.script(lab, Overlay::Ebpf)?.title
+    )?;
+    let outcome = story::play(arguments.scenario, lab, Agents::one(agent), out)?;
     tell_end(agent, &outcome, out)?;
     if outcome.differences.is_empty() {
         writeln!(out, "\nAs expected.")?;

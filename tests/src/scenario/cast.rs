@@ -3,6 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 use observer_core::{
     change::{Change, RestartEnd},
     peer::{Flap, PeerView},
@@ -12,6 +13,7 @@ use super::{ExpectedFlap, ExpectedLoss, Extent, VICTIM};
 use crate::{
     agent::Told,
     lab::{Lab, Node},
+    rights::Overlay,
     speaker::{Manners, Speaker},
 };
 
@@ -37,11 +39,13 @@ pub struct Cast<'a> {
     pub(super) victim: &'a Node,
     pub(super) others: Vec<&'a Node>,
     pub(super) manners: Manners,
+    /// What the agents may.
+    pub(super) overlay: Overlay,
 }
 
 impl<'a> Cast<'a> {
     /// n2 is the victim, n1 watches.
-    pub fn of(lab: &'a Lab) -> Result<Self> {
+    pub fn of(lab: &'a Lab, overlay: Overlay) -> Result<Self> {
         let victim = lab.node(VICTIM)?;
         let others = lab
             .nodes()
@@ -53,6 +57,7 @@ impl<'a> Cast<'a> {
             victim,
             others,
             manners: lab.manners(),
+            overlay,
         })
     }
 
@@ -104,6 +109,7 @@ impl<'a> Cast<'a> {
                 session: session(node),
                 causes,
                 words: words.to_vec(),
+                unseen: None,
             })
             .collect()
     }
@@ -120,8 +126,34 @@ impl<'a> Cast<'a> {
                 session: session(self.victim, node),
                 causes,
                 words: words.to_vec(),
+                unseen: None,
             })
             .collect()
+    }
+
+    /// The victim's speaker ends by `signal`.
+    pub(super) fn victim_ends(&self, signal: Signal) -> Vec<ExpectedFlap> {
+        let own_end = |other: &&Node| self.own_end(session(self.victim, other), signal);
+        self.others.iter().map(own_end).collect()
+    }
+
+    /// A session falls because the speaker of its own node ends by `signal`. Who sees no process sees what it
+    /// sent, and says that it sees no more.
+    pub(super) fn own_end(&self, session: Session, signal: Signal) -> ExpectedFlap {
+        let killed = signal == Signal::SIGKILL;
+        let (causes, words): (&[&str], _) = match self.overlay {
+            Overlay::Ebpf if killed => (&["local_speaker_gone"], "SIGKILL from"),
+            Overlay::Ebpf => (&["local_speaker_gone"], "SIGTERM from"),
+            Overlay::Base if killed => (&["fin_sent"], "local speaker closed the connection"),
+            Overlay::Base => (&["notification_sent"], "this node sent Cease"),
+        };
+        ExpectedFlap {
+            session,
+            causes,
+            words: vec![words],
+            unseen: (self.overlay == Overlay::Base)
+                .then_some("whether it ended, and who ended it, is not known"),
+        }
     }
 
     /// Sessions whose other node dials the victim, by Calico's rule.

@@ -45,6 +45,8 @@ pub struct ExpectedFlap {
     pub causes: &'static [&'static str],
     /// Words that the cause must say.
     pub words: Vec<&'static str>,
+    /// Words by which its evidence must say what is not seen.
+    pub unseen: Option<&'static str>,
 }
 
 impl Expected {
@@ -174,6 +176,7 @@ impl ExpectedFlap {
             session,
             causes,
             words,
+            unseen,
         } = self;
         let label = flap.cause.label();
         let mut differences = Vec::new();
@@ -191,6 +194,14 @@ impl ExpectedFlap {
         }
         if flap.evidence.is_empty() && !matches!(flap.cause, Cause::Unknown | Cause::Unobserved) {
             differences.push(format!("{session}: the cause has no evidence"));
+        }
+        if let Some(unseen) = unseen
+            && !flap.evidence.iter().any(|line| line.contains(unseen))
+        {
+            differences.push(format!(
+                "{session}: its evidence should say `{unseen}`: {:?}",
+                flap.evidence
+            ));
         }
         differences
     }

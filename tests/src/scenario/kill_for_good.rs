@@ -7,10 +7,10 @@ use super::{Act, Cast, Expected, Extent, Script, at, cast::closed, record::LOSS}
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(closed(cast.victim), &[]);
-    flaps.extend(cast.victim_sees(&["local_speaker_gone"], &["SIGKILL from"]));
+    flaps.extend(cast.victim_ends(Signal::SIGKILL));
     // Nothing comes back, so they stay open.
     let mut incidents = cast.others_record(LOSS, "FIN received", Some(1));
-    incidents.push(cast.victim_records_itself("SIGKILL"));
+    incidents.push(cast.victim_records_its_end(Signal::SIGKILL));
     for incident in &mut incidents {
         incident.over = false;
     }

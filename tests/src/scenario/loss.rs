@@ -108,9 +108,11 @@ impl ExpectedLoss {
 
     /// The incident whose word is awaited, while it has none to say.
     pub fn awaited(&self, incidents: &[Incident]) -> Option<String> {
-        let silent = self
-            .witnesses(incidents)
-            .all(|incident| incident.unreachable_seconds.is_none());
+        // What answers yet may be asked once more before it is missed.
+        let silent = self.witnesses(incidents).all(|incident| {
+            let said = incident.unreachable_seconds;
+            said.is_none_or(|said| said.max == Some(0.0))
+        });
         (silent && !self.may_be_none())
             .then(|| format!("no incident of {:?} tells of pods", self.witnesses))
     }

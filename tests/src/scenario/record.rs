@@ -1,11 +1,13 @@
 //! What the incident of each witness must say.
 
+use nix::sys::signal::Signal;
 use observer_core::incident::{
     Incident,
     record::{SubjectKind, Verdict},
 };
 
 use super::{Cast, Session, cast::session};
+use crate::rights::Overlay;
 
 /// Packets were lost, whether or not a probe was there to prove it.
 pub(super) const LOSS: &[Verdict] = &[Verdict::RoutesLost, Verdict::ReachabilityLost];
@@ -25,6 +27,8 @@ pub struct ExpectedIncident {
     pub over: bool,
     /// What kind of subject it is.
     pub kind: SubjectKind,
+    /// Words by which it must say what could not be seen.
+    pub unseen: Option<&'static str>,
 }
 
 impl ExpectedIncident {
@@ -70,6 +74,14 @@ impl ExpectedIncident {
                 self.lost, incident.prefixes
             ));
         }
+        let missing = &incident.evidence.missing;
+        if let Some(unseen) = self.unseen
+            && !missing.iter().any(|line| line.contains(unseen))
+        {
+            differences.push(format!(
+                "{session}: it should say that it could not see `{unseen}`: {missing:?}"
+            ));
+        }
         if self.over && incident.closed_at.is_none() {
             differences.push(format!("{session}: its incident should be over"));
         }
@@ -101,6 +113,9 @@ impl Cast<'_> {
                 } else {
                     SubjectKind::Peer
                 },
+                // rtnetlink names nobody.
+                unseen: (self.overlay == Overlay::Base && lost.is_some_and(|lost| lost > 0))
+                    .then_some("who removed routes"),
             })
             .collect()
     }
@@ -114,6 +129,20 @@ impl Cast<'_> {
             lost: None,
             over: true,
             kind: SubjectKind::Local,
+            unseen: None,
+        }
+    }
+
+    /// The same of the end of its speaker by `signal`. Who sees no process sees that all its sessions fell
+    /// at once.
+    pub(super) fn victim_records_its_end(&self, signal: Signal) -> ExpectedIncident {
+        match self.overlay {
+            Overlay::Ebpf if signal == Signal::SIGKILL => self.victim_records_itself("SIGKILL"),
+            Overlay::Ebpf => self.victim_records_itself("SIGTERM"),
+            Overlay::Base => ExpectedIncident {
+                unseen: Some("this node's BGP daemon is not seen"),
+                ..self.victim_records_itself("sessions fell at once, so look at this node")
+            },
         }
     }
 

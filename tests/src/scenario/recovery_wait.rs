@@ -17,21 +17,19 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
     let away: Vec<_> = away.filter(|node| node.name != observer.name).collect();
     let mut flaps = Vec::new();
     let mut stay_down = Vec::new();
-    let mut fall = |from, to, causes| {
-        let session = session(from, to);
-        flaps.push(ExpectedFlap {
-            session: session.clone(),
-            causes,
-            words: Vec::new(),
-        });
-        session
+    let received = |from, to| ExpectedFlap {
+        session: session(from, to),
+        causes: &["notification_received"],
+        words: Vec::new(),
+        unseen: None,
     };
-    fall(observer, victim, &["notification_received"]);
-    fall(victim, observer, &["local_speaker_gone"]);
+    let ended = |from, to| cast.own_end(session(from, to), Signal::SIGTERM);
+    flaps.extend([received(observer, victim), ended(victim, observer)]);
     for gone in away {
         for node in [observer, victim] {
-            stay_down.push(fall(node, gone, &["notification_received"]));
-            stay_down.push(fall(gone, node, &["local_speaker_gone"]));
+            let fallen = [received(node, gone), ended(gone, node)];
+            stay_down.extend(fallen.iter().map(|flap| flap.session.clone()));
+            flaps.extend(fallen);
         }
     }
     // Whoever has waited for a minute is asked once a second.

@@ -6,10 +6,10 @@ use super::{Act, Cast, Expected, Extent, Script, at, record::LOSS};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["notification_received"], &["peer sent Cease"]);
-    flaps.extend(cast.victim_sees(&["local_speaker_gone"], &["SIGTERM from"]));
+    flaps.extend(cast.victim_ends(Signal::SIGTERM));
     // Nothing comes back, so they stay open.
     let mut incidents = cast.others_record(LOSS, "peer sent Cease", Some(1));
-    incidents.push(cast.victim_records_itself("SIGTERM"));
+    incidents.push(cast.victim_records_its_end(Signal::SIGTERM));
     for incident in &mut incidents {
         incident.over = false;
     }

@@ -8,12 +8,9 @@ use super::{Act, Cast, Expected, Extent, Script, at, record::LOSS};
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["notification_received"], &["peer sent Cease"]);
-    flaps.extend(cast.victim_sees(
-        &["local_speaker_gone"],
-        &[cast.victim.speaker.comm(), "SIGTERM from"],
-    ));
+    flaps.extend(cast.victim_ends(Signal::SIGTERM));
     let mut incidents = cast.others_record(LOSS, "peer sent Cease", Some(1));
-    incidents.push(cast.victim_records_itself("SIGTERM"));
+    incidents.push(cast.victim_records_its_end(Signal::SIGTERM));
     Script {
         title: "the speaker of n2 is restarted",
         steps: vec![at(0, Act::End(Signal::SIGTERM)), at(3, Act::Start)],

@@ -22,7 +22,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
     let (observer, victim) = (cast.observer, cast.victim);
     let of_observer = |one: &super::Session| one.node == observer.name;
     let mut flaps = cast.others_see(closed(victim), &[]);
-    flaps.extend(cast.victim_sees(&["local_speaker_gone"], &["SIGKILL from"]));
+    flaps.extend(cast.victim_ends(Signal::SIGKILL));
     let again = { flaps.iter().cloned() }
         .filter(|flap| of_observer(&flap.session) || flap.session == session(victim, observer));
     let again: Vec<_> = again.collect();
@@ -31,7 +31,7 @@ pub(super) fn script(cast: &Cast<'_>) -> Script {
     for incident in incidents.iter_mut().filter(|one| of_observer(&one.session)) {
         (incident.verdicts, incident.lost) = (LOSS, Some(1));
     }
-    incidents.push(cast.victim_records_itself("SIGKILL"));
+    incidents.push(cast.victim_records_its_end(Signal::SIGKILL));
     let mut restarts = cast.keep_stale(ONCE);
     for (_, course) in restarts.iter_mut().filter(|(one, _)| of_observer(one)) {
         *course = TWICE;

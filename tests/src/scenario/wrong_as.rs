@@ -10,7 +10,7 @@ const RECEIVED: &str = "OPEN Message Error/Bad Peer AS received";
 
 pub(super) fn script(cast: &Cast<'_>) -> Script {
     let mut flaps = cast.others_see(&["notification_received"], &["peer sent Cease"]);
-    flaps.extend(cast.victim_sees(&["local_speaker_gone"], &["SIGTERM from"]));
+    flaps.extend(cast.victim_ends(Signal::SIGTERM));
     let mut incidents = cast.others_record(LOSS, "peer sent Cease", Some(1));
     for incident in &mut incidents {
         incident.over = false;
