@@ -63,7 +63,7 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     }));
     sources.extend(in_each(config, rtnetlink));
     sources.extend(in_each(config, echo));
-    sources.extend(cluster::look(config.kubernetes));
+    sources.extend(cluster::look(config.kubernetes, config.events_of()));
     sources
 }
 

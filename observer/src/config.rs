@@ -23,7 +23,7 @@ use crate::{
     cli::BadUsage,
     cluster::{Kubernetes, KubernetesPods},
     reach::{Reach, ReachBy},
-    sink::metrics::PeerMetrics,
+    sink::{metrics::PeerMetrics, node_events::KubernetesEvents},
     source::{kernel::RouteProbes, rtnetlink::filter::Followed},
     store::Limits,
     taps::TapKind,
@@ -152,6 +152,11 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_KUBERNETES_PODS", value_name = "MODE")]
     pub kubernetes_pods: Option<KubernetesPods>,
 
+    /// Whether incidents of this node become Events of it in Kubernetes, which needs a right to write
+    /// them [default: off]
+    #[arg(long, env = "BGP_OBSERVER_KUBERNETES_EVENTS", value_name = "MODE")]
+    pub kubernetes_events: Option<KubernetesEvents>,
+
     /// Which peers have all their metrics [default: auto]
     #[arg(long, env = "BGP_OBSERVER_PEER_METRICS", value_name = "MODE")]
     pub peer_metrics: Option<PeerMetrics>,
@@ -225,6 +230,7 @@ impl Settings {
             inventory: self.inventory.or(under.inventory),
             kubernetes: self.kubernetes.or(under.kubernetes),
             kubernetes_pods: self.kubernetes_pods.or(under.kubernetes_pods),
+            kubernetes_events: self.kubernetes_events.or(under.kubernetes_events),
             peer_metrics: self.peer_metrics.or(under.peer_metrics),
             record: self.record.or(under.record),
             btf: self.btf.or(under.btf),
@@ -285,6 +291,8 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// Whether pods are.
     pub kubernetes_pods: KubernetesPods,
+    /// Whether Events are written.
+    pub kubernetes_events: KubernetesEvents,
     /// Which peers have all their metrics.
     pub peer_metrics: PeerMetrics,
     /// Events file to write.
@@ -340,6 +348,7 @@ impl Config {
             inventory: settings.inventory,
             kubernetes: settings.kubernetes.unwrap_or(Kubernetes::Auto),
             kubernetes_pods: settings.kubernetes_pods.unwrap_or(KubernetesPods::Off),
+            kubernetes_events: settings.kubernetes_events.unwrap_or(KubernetesEvents::Off),
             peer_metrics: settings.peer_metrics.unwrap_or(PeerMetrics::Auto),
             record: settings.record,
             btf: settings.btf,
@@ -383,6 +392,9 @@ impl Config {
                 self.route_table.len()
             ));
         }
+        if self.kubernetes == Kubernetes::Off && self.kubernetes_events == KubernetesEvents::On {
+            return bad("--kubernetes-events on: not with --kubernetes off".to_owned());
+        }
         let mut nodes: BTreeSet<&str> = self.node.as_deref().into_iter().collect();
         for spec in &self.netns {
             if !nodes.insert(&spec.node) {
@@ -414,6 +426,13 @@ impl Config {
         std::iter::once(BGP_PORT)
             .chain(self.port.iter().copied())
             .collect()
+    }
+
+    /// A node of which Events are written, where they are.
+    pub fn events_of(&self) -> Option<&str> {
+        let of_netns = self.netns.first().map(|spec| spec.node.as_str());
+        let node = self.node.as_deref().or(of_netns);
+        node.filter(|_| self.kubernetes_events == KubernetesEvents::On)
     }
 
     /// Which routes are followed.

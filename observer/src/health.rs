@@ -127,6 +127,19 @@ impl SourceStatus {
         }
     }
 
+    /// Events of this node in the cluster's API; `reason` is why they cannot be written.
+    pub fn node_events(reason: Option<String>) -> Self {
+        Self {
+            name: "node_events".to_owned(),
+            kind: KUBERNETES.to_owned(),
+            node: None,
+            running: reason.is_none(),
+            reason,
+            instead_because: None,
+            lost_without: "incidents as Events of the node".to_owned(),
+        }
+    }
+
     /// Whether it is one of the probes of routes, for which rtnetlink stands in.
     pub fn tells_routes(&self) -> bool {
         self.node.is_none() && self.name.starts_with("route")

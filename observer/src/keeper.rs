@@ -40,7 +40,7 @@ use crate::{
     health::Health,
     intake::Batch,
     recorder::Recorder,
-    sink,
+    sink::{self, node_events::Announcer},
     sockets::{Asker, Question},
     source::clock::{boottime_now, wall_offset},
     state_dir::{SavedNodes, StateDir},
@@ -211,6 +211,8 @@ pub struct Parts {
     pub others: SavedNodes,
     /// What the core is told first.
     pub first: Vec<Fact>,
+    /// Tells Kubernetes of incidents, where that is wanted.
+    pub announcer: Option<Announcer>,
     /// What runs.
     pub health: Health,
 }
@@ -236,6 +238,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         observed: BTreeSet::new(),
         saver: Saver::new(parts.state_dir, parts.others),
         store: parts.store,
+        announcer: parts.announcer,
         health: parts.health,
     };
     task.sample_wall(true);
@@ -267,6 +270,7 @@ struct Task {
     observed: BTreeSet<NetnsId>,
     saver: Saver,
     store: Option<Store>,
+    announcer: Option<Announcer>,
     health: Health,
 }
 
@@ -365,6 +369,9 @@ impl Task {
     fn publish(&mut self, record: ChangeRecord) {
         sink::log::tell(&record);
         sink::lines::tell(&record);
+        if let Some(announcer) = &self.announcer {
+            announcer.offer(&record.change);
+        }
         self.saver.dirty = true;
         let record = Arc::new(record);
         if let Some(store) = &self.store {

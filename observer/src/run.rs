@@ -38,6 +38,7 @@ use crate::{
     sink::{
         api::{self, Answers},
         metrics::Visibility,
+        node_events::{self, Counts, KubernetesEvents},
     },
     sockets,
     source::{
@@ -181,6 +182,8 @@ async fn agent(
     let (queue, batches) = mpsc::channel(intake::QUEUE);
     let (control, wishes) = mpsc::channel(CONTROLS);
     let (questions, to_answer) = mpsc::channel(cluster::QUESTIONS);
+    let events = (config.kubernetes_events == KubernetesEvents::On).then(Counts::default);
+    let (announcer, tellings) = events.as_ref().map(node_events::queue).unzip();
     let (stop, stopping) = watch::channel(false);
     let (keeper, core) = keeper::start(Parts {
         observer: Observer::new(config.core()),
@@ -194,6 +197,7 @@ async fn agent(
         store: Some(store.clone()),
         others,
         first,
+        announcer,
         health: health.clone(),
     });
     let (routes, route_news) = Routes::new(config.followed_routes());
@@ -214,15 +218,13 @@ async fn agent(
     let reading = tokio::spawn(intake.run(stopping));
 
     let mut readers = JoinSet::new();
-    cluster::start(
-        config.kubernetes,
-        &health,
-        &keeper,
-        to_answer,
-        config.kubernetes_pods == KubernetesPods::On,
-        &mut readers,
-    )
-    .await?;
+    let wanted = cluster::Wanted {
+        kubernetes: config.kubernetes,
+        questions: to_answer,
+        pods: config.kubernetes_pods == KubernetesPods::On,
+        events: tellings.zip(events.clone()),
+    };
+    cluster::start(wanted, &health, &keeper, &mut readers).await?;
 
     let mut servers = JoinSet::new();
     let node = config.node.clone().unwrap_or_else(crate::config::host_name);
@@ -232,6 +234,7 @@ async fn agent(
         node: Arc::from(node),
         store: Some(store),
         visibility: Arc::new(Visibility::new(config.peer_metrics)),
+        events,
     };
     let socket = listeners.serve(&answers, &mut servers);
     info!(socket = %config.socket.display(), metrics = %config.metrics_listen,

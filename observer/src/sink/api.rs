@@ -32,6 +32,7 @@ use crate::{
     sink::{
         api_routes,
         metrics::{self, Scene, Visibility},
+        node_events::Counts,
         stored,
     },
     store::{ChangeQuery, Store},
@@ -53,6 +54,8 @@ pub struct Answers {
     pub store: Option<Store>,
     /// Which peers a scrape shows.
     pub visibility: Arc<Visibility>,
+    /// What became of Events, where they are written.
+    pub events: Option<Counts>,
 }
 
 /// The metrics listener: this and nothing else.
@@ -133,6 +136,7 @@ async fn scrape(State(answers): State<Answers>) -> Response {
                 blind: answers.health.blind(),
                 version: env!("CARGO_PKG_VERSION"),
                 ages: &answers.health.cluster_ages(),
+                node_events: answers.events.as_ref().map(Counts::shown),
                 peer_metrics: answers.visibility.mode(&snapshot.peers),
                 now: jiff::Timestamp::now(),
             },

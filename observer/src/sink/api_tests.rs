@@ -45,10 +45,12 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
                 peers: vec![saved],
             },
         ],
+        announcer: None,
         health: health.clone(),
     });
     let answers = Answers {
         visibility: Arc::new(Visibility::new(PeerMetrics::Auto)),
+        events: None,
         keeper,
         health,
         node: Arc::from("a"),

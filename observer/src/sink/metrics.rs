@@ -122,7 +122,7 @@ pub fn no_events() -> BTreeMap<&'static str, u64> {
 }
 
 /// What a scrape shows beside the snapshot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Scene<'a> {
     /// The node that agent-wide series are of.
     pub node: &'a str,
@@ -134,6 +134,8 @@ pub struct Scene<'a> {
     pub version: &'a str,
     /// How old what is known of each kind of the cluster's objects is.
     pub ages: &'a BTreeMap<ClusterKind, Duration>,
+    /// What became of what Kubernetes was to be told, where it is.
+    pub node_events: Option<Vec<(&'static str, u64)>>,
     /// Which peers have all their series.
     pub peer_metrics: PeerMetrics,
     /// Wall time.
@@ -335,6 +337,13 @@ fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
         .chain(wire::decode_errors(totals)),
     );
     inventory::add(page, scene.node, scene.ages);
+    page.counter(
+        "bgp_observer_kubernetes_events_total",
+        "What was to be told as Events of the node, with `kubernetes_events` on, by what became of it.",
+        { scene.node_events.iter().flatten() }.map(|(result, count)| {
+            (here(vec![("result", (*result).to_owned())]), float(*count))
+        }),
+    );
     page.gauge(
         "bgp_observer_build_info",
         "The agent's version, in labels.",

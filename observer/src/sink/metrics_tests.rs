@@ -10,7 +10,10 @@ use observer_core::{
 };
 
 use super::*;
-use crate::testing::{down, noon, read, up};
+use crate::{
+    sink::node_events::Counts,
+    testing::{down, noon, read, up},
+};
 
 fn sources() -> Vec<SourceStatus> {
     let probe = SourceStatus {
@@ -164,6 +167,7 @@ pub(super) fn text(blind: bool) -> String {
             (ClusterKind::Nodes, Duration::ZERO),
             (ClusterKind::Blocks, Duration::from_millis(90_500)),
         ]),
+        node_events: Some(Counts::default().shown()),
         peer_metrics: PeerMetrics::Full,
         now: noon(),
     };
@@ -214,6 +218,7 @@ fn counters_that_alerts_use_exist_before_anything_happened() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        node_events: None,
         peer_metrics: PeerMetrics::Full,
         now: noon(),
     };
@@ -260,6 +265,7 @@ fn label_values_are_escaped() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        node_events: None,
         peer_metrics: PeerMetrics::Full,
         now: noon(),
     };
@@ -289,6 +295,7 @@ fn a_node_whose_packets_are_not_read_shows_no_counts_of_them() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        node_events: None,
         peer_metrics: PeerMetrics::Full,
         now: noon(),
     };
