@@ -1,10 +1,11 @@
 //! The task that owns the core: applies events in order, lets time pass, carries out what the core
 //! asks for, remembers and tells what changed, and answers questions.
 
+mod remembered;
 mod saver;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -30,7 +31,7 @@ use tokio::{
 };
 use tracing::info;
 
-use saver::Saver;
+use self::{remembered::Remembered, saver::Saver};
 
 use crate::{
     cluster,
@@ -46,8 +47,6 @@ use crate::{
     store::Store,
 };
 
-/// Changes that are remembered for `events`.
-const REMEMBERED: usize = 10_000;
 /// Changes that a follower may be behind before it misses some.
 const FOLLOWER_LAG: usize = 1_024;
 /// Questions that can wait.
@@ -226,7 +225,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         now: Timestamp::default(),
         wall: None,
         out: Vec::new(),
-        remembered: VecDeque::new(),
+        remembered: Remembered::default(),
         followers: broadcast::channel(FOLLOWER_LAG).0,
         events: sink::metrics::no_events(),
         controls: Vec::new(),
@@ -257,7 +256,7 @@ struct Task {
     wall: Option<WallOffset>,
     /// Kept for its memory.
     out: Vec<Output>,
-    remembered: VecDeque<Arc<ChangeRecord>>,
+    remembered: Remembered,
     followers: broadcast::Sender<Arc<ChangeRecord>>,
     events: BTreeMap<&'static str, u64>,
     /// Wishes not yet sent.
@@ -378,10 +377,7 @@ impl Task {
         if let Some(store) = &self.store {
             store.keep(&record);
         }
-        if self.remembered.len() >= REMEMBERED {
-            self.remembered.pop_front();
-        }
-        self.remembered.push_back(Arc::clone(&record));
+        self.remembered.push(Arc::clone(&record));
         // Nobody may be following.
         let _ = self.followers.send(record);
     }
@@ -523,7 +519,7 @@ impl Task {
                 let _ = reply.send(self.page(since));
             }
             Ask::Forget(node, peer, reply) => {
-                let before = self.remembered.back().map_or(0, |record| record.seq);
+                let before = self.remembered.last();
                 self.note(Fact::PeerForget { node, peer });
                 let _ = reply.send(self.forgotten_since(before));
             }
@@ -541,24 +537,16 @@ impl Task {
     }
 
     fn page(&self, since: u64) -> Page {
-        let first = self.remembered.front().map_or(0, |record| record.seq);
         Page {
-            events: self
-                .remembered
-                .iter()
-                .filter(|record| record.seq > since)
-                .cloned()
-                .collect(),
-            missed: first.saturating_sub(1).saturating_sub(since),
+            events: self.remembered.since(since).cloned().collect(),
+            missed: self.remembered.missed(since),
             next: self.followers.subscribe(),
         }
     }
 
     fn forgotten_since(&self, seq: u64) -> Vec<Forgotten> {
         self.remembered
-            .iter()
-            .rev()
-            .take_while(|record| record.seq > seq)
+            .since(seq)
             .filter_map(|record| {
                 let Change::PeerForgotten { peer, .. } = &record.change else {
                     return None;
