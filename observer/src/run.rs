@@ -42,6 +42,7 @@ use crate::{
     },
     sockets,
     source::{
+        bird,
         kernel::{KernelSource, ProbeStatus},
         tap::try_open,
     },
@@ -226,6 +227,12 @@ async fn agent(
     };
     cluster::start(wanted, &health, &keeper, &mut readers).await?;
 
+    let bird_sockets = config.bird_sockets();
+    let bird = (!bird_sockets.is_empty()).then(bird::Counts::default);
+    if let Some(counts) = &bird {
+        bird::start(bird_sockets, &keeper, &health, counts, &mut readers);
+    }
+
     let mut servers = JoinSet::new();
     let node = config.node.clone().unwrap_or_else(crate::config::host_name);
     let answers = Answers {
@@ -235,6 +242,7 @@ async fn agent(
         store: Some(store),
         visibility: Arc::new(Visibility::new(config.peer_metrics)),
         events,
+        bird,
     };
     let socket = listeners.serve(&answers, &mut servers);
     info!(socket = %config.socket.display(), metrics = %config.metrics_listen,

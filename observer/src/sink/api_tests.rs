@@ -51,6 +51,7 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
     let answers = Answers {
         visibility: Arc::new(Visibility::new(PeerMetrics::Auto)),
         events: None,
+        bird: None,
         keeper,
         health,
         node: Arc::from("a"),

@@ -12,6 +12,7 @@ use observer_core::{
 use super::*;
 use crate::{
     sink::node_events::Counts,
+    source::bird,
     testing::{down, noon, read, up},
 };
 
@@ -167,6 +168,7 @@ pub(super) fn text(blind: bool) -> String {
             (ClusterKind::Nodes, Duration::ZERO),
             (ClusterKind::Blocks, Duration::from_millis(90_500)),
         ]),
+        bird: Some(bird::Counts::default().shown()),
         node_events: Some(Counts::default().shown()),
         peer_metrics: PeerMetrics::Full,
         now: noon(),
@@ -218,6 +220,7 @@ fn counters_that_alerts_use_exist_before_anything_happened() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        bird: None,
         node_events: None,
         peer_metrics: PeerMetrics::Full,
         now: noon(),
@@ -265,6 +268,7 @@ fn label_values_are_escaped() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        bird: None,
         node_events: None,
         peer_metrics: PeerMetrics::Full,
         now: noon(),
@@ -295,6 +299,7 @@ fn a_node_whose_packets_are_not_read_shows_no_counts_of_them() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        bird: None,
         node_events: None,
         peer_metrics: PeerMetrics::Full,
         now: noon(),
