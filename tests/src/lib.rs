@@ -28,6 +28,7 @@ pub mod programs;
 pub mod prometheus;
 pub mod rights;
 pub mod scenario;
+pub mod seccomp;
 pub mod soak;
 pub mod speaker;
 pub mod stage;
