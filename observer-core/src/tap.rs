@@ -181,7 +181,7 @@ impl Node {
             let tapped = kept.tapped(tuple);
             if !wire.is_copy(kept.at, &tapped) {
                 wire.take(kept.at, &tapped, &mut |signs, seen| {
-                    listening.take(signs, seen)
+                    listening.take(signs, seen);
                 });
             }
         }

@@ -148,22 +148,19 @@ impl Agent {
                 None if namespace.is_some() => SocketAddr::from((Ipv4Addr::LOCALHOST, 9742)),
                 None => free_address()?,
             };
-            let mut command = match own {
-                Some((overlay, node)) => {
-                    let mut command = overlay.start(&program)?;
-                    command.args(["run", "--node", &node.name]);
+            let mut command = if let Some((overlay, node)) = own {
+                let mut command = overlay.start(&program)?;
+                command.args(["run", "--node", &node.name]);
+                command
+            } else {
+                let mut command = Command::new(&program);
+                command.arg("run");
+                for node in lab.nodes().iter().filter(is_observed) {
                     command
+                        .arg("--netns")
+                        .arg(format!("{}={}", node.namespace, node.name));
                 }
-                None => {
-                    let mut command = Command::new(&program);
-                    command.arg("run");
-                    for node in lab.nodes().iter().filter(is_observed) {
-                        command
-                            .arg("--netns")
-                            .arg(format!("{}={}", node.namespace, node.name));
-                    }
-                    command
-                }
+                command
             };
             command
                 .arg("--state-dir")
