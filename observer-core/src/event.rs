@@ -12,6 +12,7 @@ use crate::{
 
 pub mod circumstances;
 pub mod cluster;
+pub mod configured;
 pub mod drops;
 pub mod forwarding;
 
@@ -85,6 +86,15 @@ pub enum Fact {
     Inventory {
         /// Every peer that ought to be there.
         peers: Vec<InventoryPeer>,
+    },
+    /// A node's speaker said with whom it is configured; that replaces what it said before.
+    PeersConfigured {
+        /// The node.
+        node: String,
+        /// Where it was asked: a node may have one speaker per IP version.
+        socket: String,
+        /// Its peers.
+        peers: Vec<configured::ConfiguredPeer>,
     },
     /// Something about the cluster that the observed nodes belong to.
     Cluster {

@@ -19,6 +19,7 @@ use crate::{
     deadline::Due,
     event::{InventoryPeer, LossStage, SocketId},
     exchange::Exchange,
+    inventory::Configured,
     node::{Naming, Node, Peer},
     peer::{KnownBy, SavedPeer, SessionState},
     session::Session,
@@ -69,6 +70,7 @@ impl Node {
             && let Some(entry) = turn.inventory.find(&self.name, address.ip)
         {
             peer.take_name(entry);
+            peer.take_terms(turn.inventory.configured(&self.name, address.ip));
         }
         let change = Change::PeerKnown {
             peer: address.to_string(),
@@ -105,6 +107,7 @@ impl Node {
             let own = self.own.contains(&address.ip);
             if let Some(entry) = entry.filter(|_| !own) {
                 peer.take_name(entry);
+                peer.take_terms(inventory.configured(&self.name, address.ip));
             } else if peer.naming == Naming::Named || (complete && peer.was_named_before()) {
                 peer.naming = Naming::Dropped;
                 dropped.push(*address);
@@ -258,6 +261,7 @@ impl Peer {
             known_by: by,
             origin: by,
             naming: Naming::Never,
+            disabled: None,
             name: None,
             kind: None,
             asn: None,
@@ -322,6 +326,15 @@ impl Peer {
         self.name = entry.name.clone().or_else(|| self.name.take());
         self.kind = entry.peer_type.or(self.kind);
         self.asn = entry.asn.or(self.asn);
+    }
+
+    /// What the local speaker says of it, where nothing else does.
+    fn take_terms(&mut self, configured: Option<&Configured>) {
+        self.disabled = configured.and_then(|peer| peer.disabled.clone());
+        if let Some((kind, asn)) = configured.map(Configured::terms) {
+            self.kind = self.kind.or(kind);
+            self.asn = self.asn.or(asn);
+        }
     }
 
     /// An inventory named it in an earlier run, and nothing has been heard of it in this one.

@@ -83,6 +83,8 @@ pub(crate) struct Peer {
     /// How it came to be known first, in whatever run.
     pub origin: KnownBy,
     pub naming: Naming,
+    /// The local speaker's protocol for it, where that is switched off.
+    pub disabled: Option<String>,
     pub name: Option<String>,
     pub kind: Option<PeerType>,
     pub asn: Option<u32>,

@@ -290,6 +290,14 @@ impl Observer {
                 self.inventory.read(peers);
                 self.for_each_node(event, out, None, |turn, node| node.apply_inventory(turn));
             }
+            Fact::PeersConfigured {
+                node,
+                socket,
+                peers,
+            } => {
+                self.inventory.configure(node, socket, peers);
+                self.for_each_node(event, out, None, |turn, node| node.apply_inventory(turn));
+            }
             Fact::Cluster { cluster } => {
                 if self.inventory.learn(cluster) {
                     self.for_each_node(event, out, None, |turn, node| node.apply_inventory(turn));
@@ -544,6 +552,7 @@ fn take_in_at_node(turn: &mut Turn<'_>, node: &mut Node, fact: &Fact) {
         | Fact::NodeGone { .. }
         | Fact::PeersRestored { .. }
         | Fact::Inventory { .. }
+        | Fact::PeersConfigured { .. }
         | Fact::Cluster { .. }
         | Fact::PeerForget { .. }
         | Fact::Strangers { .. }

@@ -4,6 +4,7 @@ use crate::{
     event::{
         Fact, PeerType, TcpState,
         cluster::{ClusterFact, ClusterKind, ClusterNode, ClusterObject},
+        configured::ConfiguredPeer,
     },
     peer::{KnownBy, SavedPeer, SessionState},
     testing::{OWN, PEER, Scene, millis, outbound},
@@ -106,4 +107,63 @@ fn a_peer_of_an_earlier_run_whose_node_left_meanwhile_is_not_awaited() {
         let peers = later.observer.peers(millis(later.now));
         assert_eq!(peers.iter().any(|peer| peer.peer == PEER), stays);
     }
+}
+
+/// What n1's BIRD says, each peer with whether its protocol is disabled.
+fn configured(scene: &mut Scene, peers: &[(&str, bool)]) {
+    let peer = |(address, disabled): &(&str, bool)| ConfiguredPeer {
+        protocol: format!("Node_{}", address.replace('.', "_")),
+        address: address.parse().unwrap(),
+        asn: Some(64_513),
+        peer_type: Some(PeerType::NodeSpecific),
+        disabled: *disabled,
+    };
+    scene.tell(Fact::PeersConfigured {
+        node: "n1".to_owned(),
+        socket: "bird.ctl".to_owned(),
+        peers: peers.iter().map(peer).collect(),
+    });
+}
+
+#[test]
+fn a_peer_that_only_bird_waits_for_is_known_and_down_until_bird_gives_it_up() {
+    let mut scene = Scene::started();
+    configured(&mut scene, &[(PEER, false), ("10.0.0.9", true)]);
+    let view = scene.view();
+    assert_eq!((view.peer.as_str(), view.up), (PEER, false));
+    assert_eq!(view.known_by, KnownBy::Inventory);
+    assert_eq!(view.peer_type, Some(PeerType::NodeSpecific));
+    assert_eq!(view.asn, Some(64_513));
+    configured(&mut scene, &[]);
+    assert!(scene.observer.peers(millis(scene.now)).is_empty());
+}
+
+#[test]
+fn a_known_peer_whose_protocol_is_disabled_says_so_until_it_is_enabled() {
+    let mut scene = Scene::started();
+    scene.dial(outbound(1, PEER));
+    configured(&mut scene, &[(PEER, true)]);
+    let info = scene.view().info;
+    assert!(
+        info.ends_with("protocol Node_10_0_0_2 is disabled"),
+        "{info}"
+    );
+    configured(&mut scene, &[(PEER, false)]);
+    let info = scene.view().info;
+    assert!(!info.contains("disabled"), "{info}");
+}
+
+#[test]
+fn bird_s_word_goes_after_the_cluster_s_and_keeps_nobody_whom_the_cluster_gives_up() {
+    let mut scene = Scene::started();
+    mesh(&mut scene, &[("n2", PEER)]);
+    configured(&mut scene, &[(PEER, false)]);
+    let view = scene.view();
+    assert_eq!(view.peer_type, Some(PeerType::Mesh), "not node specific");
+    assert_eq!(view.peer_node.as_deref(), Some("n2"));
+    tell(&mut scene, gone("n2"));
+    assert!(scene.observer.peers(millis(scene.now)).is_empty());
+    // Said again, it is so.
+    configured(&mut scene, &[(PEER, false)]);
+    assert_eq!(scene.view().peer, PEER);
 }

@@ -164,6 +164,9 @@ fn info(peer: &Peer, carrier: Option<&Connection>) -> String {
     if session.pending.is_some() {
         return format!("{state}: session lost, cause pending");
     }
+    if let Some(protocol) = &peer.disabled {
+        return format!("{state}: protocol {protocol} is disabled");
+    }
     if let Some(reason) = &session.attempts.last {
         let failed = session.attempts.failed;
         let plural = if failed == 1 { "" } else { "s" };

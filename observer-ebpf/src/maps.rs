@@ -13,7 +13,7 @@ use crate::route::FullRecord;
 
 /// Evidence: facts about known peers, the speaker's own dials and listeners, and its end.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 
 /// Facts about sockets of addresses that nobody knows. Small and apart, so that a flood of them
 /// overwrites nothing but itself.
@@ -22,11 +22,11 @@ pub static STRANGERS: RingBuf = RingBuf::with_byte_size(64 << 10, 0);
 
 /// Facts about routes, apart from those of sessions: a burst of a million overwrites none of these.
 #[map]
-pub static ROUTES: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+pub static ROUTES: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
 /// Segments of sockets in a speaker's cgroup: at BIRD's full speed seconds of BGP.
 #[map]
-pub static SEGMENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+pub static SEGMENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// Thread → the IPv4 route it is about to have written. As many as can write at once.
 #[map]

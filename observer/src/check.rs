@@ -13,6 +13,7 @@ use crate::{
     health::{RoutesFrom, SourceStatus},
     privileges, routes, show,
     source::{
+        bird,
         kernel::{KernelOptions, KernelSource},
         netns::{Netns, NetnsError},
         sock_diag::SockDiag,
@@ -63,7 +64,8 @@ fn sources(config: &Config) -> Vec<SourceStatus> {
     }));
     sources.extend(in_each(config, rtnetlink));
     sources.extend(in_each(config, echo));
-    sources.extend(cluster::look(config.kubernetes));
+    sources.extend(bird::look(&config.bird_sockets()));
+    sources.extend(cluster::look(config.kubernetes, config.events_of()));
     sources
 }
 

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::{
     health::{Health, SourceStatus},
     keeper::Keeper,
+    sink::node_events,
     source::kube,
 };
 
@@ -38,8 +39,8 @@ impl Kubernetes {
     }
 }
 
-/// Whether each kind of object can be read, for `check`.
-pub fn look(wanted: Kubernetes) -> Vec<SourceStatus> {
+/// Whether each kind of object can be read, for `check`; and whether Events of `events` can be written.
+pub fn look(wanted: Kubernetes, events: Option<&str>) -> Vec<SourceStatus> {
     if !wanted.is_wanted() {
         return Vec::new();
     }
@@ -48,7 +49,14 @@ pub fn look(wanted: Kubernetes) -> Vec<SourceStatus> {
         .build()
         .context("cannot ask the API")
         .and_then(|runtime| {
-            runtime.block_on(async { Ok(kube::look(&kube::connect().await?).await) })
+            runtime.block_on(async {
+                let client = kube::connect().await?;
+                let mut sources = kube::look(&client).await;
+                if let Some(node) = events {
+                    sources.push(node_events::look(&client, node).await);
+                }
+                Ok(sources)
+            })
         });
     match asked {
         Ok(sources) => sources,
@@ -93,17 +101,37 @@ pub enum Question {
 /// Questions that can wait; those beyond have no answer, and their incidents less to tell.
 pub const QUESTIONS: usize = 32;
 
+/// What is done with the API.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Whether it is spoken with at all.
+    pub kubernetes: Kubernetes,
+    /// What the core asks.
+    pub questions: mpsc::Receiver<Question>,
+    /// Whether pods may be listed.
+    pub pods: bool,
+    /// What is to be written as Events, where they are, and its counts.
+    pub events: Option<(mpsc::Receiver<node_events::Telling>, node_events::Counts)>,
+}
+
 /// Begins to read, where that is wanted. What is asked for by name and cannot be is an error; a pod
 /// without an account only knows less.
 pub async fn start(
-    wanted: Kubernetes,
+    wanted: Wanted,
     health: &Health,
     keeper: &Keeper,
-    questions: mpsc::Receiver<Question>,
-    pods: bool,
     tasks: &mut JoinSet<()>,
 ) -> Result<()> {
+    let Wanted {
+        kubernetes: wanted,
+        questions,
+        pods,
+        events,
+    } = wanted;
     if !wanted.is_wanted() {
+        if events.is_some() {
+            warn!("no Events are written: Kubernetes' API is not spoken with here");
+        }
         return Ok(());
     }
     let client = match kube::connect().await {
@@ -119,6 +147,15 @@ pub async fn start(
     };
     info!("reading nodes and Calico's objects from Kubernetes' API");
     let mut facts = kube::follow(&client, health, tasks);
+    if let Some((tellings, counts)) = events {
+        let writer = node_events::Writer {
+            client: client.clone(),
+            tellings,
+            counts,
+            health: health.clone(),
+        };
+        tasks.spawn(writer.run());
+    }
     tasks.spawn(answer(client, keeper.clone(), questions, pods));
     let keeper = keeper.clone();
     tasks.spawn(async move {

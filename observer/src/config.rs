@@ -23,8 +23,8 @@ use crate::{
     cli::BadUsage,
     cluster::{Kubernetes, KubernetesPods},
     reach::{Reach, ReachBy},
-    sink::metrics::PeerMetrics,
-    source::{kernel::RouteProbes, rtnetlink::filter::Followed},
+    sink::{metrics::PeerMetrics, node_events::KubernetesEvents},
+    source::{bird::BirdSocket, kernel::RouteProbes, rtnetlink::filter::Followed},
     store::Limits,
     taps::TapKind,
 };
@@ -152,6 +152,22 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_KUBERNETES_PODS", value_name = "MODE")]
     pub kubernetes_pods: Option<KubernetesPods>,
 
+    /// Whether incidents of this node become Events of it in Kubernetes, which needs a right to write
+    /// them [default: off]
+    #[arg(long, env = "BGP_OBSERVER_KUBERNETES_EVENTS", value_name = "MODE")]
+    pub kubernetes_events: Option<KubernetesEvents>,
+
+    /// Control socket of the local BIRD, which is asked who its peers are (`show protocols all`, nothing is
+    /// changed); repeatable [default: none]
+    #[arg(
+        long,
+        env = "BGP_OBSERVER_BIRD_SOCKET",
+        value_name = "[NODE=]PATH",
+        value_delimiter = ','
+    )]
+    #[serde(default)]
+    pub bird_socket: Vec<BirdSocket>,
+
     /// Which peers have all their metrics [default: auto]
     #[arg(long, env = "BGP_OBSERVER_PEER_METRICS", value_name = "MODE")]
     pub peer_metrics: Option<PeerMetrics>,
@@ -225,6 +241,8 @@ impl Settings {
             inventory: self.inventory.or(under.inventory),
             kubernetes: self.kubernetes.or(under.kubernetes),
             kubernetes_pods: self.kubernetes_pods.or(under.kubernetes_pods),
+            kubernetes_events: self.kubernetes_events.or(under.kubernetes_events),
+            bird_socket: listed(self.bird_socket, under.bird_socket),
             peer_metrics: self.peer_metrics.or(under.peer_metrics),
             record: self.record.or(under.record),
             btf: self.btf.or(under.btf),
@@ -285,6 +303,10 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// Whether pods are.
     pub kubernetes_pods: KubernetesPods,
+    /// Whether Events are written.
+    pub kubernetes_events: KubernetesEvents,
+    /// Where BIRD is asked who its peers are.
+    pub bird_socket: Vec<BirdSocket>,
     /// Which peers have all their metrics.
     pub peer_metrics: PeerMetrics,
     /// Events file to write.
@@ -340,6 +362,8 @@ impl Config {
             inventory: settings.inventory,
             kubernetes: settings.kubernetes.unwrap_or(Kubernetes::Auto),
             kubernetes_pods: settings.kubernetes_pods.unwrap_or(KubernetesPods::Off),
+            kubernetes_events: settings.kubernetes_events.unwrap_or(KubernetesEvents::Off),
+            bird_socket: sorted(settings.bird_socket),
             peer_metrics: settings.peer_metrics.unwrap_or(PeerMetrics::Auto),
             record: settings.record,
             btf: settings.btf,
@@ -383,6 +407,9 @@ impl Config {
                 self.route_table.len()
             ));
         }
+        if self.kubernetes == Kubernetes::Off && self.kubernetes_events == KubernetesEvents::On {
+            return bad("--kubernetes-events on: not with --kubernetes off".to_owned());
+        }
         let mut nodes: BTreeSet<&str> = self.node.as_deref().into_iter().collect();
         for spec in &self.netns {
             if !nodes.insert(&spec.node) {
@@ -391,6 +418,22 @@ impl Config {
                      --netns {}=NODE",
                     spec.node, spec.netns
                 ));
+            }
+        }
+        let observed = |name: &str| nodes.contains(name);
+        for socket in &self.bird_socket {
+            match &socket.node {
+                Some(node) if !observed(node) => {
+                    return bad(format!(
+                        "--bird-socket {socket}: no node {node} is observed"
+                    ));
+                }
+                None if nodes.len() > 1 => {
+                    return bad(format!(
+                        "--bird-socket {socket}: of which node? NODE={socket}"
+                    ));
+                }
+                _ => {}
             }
         }
         if let Listen::At(address) = self.api_listen
@@ -413,6 +456,30 @@ impl Config {
     pub fn ports(&self) -> Vec<u16> {
         std::iter::once(BGP_PORT)
             .chain(self.port.iter().copied())
+            .collect()
+    }
+
+    /// The first node that is observed.
+    fn first_node(&self) -> Option<&str> {
+        let of_netns = self.netns.first().map(|spec| spec.node.as_str());
+        self.node.as_deref().or(of_netns)
+    }
+
+    /// A node of which Events are written, where they are.
+    pub fn events_of(&self) -> Option<&str> {
+        self.first_node()
+            .filter(|_| self.kubernetes_events == KubernetesEvents::On)
+    }
+
+    /// Where BIRD is asked, each with its node.
+    pub fn bird_sockets(&self) -> Vec<(String, PathBuf)> {
+        let node = |socket: &BirdSocket| {
+            let node = socket.node.as_deref().or_else(|| self.first_node());
+            node.unwrap_or_default().to_owned()
+        };
+        let sockets = self.bird_socket.iter();
+        sockets
+            .map(|socket| (node(socket), socket.path.clone()))
             .collect()
     }
 

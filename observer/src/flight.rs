@@ -196,6 +196,7 @@ impl Drop for FlightRecorder {
 struct Standing {
     wall: Option<(Event, WallOffset)>,
     inventory: Option<Event>,
+    configured: BTreeMap<(String, String), Event>,
     cluster: Cluster,
     versions: Option<Event>,
     nodes: BTreeMap<NetnsId, Event>,
@@ -223,6 +224,10 @@ impl Standing {
         if let Fact::Inventory { .. } = &event.fact {
             self.inventory = Some(event.clone());
         }
+        if let Fact::PeersConfigured { node, socket, .. } = &event.fact {
+            let of = (node.clone(), socket.clone());
+            self.configured.insert(of, event.clone());
+        }
         if let Fact::Cluster { cluster } = &event.fact {
             self.cluster.take(cluster);
         }
@@ -243,7 +248,13 @@ impl Standing {
         let cluster = { self.cluster.standing().into_iter() }
             .map(|cluster| Event::noticed(now, Fact::Cluster { cluster }));
         let rest = self.nodes.values().chain(self.taps.values()).cloned();
-        first.chain(cluster).chain(restored).chain(rest).collect()
+        let configured = self.configured.values().cloned();
+        first
+            .chain(configured)
+            .chain(cluster)
+            .chain(restored)
+            .chain(rest)
+            .collect()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,6 +27,8 @@ const ECHO: &str = "echo";
 const STORE: &str = "store";
 /// The kind of what is read from the cluster's API.
 const KUBERNETES: &str = "kubernetes";
+/// The kind of what BIRD itself is asked.
+const BIRD: &str = "control socket";
 
 /// What tells of routes, or checks what the probes tell.
 const RTNETLINK: &str = "rtnetlink";
@@ -127,6 +130,34 @@ impl SourceStatus {
         }
     }
 
+    /// A control socket of a node's BIRD; `reason` is why it does not answer.
+    pub fn bird(node: &str, socket: &Path, reason: Option<String>) -> Self {
+        let name = socket.file_name().unwrap_or(socket.as_os_str());
+        Self {
+            name: name.to_string_lossy().into_owned(),
+            kind: BIRD.to_owned(),
+            node: Some(node.to_owned()),
+            running: reason.is_none(),
+            reason,
+            instead_because: None,
+            lost_without: "passive peers that never connected, and protocols that are disabled"
+                .to_owned(),
+        }
+    }
+
+    /// Events of this node in the cluster's API; `reason` is why they cannot be written.
+    pub fn node_events(reason: Option<String>) -> Self {
+        Self {
+            name: "node_events".to_owned(),
+            kind: KUBERNETES.to_owned(),
+            node: None,
+            running: reason.is_none(),
+            reason,
+            instead_because: None,
+            lost_without: "incidents as Events of the node".to_owned(),
+        }
+    }
+
     /// Whether it is one of the probes of routes, for which rtnetlink stands in.
     pub fn tells_routes(&self) -> bool {
         self.node.is_none() && self.name.starts_with("route")
@@ -134,7 +165,7 @@ impl SourceStatus {
 
     /// Whether it sees sessions: the store, echoes and the cluster's API do not.
     pub fn observes(&self) -> bool {
-        self.name != ECHO && self.name != STORE && self.kind != KUBERNETES
+        self.name != ECHO && self.name != STORE && self.kind != KUBERNETES && self.kind != BIRD
     }
 
     /// The tap in a node's namespace.

@@ -1,10 +1,11 @@
 //! The task that owns the core: applies events in order, lets time pass, carries out what the core
 //! asks for, remembers and tells what changed, and answers questions.
 
+mod remembered;
 mod saver;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -30,7 +31,7 @@ use tokio::{
 };
 use tracing::info;
 
-use saver::Saver;
+use self::{remembered::Remembered, saver::Saver};
 
 use crate::{
     cluster,
@@ -39,15 +40,13 @@ use crate::{
     health::Health,
     intake::Batch,
     recorder::Recorder,
-    sink,
+    sink::{self, node_events::Announcer},
     sockets::{Asker, Question},
     source::clock::{boottime_now, wall_offset},
     state_dir::{SavedNodes, StateDir},
     store::Store,
 };
 
-/// Changes that are remembered for `events`.
-const REMEMBERED: usize = 10_000;
 /// Changes that a follower may be behind before it misses some.
 const FOLLOWER_LAG: usize = 1_024;
 /// Questions that can wait.
@@ -212,6 +211,8 @@ pub struct Parts {
     pub others: SavedNodes,
     /// What the core is told first.
     pub first: Vec<Fact>,
+    /// Tells Kubernetes of incidents, where that is wanted.
+    pub announcer: Option<Announcer>,
     /// What runs.
     pub health: Health,
 }
@@ -224,7 +225,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         now: Timestamp::default(),
         wall: None,
         out: Vec::new(),
-        remembered: VecDeque::new(),
+        remembered: Remembered::default(),
         followers: broadcast::channel(FOLLOWER_LAG).0,
         events: sink::metrics::no_events(),
         controls: Vec::new(),
@@ -237,6 +238,7 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
         observed: BTreeSet::new(),
         saver: Saver::new(parts.state_dir, parts.others),
         store: parts.store,
+        announcer: parts.announcer,
         health: parts.health,
     };
     task.sample_wall(true);
@@ -254,7 +256,7 @@ struct Task {
     wall: Option<WallOffset>,
     /// Kept for its memory.
     out: Vec<Output>,
-    remembered: VecDeque<Arc<ChangeRecord>>,
+    remembered: Remembered,
     followers: broadcast::Sender<Arc<ChangeRecord>>,
     events: BTreeMap<&'static str, u64>,
     /// Wishes not yet sent.
@@ -268,6 +270,7 @@ struct Task {
     observed: BTreeSet<NetnsId>,
     saver: Saver,
     store: Option<Store>,
+    announcer: Option<Announcer>,
     health: Health,
 }
 
@@ -366,15 +369,15 @@ impl Task {
     fn publish(&mut self, record: ChangeRecord) {
         sink::log::tell(&record);
         sink::lines::tell(&record);
+        if let Some(announcer) = &self.announcer {
+            announcer.offer(&record.change);
+        }
         self.saver.dirty = true;
         let record = Arc::new(record);
         if let Some(store) = &self.store {
             store.keep(&record);
         }
-        if self.remembered.len() >= REMEMBERED {
-            self.remembered.pop_front();
-        }
-        self.remembered.push_back(Arc::clone(&record));
+        self.remembered.push(Arc::clone(&record));
         // Nobody may be following.
         let _ = self.followers.send(record);
     }
@@ -516,7 +519,7 @@ impl Task {
                 let _ = reply.send(self.page(since));
             }
             Ask::Forget(node, peer, reply) => {
-                let before = self.remembered.back().map_or(0, |record| record.seq);
+                let before = self.remembered.last();
                 self.note(Fact::PeerForget { node, peer });
                 let _ = reply.send(self.forgotten_since(before));
             }
@@ -534,24 +537,16 @@ impl Task {
     }
 
     fn page(&self, since: u64) -> Page {
-        let first = self.remembered.front().map_or(0, |record| record.seq);
         Page {
-            events: self
-                .remembered
-                .iter()
-                .filter(|record| record.seq > since)
-                .cloned()
-                .collect(),
-            missed: first.saturating_sub(1).saturating_sub(since),
+            events: self.remembered.since(since).cloned().collect(),
+            missed: self.remembered.missed(since),
             next: self.followers.subscribe(),
         }
     }
 
     fn forgotten_since(&self, seq: u64) -> Vec<Forgotten> {
         self.remembered
-            .iter()
-            .rev()
-            .take_while(|record| record.seq > seq)
+            .since(seq)
             .filter_map(|record| {
                 let Change::PeerForgotten { peer, .. } = &record.change else {
                     return None;

@@ -38,9 +38,11 @@ use crate::{
     sink::{
         api::{self, Answers},
         metrics::Visibility,
+        node_events::{self, Counts, KubernetesEvents},
     },
     sockets,
     source::{
+        bird,
         kernel::{KernelSource, ProbeStatus},
         tap::try_open,
     },
@@ -181,6 +183,8 @@ async fn agent(
     let (queue, batches) = mpsc::channel(intake::QUEUE);
     let (control, wishes) = mpsc::channel(CONTROLS);
     let (questions, to_answer) = mpsc::channel(cluster::QUESTIONS);
+    let events = (config.kubernetes_events == KubernetesEvents::On).then(Counts::default);
+    let (announcer, tellings) = events.as_ref().map(node_events::queue).unzip();
     let (stop, stopping) = watch::channel(false);
     let (keeper, core) = keeper::start(Parts {
         observer: Observer::new(config.core()),
@@ -194,6 +198,7 @@ async fn agent(
         store: Some(store.clone()),
         others,
         first,
+        announcer,
         health: health.clone(),
     });
     let (routes, route_news) = Routes::new(config.followed_routes());
@@ -214,15 +219,19 @@ async fn agent(
     let reading = tokio::spawn(intake.run(stopping));
 
     let mut readers = JoinSet::new();
-    cluster::start(
-        config.kubernetes,
-        &health,
-        &keeper,
-        to_answer,
-        config.kubernetes_pods == KubernetesPods::On,
-        &mut readers,
-    )
-    .await?;
+    let wanted = cluster::Wanted {
+        kubernetes: config.kubernetes,
+        questions: to_answer,
+        pods: config.kubernetes_pods == KubernetesPods::On,
+        events: tellings.zip(events.clone()),
+    };
+    cluster::start(wanted, &health, &keeper, &mut readers).await?;
+
+    let bird_sockets = config.bird_sockets();
+    let bird = (!bird_sockets.is_empty()).then(bird::Counts::default);
+    if let Some(counts) = &bird {
+        bird::start(bird_sockets, &keeper, &health, counts, &mut readers);
+    }
 
     let mut servers = JoinSet::new();
     let node = config.node.clone().unwrap_or_else(crate::config::host_name);
@@ -232,6 +241,8 @@ async fn agent(
         node: Arc::from(node),
         store: Some(store),
         visibility: Arc::new(Visibility::new(config.peer_metrics)),
+        events,
+        bird,
     };
     let socket = listeners.serve(&answers, &mut servers);
     info!(socket = %config.socket.display(), metrics = %config.metrics_listen,

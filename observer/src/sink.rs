@@ -5,4 +5,5 @@ pub mod api_routes;
 pub mod lines;
 pub mod log;
 pub mod metrics;
+pub mod node_events;
 pub mod stored;

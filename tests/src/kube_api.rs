@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, BufRead, BufReader, ErrorKind, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -40,6 +40,8 @@ struct State {
     epoch: u64,
     page: usize,
     requests: Vec<String>,
+    /// What was created, by resource.
+    created: Vec<(String, Value)>,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl KubeApi {
             epoch: 0,
             page: usize::MAX,
             requests: Vec::new(),
+            created: Vec::new(),
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -191,6 +194,13 @@ impl KubeApi {
     pub fn requests(&self) -> Vec<String> {
         self.shared.lock().requests.clone()
     }
+
+    /// The objects of `resource` that clients created, in order.
+    pub fn created(&self, resource: &str) -> Vec<Value> {
+        let state = self.shared.lock();
+        let of_it = state.created.iter().filter(|(of, _)| of == resource);
+        of_it.map(|(_, object)| object.clone()).collect()
+    }
 }
 
 impl Drop for KubeApi {
@@ -240,6 +250,8 @@ struct Asked {
     resource: String,
     query: BTreeMap<String, String>,
     metadata_only: bool,
+    /// The object, where one is to be created.
+    object: Option<Value>,
 }
 
 /// Serves one connection.
@@ -265,11 +277,49 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         let refused = shared.lock().refused.get(&asked.resource).copied();
         if let Some(status) = refused {
             answer(stream, status, &failure(status))?;
+        } else if let Some(object) = &asked.object {
+            create(stream, shared, &asked, object)?;
         } else if asked.query.contains_key("watch") {
             watch(stream, shared, &asked, &gone)?;
         } else {
             let list = list(&shared.lock(), &asked);
             answer(stream, 200, &list)?;
+        }
+    }
+}
+
+/// Makes an object, unless there is one of its name; of a dry run nothing stays.
+fn create(stream: &TcpStream, shared: &Shared, asked: &Asked, object: &Value) -> io::Result<()> {
+    let name = |object: &Value| object["metadata"]["name"].clone();
+    let mut state = shared.lock();
+    let of_it = state.created.iter().filter(|(of, _)| *of == asked.resource);
+    let known = { of_it }.any(|(_, other)| name(other) == name(object));
+    if !known && !asked.query.contains_key("dryRun") {
+        state.created.push((asked.resource.clone(), object.clone()));
+    }
+    drop(state);
+    if known {
+        answer(stream, 409, &failure(409))
+    } else {
+        answer(stream, 201, object)
+    }
+}
+
+/// Lets `read` take up what there is until it says that it has all. Whether it has.
+fn until(
+    reader: &mut BufReader<&TcpStream>,
+    gone: &impl Fn() -> bool,
+    mut read: impl FnMut(&mut BufReader<&TcpStream>) -> io::Result<Option<bool>>,
+) -> io::Result<bool> {
+    loop {
+        match read(reader) {
+            Ok(Some(whole)) => return Ok(whole),
+            Ok(None) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error),
+        }
+        if gone() {
+            return Ok(false);
         }
     }
 }
@@ -280,19 +330,33 @@ fn read(
     gone: &impl Fn() -> bool,
 ) -> io::Result<Option<Asked>> {
     let mut head = Vec::new();
-    loop {
-        match reader.read_until(b'\n', &mut head) {
-            Ok(0) => return Ok(None),
-            Ok(_) if head.ends_with(b"\r\n\r\n") => break,
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(error) => return Err(error),
-        }
-        if gone() {
-            return Ok(None);
-        }
+    let whole = until(reader, gone, |reader| {
+        Ok(match reader.read_until(b'\n', &mut head)? {
+            0 => Some(false),
+            _ => head.ends_with(b"\r\n\r\n").then_some(true),
+        })
+    })?;
+    if !whole {
+        return Ok(None);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
+    let lower = head.to_ascii_lowercase();
+    let length = { lower.lines() }.find_map(|line| line.strip_prefix("content-length:"));
+    let length = length.and_then(|length| length.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or_default()];
+    let mut filled = 0;
+    let whole = until(reader, gone, |reader| {
+        let room = body.get_mut(filled..).unwrap_or_default();
+        if room.is_empty() {
+            return Ok(Some(true));
+        }
+        let count = reader.read(room)?;
+        filled += count;
+        Ok((count == 0).then_some(false))
+    })?;
+    if !whole {
+        return Ok(None);
+    }
     let target = head.split(' ').nth(1).unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let metadata_only = head.contains("as=PartialObjectMetadata");
@@ -306,6 +370,7 @@ fn read(
         resource,
         query: query.collect(),
         metadata_only,
+        object: serde_json::from_slice(&body).ok(),
     }))
 }
 
@@ -313,6 +378,7 @@ fn failure(code: u16) -> Value {
     let reason = match code {
         403 => "Forbidden",
         404 => "NotFound",
+        409 => "AlreadyExists",
         410 => "Expired",
         _ => "InternalError",
     };

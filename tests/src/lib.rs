@@ -28,6 +28,7 @@ pub mod process;
 pub mod programs;
 pub mod prometheus;
 pub mod scenario;
+pub mod seccomp;
 pub mod soak;
 pub mod speaker;
 pub mod stage;

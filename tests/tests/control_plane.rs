@@ -3,6 +3,8 @@
 
 #[path = "control_plane/cluster.rs"]
 mod cluster;
+#[path = "control_plane/events.rs"]
+mod events;
 #[path = "control_plane/servers.rs"]
 mod servers;
 
@@ -267,7 +269,9 @@ fn start_agent(servers: &Servers, lab: &Lab) -> Result<Agent> {
     let options = Options {
         kubeconfig: Some(servers.kubeconfig(token.trim())),
         node: Some("n1".to_owned()),
-        more: ["--kubernetes-pods", "on"].map(str::to_owned).into(),
+        more: ["--kubernetes-pods", "on", "--kubernetes-events", "on"]
+            .map(str::to_owned)
+            .into(),
         ..Options::default()
     };
     Agent::start(lab, &options)
@@ -286,6 +290,7 @@ fn inventory_follows(
     servers.kubectl(&["apply", "--server-side", "-f", &pods])?;
     let more = beyond_any(servers)?.contains("pods [] [] [list]");
     ensure!(more, "overlays/pods lets it list no pods");
+    events::grant(servers)?;
     let begun = Instant::now();
     let agent = start_agent(servers, lab)?;
     await_peers(&agent, NODES - 1)?;
@@ -320,6 +325,7 @@ fn inventory_follows(
 
     survives_a_restart(servers, runtime, client, &agent)?;
     pods_are_named(servers, lab, &agent)?;
+    events::are_written(servers, lab, &agent)?;
     requests_are_few(servers)?;
     say(&weight(&agent)?)?;
     agent.stop()
@@ -415,6 +421,7 @@ fn requests_are_few(servers: &Servers) -> Result<()> {
         .flat_map(|(resource, _)| ["list", "watch"].map(|verb| (resource.into(), verb.into())))
         .collect();
     granted.insert(("pods".into(), "list".into()));
+    granted.insert(("events".into(), "create".into()));
     ensure!(verbs(&asked).is_subset(&granted), "{:?}", verbs(&asked));
     let pods = asked.iter().filter(|asked| asked.resource == "pods");
     for request in pods {

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use observer_core::event::PeerType;
+use observer_core::{event::PeerType, incident::Incident};
 use observer_tests::{
     agent::{Agent, Options},
     gate,
@@ -13,7 +13,7 @@ use observer_tests::{
     story::CONVERGES,
     wait,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -26,7 +26,7 @@ fn cluster(lab: &Lab) -> Result<KubeApi> {
         api.put(
             "nodes",
             name,
-            json!({ "metadata": { "annotations": annotations } }),
+            json!({ "metadata": { "annotations": annotations, "uid": format!("uid-of-{name}") } }),
         );
     };
     for node in lab.nodes() {
@@ -219,6 +219,93 @@ fn add_speaker(api: &KubeApi, lab: &Lab, number: usize) -> Result<jiff::Timestam
         }),
     );
     Ok(ended)
+}
+
+#[test]
+fn the_subject_s_agent_alone_writes_events_of_its_node_once_the_api_takes_them() -> Result<()> {
+    if !gate::open()? {
+        return Ok(());
+    }
+    let (lab, agent, api) = start(Plan::default(), &["--kubernetes-events", "on"])?;
+    ensure!(
+        api.created("events").is_empty(),
+        "Events without an incident"
+    );
+    // An API server that forbids it holds nothing up, and has it later.
+    api.refuse("events", Some(403));
+    let victim = lab.node(2)?;
+    lab.end(victim, Signal::SIGTERM)?;
+    wait::soon("the refusal is told", SOON, || {
+        let probe = [("probe", "node_events")];
+        let running = agent.scrape()?.value("bgp_observer_probe_attached", &probe);
+        ensure!(running == Some(0.0), "{running:?}");
+        Ok(())
+    })?;
+    let told = |over: bool| -> Result<String> {
+        let of_it = |one: &&Incident| one.node == "n2" && one.closed_at.is_some() == over;
+        let all = agent.incidents()?;
+        let incident = all.iter().find(of_it).context("no incident of n2")?;
+        Ok(incident.id.clone())
+    };
+    let id = wait::soon("n2's incident", SOON, || told(false))?;
+    api.refuse("events", None);
+    let begun = wait::soon("an Event", SOON, || {
+        api.created("events").pop().context("no Event yet")
+    })?;
+    let text =
+        |event: &Value, at: &str| event.pointer(at).and_then(Value::as_str).map(str::to_owned);
+    for (at, value) in [
+        ("/reason", "BgpSpeakerGone"),
+        ("/type", "Warning"),
+        ("/metadata/namespace", "default"),
+        ("/regarding/kind", "Node"),
+        ("/regarding/name", "n2"),
+        ("/regarding/uid", "uid-of-n2"),
+        ("/reportingController", "bgp-observer"),
+    ] {
+        ensure!(
+            text(&begun, at).as_deref() == Some(value),
+            "{at} of {begun}"
+        );
+    }
+    let note = text(&begun, "/note").context("no text")?;
+    ensure!(note.contains(&id) && note.contains("SIGTERM"), "{note}");
+
+    lab.start(victim)?;
+    lab.await_established(CONVERGES)?;
+    let ended = wait::soon("its end", Duration::from_mins(1), || {
+        ensure!(told(true)? == id, "another");
+        let all = api.created("events");
+        ensure!(all.len() == 2, "{all:?}");
+        all.into_iter().next_back().context("none")
+    })?;
+    ensure!(
+        text(&ended, "/reason").as_deref() == Some("BgpRecovered"),
+        "{ended}"
+    );
+    ensure!(
+        text(&ended, "/type").as_deref() == Some("Normal"),
+        "{ended}"
+    );
+    // Its peers have incidents, too, of n2: they wrote none.
+    ensure!(
+        agent.incidents()?.len() == lab.nodes().len(),
+        "{:?}",
+        agent.incidents()?
+    );
+    let count = |result| {
+        let labels = [("result", result)];
+        let total = agent
+            .scrape()?
+            .value("bgp_observer_kubernetes_events_total", &labels);
+        total.with_context(|| format!("nothing counted as {result}"))
+    };
+    let told = [count("written")?, count("failed")?, count("dropped")?];
+    ensure!(
+        told.map(|count| count.to_string()) == ["2", "0", "0"],
+        "{told:?}"
+    );
+    agent.stop()
 }
 
 fn asked_for_pods(api: &KubeApi) -> Vec<String> {

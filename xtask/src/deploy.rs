@@ -18,12 +18,15 @@ use crate::{
 /// The Kubernetes versions that are maintained.
 const VERSIONS: [&str; 3] = ["1.35", "1.36", "1.37"];
 /// Every folder that can be applied.
-const RENDERED: [&str; 6] = [
+const RENDERED: [&str; 9] = [
     "base",
     "overlays/ebpf",
     "overlays/privileged",
     "overlays/openshift",
     "overlays/pods",
+    "overlays/events",
+    "overlays/bird",
+    "overlays/seccomp",
     "overlays/prometheus-operator",
 ];
 /// The one that install.yaml is.

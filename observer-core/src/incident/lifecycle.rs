@@ -1,9 +1,9 @@
 //! How an incident is told, kept up to date, and comes to its end; how one outlives the agent.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    CLOSED, Incidents, Nodes, circumstances,
+    CLOSED, CLOSED_LINES, Incidents, Nodes, circumstances,
     doubt::withdrawal_words,
     group::{id, keys},
     milestones::{Within, add},
@@ -224,12 +224,10 @@ impl Incidents {
 
     fn finish(&mut self, turn: &mut Turn<'_>, record: Incident) {
         turn.totals.incident_closed(&record);
-        if self.closed.len() >= CLOSED
-            && let Some(oldest) = self.closed.pop_front()
-        {
-            self.ids.remove(&oldest.id);
-        }
         self.closed.push_back(record.clone());
+        for id in bound(&mut self.closed) {
+            self.ids.remove(&id);
+        }
         let node = record.node.clone();
         let incident = Box::new(record);
         turn.tell(&node, Change::IncidentClosed { incident });
@@ -377,6 +375,21 @@ impl Incidents {
     }
 }
 
+/// Forgets the oldest of `closed` until the rest is within the bounds; the last one stays in any case. Gives
+/// the ids of those forgotten.
+fn bound(closed: &mut VecDeque<Incident>) -> Vec<String> {
+    let mut lines: usize = closed.iter().map(Incident::lines).sum();
+    let mut forgotten = Vec::new();
+    while (closed.len() > CLOSED || lines > CLOSED_LINES)
+        && closed.len() > 1
+        && let Some(oldest) = closed.pop_front()
+    {
+        lines = lines.saturating_sub(oldest.lines());
+        forgotten.push(oldest.id);
+    }
+    forgotten
+}
+
 /// An incident that has a name.
 pub(super) enum Named<'a> {
     /// It goes on.
@@ -448,4 +461,51 @@ fn silence_words(open: &Open) -> String {
         words.push_str(&more);
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::{CLOSED, CLOSED_LINES, bound};
+    use crate::incident::record::{Affected, ImpactRow, Incident, Subject, SubjectKind};
+
+    fn closed(count: usize, rows: usize) -> VecDeque<Incident> {
+        let one = |number: usize| {
+            let subject = Subject {
+                kind: SubjectKind::Peer,
+                identity: "10.0.0.2".to_owned(),
+                name: None,
+            };
+            let mut one = Incident::blank("n1", subject, jiff::Timestamp::UNIX_EPOCH);
+            one.id = number.to_string();
+            let row = ImpactRow {
+                traffic: String::new(),
+                affected: Affected::No,
+                reason: String::new(),
+            };
+            one.impact = vec![row; rows];
+            one
+        };
+        (0..count).map(one).collect()
+    }
+
+    #[test]
+    fn closed_incidents_are_bounded_by_number_and_by_size() {
+        let mut short = closed(CLOSED + 2, 0);
+        assert_eq!(bound(&mut short), ["0", "1"]);
+        assert_eq!(short.len(), CLOSED);
+
+        let mut long = closed(CLOSED, 99);
+        let forgotten = bound(&mut long);
+        assert_eq!(long.len(), CLOSED_LINES / 100);
+        assert_eq!(forgotten.len(), CLOSED - long.len());
+        assert_eq!(
+            long.back().map(|last| last.id.clone()),
+            Some((CLOSED - 1).to_string())
+        );
+
+        let mut one = closed(1, 2 * CLOSED_LINES);
+        assert!(bound(&mut one).is_empty());
+    }
 }

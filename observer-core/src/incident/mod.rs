@@ -78,8 +78,9 @@ use crate::{
     turn::Turn,
 };
 
-/// Closed incidents remembered.
+/// Closed incidents remembered, and their lines in all: in a big mesh one can have a hundred.
 const CLOSED: usize = 1_000;
+const CLOSED_LINES: usize = 20_000;
 
 /// All nodes, by namespace.
 pub(crate) type Nodes = BTreeMap<NetnsId, Node>;

@@ -113,6 +113,19 @@ impl Incident {
             && self.cause_label.as_deref() == Some("local_speaker_gone")
     }
 
+    /// How much it tells, in lines of about 200 octets each: what keeps many is bounded by these.
+    pub fn lines(&self) -> usize {
+        let pods = self.pods.as_ref().map_or(0, |pods| pods.listed.len());
+        1 + self.sessions.len()
+            + self.milestones.len()
+            + self.prefixes.listed.len()
+            + pods
+            + self.targets.len()
+            + self.dropped.len()
+            + self.unanswered.len()
+            + self.impact.len()
+    }
+
     /// One of which nothing is known yet.
     pub fn blank(node: &str, subject: Subject, opened_at: jiff::Timestamp) -> Self {
         Self {

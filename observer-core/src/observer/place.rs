@@ -32,6 +32,7 @@ pub(super) const fn netns_of(fact: &Fact) -> Option<NetnsId> {
         | Fact::WallClock { .. }
         | Fact::PeersRestored { .. }
         | Fact::Inventory { .. }
+        | Fact::PeersConfigured { .. }
         | Fact::Cluster { .. }
         | Fact::PeerForget { .. }
         | Fact::Strangers { .. }

@@ -100,6 +100,11 @@ impl Redaction {
                 self.name(name);
             }
         }
+        if let Fact::PeersConfigured { peers, .. } = fact {
+            for peer in peers {
+                self.name(&mut peer.protocol);
+            }
+        }
         if let Fact::Cluster { cluster } = fact {
             self.cluster(cluster);
         }

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use observer_core::event::forwarding::Protocol;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::reach::ReachBy;
+use crate::{reach::ReachBy, source::bird::BirdSocket};
 
 /// Smaller than this a store holds nothing worth having.
 const STORE_MIN_SIZE: u64 = 1 << 20;
@@ -214,4 +214,12 @@ macro_rules! string_in_file {
     )*};
 }
 
-string_in_file!(NetnsSpec, Listen, ReachBy, RouteProtocol, Size, Span);
+string_in_file!(
+    BirdSocket,
+    NetnsSpec,
+    Listen,
+    ReachBy,
+    RouteProtocol,
+    Size,
+    Span
+);

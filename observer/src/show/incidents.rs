@@ -348,7 +348,7 @@ fn when(incident: &Incident) -> String {
 }
 
 /// What is seen of this node's own restart holds for one direction.
-fn from_here(incident: &Incident) -> &'static str {
+pub fn from_here(incident: &Incident) -> &'static str {
     if incident.is_own_restart() {
         " from here"
     } else {
@@ -356,8 +356,9 @@ fn from_here(incident: &Incident) -> &'static str {
     }
 }
 
-fn verdict(incident: &Incident) -> String {
-    let meaning = match incident.verdict {
+/// What a verdict means.
+pub const fn meaning(verdict: Verdict) -> &'static str {
+    match verdict {
         Verdict::Graceful => "the session fell and graceful restart kept its routes",
         Verdict::MicroGap => "routes were gone for a moment too short to count as lost",
         Verdict::RoutesLost => "routes were gone",
@@ -365,7 +366,11 @@ fn verdict(incident: &Incident) -> String {
         Verdict::Blackholed => "pods could not be reached while sessions and routes looked healthy",
         Verdict::NoImpact => "nothing was lost",
         Verdict::Decommissioned => "the node was taken out on purpose",
-    };
+    }
+}
+
+fn verdict(incident: &Incident) -> String {
+    let meaning = meaning(incident.verdict);
     let proof = match incident.proof {
         Proof::Proven => "proven by packets",
         Proof::Inferred => "inferred, no packet proves it",

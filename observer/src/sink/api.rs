@@ -32,8 +32,10 @@ use crate::{
     sink::{
         api_routes,
         metrics::{self, Scene, Visibility},
+        node_events::Counts,
         stored,
     },
+    source::bird,
     store::{ChangeQuery, Store},
 };
 
@@ -53,6 +55,10 @@ pub struct Answers {
     pub store: Option<Store>,
     /// Which peers a scrape shows.
     pub visibility: Arc<Visibility>,
+    /// What became of Events, where they are written.
+    pub events: Option<Counts>,
+    /// How asking BIRD ended, where it is asked.
+    pub bird: Option<bird::Counts>,
 }
 
 /// The metrics listener: this and nothing else.
@@ -133,6 +139,8 @@ async fn scrape(State(answers): State<Answers>) -> Response {
                 blind: answers.health.blind(),
                 version: env!("CARGO_PKG_VERSION"),
                 ages: &answers.health.cluster_ages(),
+                bird: answers.bird.as_ref().map(bird::Counts::shown),
+                node_events: answers.events.as_ref().map(Counts::shown),
                 peer_metrics: answers.visibility.mode(&snapshot.peers),
                 now: jiff::Timestamp::now(),
             },

@@ -45,10 +45,13 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
                 peers: vec![saved],
             },
         ],
+        announcer: None,
         health: health.clone(),
     });
     let answers = Answers {
         visibility: Arc::new(Visibility::new(PeerMetrics::Auto)),
+        events: None,
+        bird: None,
         keeper,
         health,
         node: Arc::from("a"),

@@ -30,13 +30,14 @@ pub use self::visible::{PeerMetrics, Visibility};
 use crate::{health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
-const EVENT_KINDS: [&str; 34] = [
+const EVENT_KINDS: [&str; 35] = [
     "tick",
     "wall_clock",
     "node_observed",
     "node_gone",
     "peers_restored",
     "inventory",
+    "peers_configured",
     "cluster",
     "pods_listed",
     "circumstances",
@@ -78,6 +79,7 @@ pub const fn event_kind(fact: &Fact) -> &'static str {
         Fact::NodeGone { .. } => "node_gone",
         Fact::PeersRestored { .. } => "peers_restored",
         Fact::Inventory { .. } => "inventory",
+        Fact::PeersConfigured { .. } => "peers_configured",
         Fact::Cluster { .. } => "cluster",
         Fact::PodsListed { .. } => "pods_listed",
         Fact::Circumstances { .. } => "circumstances",
@@ -122,7 +124,7 @@ pub fn no_events() -> BTreeMap<&'static str, u64> {
 }
 
 /// What a scrape shows beside the snapshot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Scene<'a> {
     /// The node that agent-wide series are of.
     pub node: &'a str,
@@ -134,6 +136,10 @@ pub struct Scene<'a> {
     pub version: &'a str,
     /// How old what is known of each kind of the cluster's objects is.
     pub ages: &'a BTreeMap<ClusterKind, Duration>,
+    /// How asking BIRD ended, where it is asked.
+    pub bird: Option<Vec<(&'static str, u64)>>,
+    /// What became of what Kubernetes was to be told, where it is.
+    pub node_events: Option<Vec<(&'static str, u64)>>,
     /// Which peers have all their series.
     pub peer_metrics: PeerMetrics,
     /// Wall time.
@@ -335,6 +341,19 @@ fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
         .chain(wire::decode_errors(totals)),
     );
     inventory::add(page, scene.node, scene.ages);
+    page.counter(
+        "bgp_observer_bird_answers_total",
+        "How asking BIRD for its peers ended, with `bird_socket` set.",
+        { scene.bird.iter().flatten() }
+            .map(|(result, count)| (here(vec![("result", (*result).to_owned())]), float(*count))),
+    );
+    page.counter(
+        "bgp_observer_kubernetes_events_total",
+        "What was to be told as Events of the node, with `kubernetes_events` on, by what became of it.",
+        { scene.node_events.iter().flatten() }.map(|(result, count)| {
+            (here(vec![("result", (*result).to_owned())]), float(*count))
+        }),
+    );
     page.gauge(
         "bgp_observer_build_info",
         "The agent's version, in labels.",

@@ -10,7 +10,11 @@ use observer_core::{
 };
 
 use super::*;
-use crate::testing::{down, noon, read, up};
+use crate::{
+    sink::node_events::Counts,
+    source::bird,
+    testing::{down, noon, read, up},
+};
 
 fn sources() -> Vec<SourceStatus> {
     let probe = SourceStatus {
@@ -164,6 +168,8 @@ pub(super) fn text(blind: bool) -> String {
             (ClusterKind::Nodes, Duration::ZERO),
             (ClusterKind::Blocks, Duration::from_millis(90_500)),
         ]),
+        bird: Some(bird::Counts::default().shown()),
+        node_events: Some(Counts::default().shown()),
         peer_metrics: PeerMetrics::Full,
         now: noon(),
     };
@@ -214,6 +220,8 @@ fn counters_that_alerts_use_exist_before_anything_happened() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        bird: None,
+        node_events: None,
         peer_metrics: PeerMetrics::Full,
         now: noon(),
     };
@@ -260,6 +268,8 @@ fn label_values_are_escaped() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        bird: None,
+        node_events: None,
         peer_metrics: PeerMetrics::Full,
         now: noon(),
     };
@@ -289,6 +299,8 @@ fn a_node_whose_packets_are_not_read_shows_no_counts_of_them() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        bird: None,
+        node_events: None,
         peer_metrics: PeerMetrics::Full,
         now: noon(),
     };

@@ -17,7 +17,7 @@ use observer_core::event::cluster::{ClusterFact, ClusterKind, ClusterObject};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use self::follow::{Follower, Pace};
-pub use self::{circumstances::circumstances_of, pods::pods_of};
+pub use self::{circumstances::circumstances_of, follow::chain, pods::pods_of};
 use crate::health::{Health, SourceStatus};
 
 /// Facts that can wait for the core.

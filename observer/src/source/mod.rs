@@ -1,6 +1,7 @@
 //! Where events come from: everything that asks the kernel something. Each source says whether it
 //! can run and why not; none concludes anything.
 
+pub mod bird;
 pub mod btf;
 pub mod cgroup;
 pub mod clock;

@@ -35,6 +35,8 @@ fn text(peers: Vec<PeerView>, mode: PeerMetrics) -> String {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        bird: None,
+        node_events: None,
         peer_metrics: mode,
         now: hours(48),
     };

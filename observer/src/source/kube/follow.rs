@@ -97,7 +97,7 @@ impl Failure {
 }
 
 /// An error with all that caused it, each said once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
