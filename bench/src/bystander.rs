@@ -75,7 +75,10 @@ impl Place {
                     more: more.map(str::to_owned).collect(),
                     ..Options::default()
                 };
-                Watching::Agent(Agent::start(&self.lab, &options)?)
+                let agent = Agent::start(&self.lab, &options)?;
+                let kind = if packets { "packet" } else { "cgroup_skb" };
+                Self::await_tap(&agent, kind)?;
+                Watching::Agent(agent)
             }
             Watch::Tcpdump => {
                 let nodes = self.lab.nodes().iter();
@@ -94,6 +97,16 @@ impl Place {
             })?;
         }
         Ok(watching)
+    }
+
+    /// At its start an agent opens packet sockets until it has heard every speaker at its socket.
+    fn await_tap(agent: &Agent, kind: &str) -> Result<()> {
+        wait::soon("the tap", SOON, || {
+            let labels = [("probe", "tap"), ("kind", kind)];
+            let attached = agent.scrape()?.sum("bgp_observer_probe_attached", &labels);
+            ensure!(attached >= 1.0, "no tap of kind {kind}");
+            Ok::<_, anyhow::Error>(())
+        })
     }
 
     /// Two nodes, two pods, a pod and its node.
