@@ -56,19 +56,35 @@ const fn at_most(bench: &'static str, what: &'static str, unit: &'static str, mo
 
 const ANY: f64 = f64::INFINITY;
 
-const BOUNDS: [Bound; 12] = [
+const BOUNDS: [Bound; 18] = [
     ratio("decode", "bgpkit-parser", "messages/s", (0.0, 0.8)),
+    ratio("decode", "routecore", "messages/s", (0.0, 0.95)),
+    ratio("decode", "netgauze", "messages/s", (0.0, 0.95)),
+    ratio("decode", "tshark", "messages/s", (0.0, 0.3)),
     ratio("replay", "tshark", "MB/s", (0.0, 0.2)),
     ratio("replay", "tcpdump", "MB/s", (0.0, 0.6)),
     ratio("transfer", "agent", "s of CPU", (0.0, 2.0)),
     at_most("transfer", "", "lost", 0.0),
     ratio("latency", "birdc", "ms until seen", (10.0, ANY)),
-    at_most("memory", "routes of one peer", "octets each", 100.0),
-    at_most("memory", "routes of the kernel", "octets each", 100.0),
+    at_most(
+        "memory",
+        "1,000,000 routes of one peer",
+        "octets each",
+        100.0,
+    ),
+    at_most(
+        "memory",
+        "1,000,000 routes of the kernel",
+        "octets each",
+        100.0,
+    ),
+    at_most("memory", "", "exponent", 1.15),
     at_most("core", "events of KEEPALIVEs", "exponent", 0.3),
     at_most("core", "UPDATEs into a table", "exponent", 0.3),
     at_most("core", "kernel's routes of so many peers", "exponent", 0.35),
     at_most("core", "withdrawn and announced", "exponent", 0.35),
+    at_most("core", "among so many", "exponent", 0.35),
+    at_most("core", "until they are an incident", "exponent", 0.35),
 ];
 
 impl Bound {
@@ -137,6 +153,9 @@ mod tests {
         let mut figures = vec![
             Figure::one("UPDATEs", "ours", "messages/s", 100.0),
             Figure::one("UPDATEs", "bgpkit-parser, whole", "messages/s", theirs),
+            Figure::one("UPDATEs", "routecore, whole", "messages/s", 40.0),
+            Figure::one("UPDATEs", "netgauze, whole", "messages/s", 20.0),
+            Figure::one("UPDATEs", "tshark", "messages/s", 1.0),
         ];
         compare(&mut figures);
         figures

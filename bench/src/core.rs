@@ -1,6 +1,6 @@
 //! The whole state machine: events a second, and how what an event costs grows with peers and routes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -18,6 +18,10 @@ const EVENTS: u64 = 400_000;
 const AGAIN: usize = 20_000;
 /// Routes that are rewritten in a turn.
 const REWRITES: usize = 5_000;
+/// Peers by way of whom the routes of a mirror lead.
+const HOPS: u32 = 64;
+/// By then what was lost at once is told as an incident.
+const CORRELATED: Duration = Duration::from_secs(2);
 /// Octets of a segment.
 const SEGMENT: usize = 1448;
 
@@ -26,6 +30,8 @@ pub fn measure(turns: usize) -> Result<Vec<Figure>> {
     figures.extend(by_routes(turns)?);
     figures.extend(by_announcers(turns)?);
     figures.extend(by_withdrawers(turns)?);
+    figures.extend(by_mirror(turns)?);
+    figures.extend(by_losses(turns)?);
     Ok(figures)
 }
 
@@ -126,4 +132,56 @@ fn by_peer(turns: usize, what: &str, act: impl Fn(&mut Mesh, u32)) -> Result<Vec
         }
     }
     Ok(growth(what, &PEERS, "peers", "events/s", rates, f64::recip))
+}
+
+/// Routes that BIRD removes and writes anew, in mirrors of different sizes.
+fn by_mirror(turns: usize) -> Result<Vec<Figure>> {
+    let mut meshes = Vec::new();
+    for routes in ROUTES {
+        let mut mesh = Mesh::new(HOPS)?;
+        mesh.dump(routes, HOPS);
+        ensure!(mesh.mirrored() == u64::from(routes), "of {routes} routes");
+        meshes.push((mesh, routes));
+    }
+    let mut rates = vec![Vec::new(); meshes.len()];
+    for _ in 0..turns {
+        for ((mesh, routes), rates) in meshes.iter_mut().zip(&mut rates) {
+            let (begun, before) = (Instant::now(), mesh.events);
+            let step = usize::try_from(*routes)?.div_ceil(REWRITES);
+            let spread = (0..*routes).step_by(step).cycle();
+            for number in spread.take(REWRITES) {
+                mesh.rewrite(number, number % HOPS);
+            }
+            rates.push(float(mesh.events - before) / begun.elapsed().as_secs_f64());
+        }
+    }
+    let what = "kernel's routes removed and written, among so many";
+    Ok(growth(
+        what,
+        &ROUTES,
+        "routes",
+        "events/s",
+        rates,
+        f64::recip,
+    ))
+}
+
+/// All sessions lost at once: until that is one incident.
+fn by_losses(turns: usize) -> Result<Vec<Figure>> {
+    let mut rates = vec![Vec::new(); PEERS.len()];
+    for _ in 0..turns {
+        for (peers, rates) in PEERS.into_iter().zip(&mut rates) {
+            let mut mesh = Mesh::new(peers)?;
+            let begun = Instant::now();
+            for id in 0..mesh.len() {
+                mesh.reset(id);
+            }
+            mesh.pass(CORRELATED);
+            rates.push(f64::from(peers) / begun.elapsed().as_secs_f64());
+            let incidents = mesh.observer.incidents().len();
+            ensure!(incidents == 1, "{incidents} incidents of {peers} losses");
+        }
+    }
+    let what = "sessions lost at once, until they are an incident";
+    Ok(growth(what, &PEERS, "peers", "losses/s", rates, f64::recip))
 }

@@ -1,10 +1,16 @@
-//! How soon a lost session shows: in the agent's stream of changes and its metrics, beside a poll of
-//! BIRD every second and `prometheus-bird-exporter` scraped every five. The loss is when the kernel
-//! says it was; a poll that saw only the session before and after has missed it. Needs root.
+//! How soon a lost session shows: in the agent's stream of changes, its metrics and as an incident, beside a
+//! poll of BIRD every second and `prometheus-bird-exporter` scraped every five. A loss begins just before
+//! this program, which speaks for the peers, ends the session: nobody's word but its own. A poll that saw
+//! only the session before and after has missed it. Needs root.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
-    sync::atomic::{AtomicBool, Ordering},
+    net::Ipv4Addr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -14,93 +20,132 @@ use observer_core::change::Change;
 use observer_tests::{
     agent::{Agent, Options, Told, boot_nanos, free_address},
     agents::Events,
-    birdc, gate, http,
+    birdc, crowd, gate, http,
     lab::{Lab, Plan},
     metrics::Scrape,
     process::Process,
-    programs,
-    story::CONVERGES,
-    wait,
+    programs, wait,
 };
 
-use crate::measure::Figure;
+use crate::{
+    flapping::{Flap, flap, peer},
+    measure::Figure,
+};
 
-const N2: &str = "10.0.0.2";
-/// n1's protocol towards n2, and n2's towards n1.
-const OURS: &str = "Mesh_10_0_0_2";
-const THEIRS: &str = "Mesh_10_0_0_1";
+/// Who flaps, and how often each in a turn of the benchmarks.
+const PEERS: u32 = 50;
+const FLAPS: usize = 4;
 const SOON: Duration = Duration::from_secs(20);
-/// How long a session stays away at least, in turn: shorter than, near and longer than the polls' pauses.
-const AWAY: [Duration; 3] = [
-    Duration::from_millis(100),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-];
+/// What is said last may be under way for so long.
+const QUIET: Duration = Duration::from_secs(2);
 
-/// A loss of n1's session, in nanoseconds since boot.
+/// A loss, in nanoseconds since boot.
 struct Loss {
+    peer: Ipv4Addr,
     from: i128,
-    until: i128,
+    /// What the kernel said, when that and the rest were told, and when a scrape showed it.
+    kernel: i128,
     told: i128,
-    scraped: i128,
+    scraped: Option<i128>,
+    incident: Option<i128>,
+    /// The session was up again.
+    until: i128,
 }
 
-/// When somebody looked, and whether the session was up then.
-type Looks = Vec<(i128, bool)>;
+/// When somebody looked, and which peers' sessions were up then.
+type Looks = Vec<(i128, BTreeSet<Ipv4Addr>)>;
 
-pub fn measure(rounds: usize) -> Result<Vec<Figure>> {
+/// By peer: what each of its flaps showed.
+type Scraped = BTreeMap<(Ipv4Addr, i128), i128>;
+
+pub fn measure(turns: usize) -> Result<Vec<Figure>> {
     if !gate::open()? {
         return Ok(Vec::new());
     }
     let lab = Lab::build(Plan::of(2))?;
     hurry(&lab)?;
-    let agent = Agent::start(&lab, &Options::default())?;
-    lab.start_all()?;
-    lab.await_established(CONVERGES)?;
-    agent.await_all_up(lab.sessions(), CONVERGES)?;
-    let events = agent.follow(&lab)?;
     let n1 = lab.node(1)?;
+    let peers: Vec<Ipv4Addr> = (0..PEERS).map(peer).collect();
+    crowd::settle(n1, &["10.1.0.0/24"])?;
+    crowd::dial(&lab, n1, &peers)?;
+    let agent = Agent::start(&lab, &Options::default())?;
+    let events = agent.follow(&lab)?;
+    lab.start_all()?;
+    let control = lab.control(n1);
+    wait::soon("BIRD answers", SOON, || birdc::sessions(&control).map(drop))?;
     let exporter = Exporter::start(&lab)?;
     let over = AtomicBool::new(false);
-    let look_at_bird = || {
-        let sessions = birdc::sessions(&lab.control(n1))?;
-        Ok(sessions.get(OURS).is_some_and(|info| info == "Established"))
+    let by_bird = || -> Result<BTreeSet<Ipv4Addr>> {
+        let sessions = birdc::sessions(&control)?;
+        let is_up = |peer: &&Ipv4Addr| {
+            let info = sessions.get(&crowd::protocol(**peer));
+            info.is_some_and(|info| info == "Established")
+        };
+        Ok(peers.iter().filter(is_up).copied().collect())
     };
-    let (losses, by_bird, by_exporter) = thread::scope(|scope| {
-        let bird = scope.spawn(|| look(Duration::from_secs(1), &over, &look_at_bird));
-        let looks = scope.spawn(|| look(Duration::from_secs(5), &over, &|| exporter.up()));
-        let losses = lose(&lab, &agent, &events, rounds);
+    let scraped = Mutex::new(Scraped::new());
+    let watch = |flap: &Flap| -> Result<()> {
+        let shown = scrape_until_down(&agent, flap.peer)?;
+        let mut scraped = scraped.lock().unwrap_or_else(PoisonError::into_inner);
+        scraped.insert((flap.peer, flap.from), shown);
+        Ok(())
+    };
+    let (flaps, bird, looks) = thread::scope(|scope| {
+        let bird = scope.spawn(|| look(Duration::from_secs(1), &over, &by_bird));
+        let looks = scope.spawn(|| look(Duration::from_secs(5), &over, &|| exporter.up(&peers)));
+        let flaps = flap(n1, PEERS, FLAPS * turns, &watch);
         over.store(true, Ordering::Relaxed);
-        (losses, bird.join(), looks.join())
+        (flaps, bird.join(), looks.join())
     });
-    let losses = losses?;
     let panicked = "a poll panicked";
-    let by_bird = by_bird.ok().context(panicked)??;
-    let by_exporter = by_exporter.ok().context(panicked)??;
-    let millis = |later: &dyn Fn(&Loss) -> Option<i128>| -> Vec<f64> {
-        let after = |loss: &Loss| later(loss).map(|at| milliseconds(at - loss.from));
-        losses.iter().filter_map(after).collect()
-    };
+    let (bird, looks) = (
+        bird.ok().context(panicked)??,
+        looks.ok().context(panicked)??,
+    );
+    let (flaps, standing) = flaps?;
+    let told = drain(&events)?;
+    drop(standing);
+    let scraped = scraped.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let losses = flaps
+        .iter()
+        .map(|flap| loss(flap, &told, &scraped))
+        .collect::<Result<Vec<_>>>()?;
+    figures(&losses, &bird, &looks)
+}
+
+fn figures(losses: &[Loss], bird: &Looks, exporter: &Looks) -> Result<Vec<Figure>> {
     let what = format!("{} losses of a session", losses.len());
     let mut figures = Vec::new();
-    for (who, values) in [
-        ("agent, stream of changes", millis(&|loss| Some(loss.told))),
-        (
-            "agent, /metrics asked again and again",
-            millis(&|loss| Some(loss.scraped)),
-        ),
-        ("birdc every 1 s", millis(&|loss| seen(loss, &by_bird))),
-        (
-            "prometheus-bird-exporter every 5 s",
-            millis(&|loss| seen(loss, &by_exporter)),
-        ),
-    ] {
+    let mut tell = |who: &str, later: &dyn Fn(&Loss) -> Option<i128>| -> Result<()> {
+        let after = |loss: &Loss| later(loss).map(|at| milliseconds(at - loss.from));
+        let values: Vec<f64> = losses.iter().filter_map(after).collect();
         let missed = f64::from(u32::try_from(losses.len() - values.len())?);
+        let most = ninety_nine(values.clone());
         figures.push(Figure::of(&what, who, "ms until seen", values));
+        figures.push(Figure::one(&what, who, "ms until 99 % of those are", most));
         figures.push(Figure::one(&what, who, "not seen", missed));
-    }
-    figures.sort_by(|one, other| one.unit.cmp(&other.unit));
+        Ok(())
+    };
+    tell("agent, stream of changes", &|loss| Some(loss.told))?;
+    tell("agent, /metrics asked again and again", &|loss| {
+        loss.scraped
+    })?;
+    tell("birdc every 1 s", &|loss| seen(loss, bird))?;
+    tell("prometheus-bird-exporter every 5 s", &|loss| {
+        seen(loss, exporter)
+    })?;
+    tell("agent, incident with its cause", &|loss| loss.incident)?;
+    tell("kernel, by its own stamp", &|loss| Some(loss.kernel))?;
+    let order = ["ms until seen", "ms until 99 % of those are", "not seen"];
+    figures.sort_by_key(|figure| order.iter().position(|unit| *unit == figure.unit));
     Ok(figures)
+}
+
+/// What no more than one of a hundred exceed.
+fn ninety_nine(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = (values.len() * 99).div_ceil(100).saturating_sub(1);
+    values.get(at).copied().unwrap_or(f64::NAN)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "minutes at most")]
@@ -112,69 +157,80 @@ fn milliseconds(nanos: i128) -> f64 {
 fn hurry(lab: &Lab) -> Result<()> {
     for node in lab.nodes() {
         let path = node.speaker.config_path(lab.estate().folder(), &node.name);
-        let text = fs::read_to_string(&path)?;
-        let waits = "error wait time 5,30;";
-        ensure!(text.contains(waits), "no waits in {}", path.display());
-        let text = text.replace(waits, "error wait time 1,1;");
-        fs::write(
-            &path,
-            text.replace("connect delay time 2;", "connect delay time 1;"),
-        )?;
+        let mut text = fs::read_to_string(&path)?;
+        for (wait, short) in [
+            ("error wait time 5,30;", "error wait time 1,1;"),
+            ("connect delay time 2;", "connect delay time 1;"),
+        ] {
+            ensure!(text.contains(wait), "no `{wait}` in {}", path.display());
+            text = text.replace(wait, short);
+        }
+        fs::write(&path, text)?;
     }
     Ok(())
 }
 
-/// n2 takes its session down and up again.
-fn lose(lab: &Lab, agent: &Agent, events: &Events, rounds: usize) -> Result<Vec<Loss>> {
-    let n2 = lab.node(2)?;
-    let mut losses = Vec::new();
-    for away in AWAY.iter().cycle().take(rounds) {
-        let begun = Instant::now();
-        lab.birdc(n2, &format!("disable {THEIRS}"))?;
-        let scraped = wait::until("/metrics shows it", SOON, Duration::ZERO, || {
-            let labels = [("node", "n1"), ("peer", N2), ("state", "down")];
-            let down = agent.scrape()?.sum("calico_bgp_peers_state", &labels);
-            ensure!(down > 0.5, "{down}");
-            boot_nanos()
-        })?;
-        let lost = next(
-            events,
-            |change| matches!(change, Change::SessionDown { peer } if peer == N2),
-        )?;
-        thread::sleep(away.saturating_sub(begun.elapsed()));
-        lab.birdc(n2, &format!("enable {THEIRS}"))?;
-        let back = next(
-            events,
-            |change| matches!(change, Change::SessionUp { peer, .. } if peer == N2),
-        )?;
-        losses.push(Loss {
-            from: lost.record.at.nanos().into(),
-            until: back.record.at.nanos().into(),
-            told: lost.at,
-            scraped,
-        });
-    }
-    Ok(losses)
+/// When `/metrics`, asked again and again, shows that the session with `peer` is down.
+fn scrape_until_down(agent: &Agent, peer: Ipv4Addr) -> Result<i128> {
+    let peer = peer.to_string();
+    wait::until("/metrics shows it", SOON, Duration::ZERO, || {
+        let labels = [("node", "n1"), ("peer", &peer), ("state", "down")];
+        let down = agent.scrape()?.sum("calico_bgp_peers_state", &labels);
+        ensure!(down > 0.5, "{down}");
+        boot_nanos()
+    })
 }
 
-/// The next change of n1 that is one of `these`.
-fn next(events: &Events, these: impl Fn(&Change) -> bool) -> Result<Told> {
-    let begun = Instant::now();
-    while let Some(told) = events.next(SOON.saturating_sub(begun.elapsed()))? {
-        if told.record.node == "n1" && these(&told.record.change) {
-            return Ok(told);
+/// What was told of n1.
+fn drain(events: &Events) -> Result<Vec<Told>> {
+    let mut all = Vec::new();
+    while let Some(told) = events.next(QUIET)? {
+        if told.record.node == "n1" {
+            all.push(told);
         }
     }
-    anyhow::bail!("no such change within {SOON:?}")
+    Ok(all)
+}
+
+fn loss(flap: &Flap, told: &[Told], scraped: &Scraped) -> Result<Loss> {
+    let name = flap.peer.to_string();
+    let mut later = told.iter().filter(|told| told.at >= flap.from);
+    let is_down =
+        |told: &&Told| matches!(&told.record.change, Change::SessionDown { peer } if *peer == name);
+    let is_up = |told: &&Told| matches!(&told.record.change, Change::SessionUp { peer, .. } if *peer == name);
+    let concerns = |told: &&Told| {
+        let Change::IncidentOpened { incident } = &told.record.change else {
+            return false;
+        };
+        incident.sessions.iter().any(|one| one.peer == name)
+    };
+    let nobody = || format!("nobody was told that {name} fell and came back");
+    let down = later.find(is_down).with_context(nobody)?;
+    let until = later.clone().find(is_up).with_context(nobody)?.record.at;
+    let until = i128::from(until.nanos());
+    let incident = later.find(concerns).map(|told| told.at);
+    Ok(Loss {
+        peer: flap.peer,
+        from: flap.from,
+        kernel: down.record.at.nanos().into(),
+        told: down.at,
+        scraped: scraped.get(&(flap.peer, flap.from)).copied(),
+        incident: incident.filter(|at| *at < until),
+        until,
+    })
 }
 
 /// Looks at once and then every so often.
-fn look(every: Duration, over: &AtomicBool, up: &dyn Fn() -> Result<bool>) -> Result<Looks> {
+fn look(
+    every: Duration,
+    over: &AtomicBool,
+    up: &dyn Fn() -> Result<BTreeSet<Ipv4Addr>>,
+) -> Result<Looks> {
     let begun = Instant::now();
     let (mut looks, mut due) = (Looks::new(), Duration::ZERO);
     while !over.load(Ordering::Relaxed) {
-        let is_up = up()?;
-        looks.push((boot_nanos()?, is_up));
+        let up = up()?;
+        looks.push((boot_nanos()?, up));
         due += every;
         thread::sleep(due.saturating_sub(begun.elapsed()));
     }
@@ -183,10 +239,11 @@ fn look(every: Duration, over: &AtomicBool, up: &dyn Fn() -> Result<bool>) -> Re
 
 /// When somebody who looks saw this loss.
 fn seen(loss: &Loss, looks: &Looks) -> Option<i128> {
-    let during = looks
+    let mut during = looks
         .iter()
         .filter(|(at, _)| (loss.from..loss.until).contains(at));
-    during.filter(|(_, up)| !up).map(|(at, _)| *at).next()
+    let down = during.find(|(_, up)| !up.contains(&loss.peer));
+    down.map(|(at, _)| *at)
 }
 
 /// The exporter of n1's BIRD.
@@ -213,15 +270,17 @@ impl Exporter {
             _process: process,
             address,
         };
-        wait::soon("the exporter shows the session", SOON, || {
-            ensure!(exporter.up()?, "down");
-            Ok::<_, anyhow::Error>(())
+        wait::soon("the exporter answers", SOON, || {
+            exporter.up(&[peer(0)]).map(drop)
         })?;
         Ok(exporter)
     }
 
-    fn up(&self) -> Result<bool> {
+    fn up(&self, peers: &[Ipv4Addr]) -> Result<BTreeSet<Ipv4Addr>> {
         let scrape: Scrape = http::get(self.address, "/metrics")?.parse()?;
-        Ok(scrape.sum("bird_protocol_up", &[("name", OURS)]) > 0.5)
+        let is_up = |peer: &&Ipv4Addr| {
+            scrape.sum("bird_protocol_up", &[("name", &crowd::protocol(**peer))]) > 0.5
+        };
+        Ok(peers.iter().filter(is_up).copied().collect())
     }
 }

@@ -13,11 +13,15 @@ mod capture;
 mod check;
 mod core;
 mod decode;
+mod drops;
+mod flapping;
 mod latency;
 mod measure;
 mod memory;
 mod mesh;
 mod page;
+mod parsers;
+mod recorded;
 mod replay;
 mod routes;
 mod scrape;
@@ -25,23 +29,26 @@ mod soak;
 mod startup;
 mod transfer;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use measure::Figure;
 
+const ROUTES: u32 = 500_000;
+const TURNS: usize = 5;
+
 /// Measures this program beside others.
 #[derive(Parser)]
 struct Args {
-    /// Only these of: bystander, capture, core, decode, latency, memory, replay, scrape, startup, transfer;
-    /// and `probes`, which needs a kernel whose functions can be traced.
+    /// Only these of: bystander, capture, core, decode, drops, latency, memory, replay, scrape, startup,
+    /// transfer; and `probes`, which needs a kernel whose functions can be traced.
     names: Vec<String>,
     /// Routes in the table that is read.
-    #[arg(long, default_value_t = 500_000)]
+    #[arg(long, default_value_t = ROUTES)]
     routes: u32,
     /// Turns of each contestant.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = TURNS)]
     turns: usize,
     /// Also write the figures here as JSON.
     #[arg(long)]
@@ -60,6 +67,21 @@ struct Args {
     alone: Option<String>,
 }
 
+impl Args {
+    /// What has the same figures measured again.
+    fn command(&self) -> String {
+        let mut words = vec!["cargo xtask bench".to_owned()];
+        words.extend(self.names.iter().cloned());
+        if self.routes != ROUTES {
+            words.push(format!("--routes {}", self.routes));
+        }
+        if self.turns != TURNS {
+            words.push(format!("--turns {}", self.turns));
+        }
+        words.join(" ")
+    }
+}
+
 type Bench = fn(&Args) -> Result<Vec<Figure>>;
 
 /// What differs by a few percent, or from time to time, takes more turns.
@@ -70,7 +92,7 @@ const TRANSFERS: usize = 3;
 /// Not run unless it is named.
 const NAMED: &str = "probes";
 
-const BENCHES: [(&str, Bench); 11] = [
+const BENCHES: [(&str, Bench); 12] = [
     ("capture", |args| capture::measure(args.routes, args.turns)),
     (NAMED, |args| capture::probes(args.routes, args.turns)),
     ("decode", |args| decode::measure(args.routes, args.turns)),
@@ -82,7 +104,8 @@ const BENCHES: [(&str, Bench); 11] = [
     }),
     ("scrape", |args| scrape::measure(args.turns)),
     ("startup", |args| startup::measure(args.turns)),
-    ("latency", |args| latency::measure(args.turns * ROUNDS)),
+    ("latency", |args| latency::measure(args.turns)),
+    ("drops", |args| drops::measure(args.turns)),
     ("bystander", |args| bystander::measure(args.turns * ROUNDS)),
 ];
 
@@ -101,9 +124,7 @@ fn main() -> Result<()> {
     }
     let mut report = page::Report {
         machine: page::machine(),
-        command: format!("cargo xtask bench {}", args.names.join(" "))
-            .trim_end()
-            .to_owned(),
+        command: args.command(),
         benches: Vec::new(),
     };
     println!("{}", report.machine);
@@ -111,9 +132,11 @@ fn main() -> Result<()> {
     for (name, bench) in BENCHES {
         let all = args.names.is_empty() && name != NAMED;
         if all || args.names.iter().any(|wanted| wanted == name) {
+            let begun = Instant::now();
             let mut figures = bench(&args).with_context(|| format!("benchmark {name}"))?;
             measure::compare(&mut figures);
             print!("{}", page::table(name, &figures));
+            println!("  took {:.0?}", begun.elapsed());
             objections.extend(check::objections(name, &figures));
             report.benches.push((name.to_owned(), figures));
         }
@@ -132,4 +155,23 @@ fn main() -> Result<()> {
         bail!("out of bounds:\n{}", objections.join("\n"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_names_what_measures_its_figures_again() {
+        for (given, told) in [
+            ("bench", "cargo xtask bench"),
+            (
+                "bench core decode --turns 3 --check --page x.md --routes 1000",
+                "cargo xtask bench core decode --routes 1000 --turns 3",
+            ),
+        ] {
+            let args = Args::try_parse_from(given.split(' ')).unwrap();
+            assert_eq!(args.command(), told);
+        }
+    }
 }

@@ -1,8 +1,12 @@
 //! Turns, medians and what they are printed as.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// One contestant's result in one unit.
@@ -97,8 +101,7 @@ pub fn compare(figures: &mut [Figure]) {
     }
 }
 
-/// A figure for each size, and the exponent by which the cost that such a figure stands for grows from
-/// the least size to the most.
+/// A figure for each size, and the exponent by which the cost that such a figure stands for grows with it.
 pub fn growth(
     what: &str,
     sizes: &[u32],
@@ -112,14 +115,25 @@ pub fn growth(
         .zip(values)
         .map(|(size, values)| Figure::of(what, &format!("{size} {of}"), unit, values))
         .collect();
-    let ends = figures.first().zip(figures.last());
-    if let (Some((few, many)), Some((least, most))) = (ends, sizes.first().zip(sizes.last())) {
-        let dearer = (cost(many.median) / cost(few.median)).ln();
-        let exponent = dearer / (f64::from(*most) / f64::from(*least)).ln();
-        let what = format!("{what}: cost grows by the power of");
-        figures.push(Figure::one(&what, of, "exponent", exponent));
-    }
+    let costs = figures.iter().map(|figure| cost(figure.median));
+    let exponent = exponent(sizes, costs);
+    let what = format!("{what}: cost grows by the power of");
+    figures.push(Figure::one(&what, of, "exponent", exponent));
     figures
+}
+
+/// The power of the size by which a cost grows: the slope of the straight line that fits their logarithms
+/// best (least squares over all sizes).
+pub fn exponent(sizes: &[u32], costs: impl IntoIterator<Item = f64>) -> f64 {
+    let points: Vec<(f64, f64)> = { sizes.iter().zip(costs) }
+        .map(|(size, cost)| (f64::from(*size).ln(), cost.ln()))
+        .collect();
+    let count = float(u64::try_from(points.len()).unwrap_or(0));
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let rise: f64 = points.iter().map(|(at, is)| (at - x) * (is - y)).sum();
+    let run: f64 = points.iter().map(|(at, _)| (at - x) * (at - x)).sum();
+    rise / run
 }
 
 /// Seconds of each turn of each contestant, taking turns.
@@ -137,7 +151,22 @@ pub fn race(contestants: &mut [Contestant<'_>], turns: usize) -> Result<Vec<Vec<
 
 /// Memory of this process that is resident, in octets.
 pub fn resident() -> Result<u64> {
-    let pages = fs::read_to_string("/proc/self/statm").context("no /proc/self/statm")?;
+    resident_of(std::process::id())
+}
+
+/// The same without what malloc has free and kept back for itself.
+pub fn kept() -> Result<u64> {
+    // SAFETY: it takes no pointers, and frees only what nobody holds.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    resident()
+}
+
+/// Memory of a process that is resident, in octets.
+pub fn resident_of(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/statm");
+    let pages = fs::read_to_string(&path).with_context(|| format!("no {path}"))?;
     let pages: u64 = pages.split(' ').nth(1).context("no pages")?.parse()?;
     Ok(pages * 4096)
 }
@@ -154,6 +183,12 @@ pub fn processor_seconds(pid: u32) -> Result<f64> {
         .map(str::parse)
         .collect::<Result<Vec<u64>, _>>()?;
     Ok(float(ticks.iter().sum()) / 100.0)
+}
+
+/// Processor time of this thread, in nanoseconds.
+pub fn processor_nanos() -> Result<u64> {
+    let time: Duration = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into();
+    Ok(u64::try_from(time.as_nanos())?)
 }
 
 /// `count` as a floating number; exact as far as any figure here needs.
@@ -233,6 +268,15 @@ mod tests {
             (exponent(f64::recip).unwrap() + 1.0).abs() < 1e-9,
             "of a rate"
         );
+    }
+
+    #[test]
+    fn an_exponent_is_that_of_all_sizes_and_not_of_two() {
+        let sizes = [1, 10, 100];
+        assert!((exponent(&sizes, [5.0, 50.0, 500.0]) - 1.0).abs() < 1e-9);
+        // The one in the middle off by a factor of ten tilts nothing; the last does, by half of it.
+        assert!((exponent(&sizes, [1.0, 10.0, 1.0]) - 0.0).abs() < 1e-9);
+        assert!((exponent(&sizes, [1.0, 1.0, 10.0]) - 0.5).abs() < 1e-9);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A node and its Established sessions, as kernel and tap tell the core of them.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use observer_core::{
@@ -17,6 +20,7 @@ use observer_core::{
     },
     time::{Clock, Occurred, Timestamp},
 };
+use observer_tests::crowd::{keepalive, message};
 
 use crate::routes::spread;
 
@@ -43,14 +47,6 @@ struct Session {
     next: [u32; 2],
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut message = vec![0xff; 16];
-    message.extend(u16::try_from(19 + body.len()).unwrap_or(0).to_be_bytes());
-    message.push(kind);
-    message.extend(body);
-    message
-}
-
 /// Four-octet AS numbers, ADD-PATH both ways, graceful restart: what Calico's BIRD offers.
 fn open(id: Ipv4Addr) -> Vec<u8> {
     let capabilities = [
@@ -62,10 +58,6 @@ fn open(id: Ipv4Addr) -> Vec<u8> {
     body.extend([length + 2, 2, length]);
     body.extend(capabilities);
     message(1, &body)
-}
-
-fn keepalive() -> Vec<u8> {
-    message(4, &[])
 }
 
 impl Mesh {
@@ -193,6 +185,21 @@ impl Mesh {
         for sent in [true, false] {
             self.say(id, sent, &keepalive());
         }
+    }
+
+    /// The peer resets the connection.
+    pub fn reset(&mut self, id: usize) {
+        self.step(id, TcpState::Established, TcpState::Close);
+    }
+
+    /// So much time goes by, in which nothing happens but what the core itself has to do.
+    pub fn pass(&mut self, time: Duration) {
+        let until = self.now().after(time);
+        while let Some(due) = self.observer.next_deadline().filter(|due| *due <= until) {
+            self.now = self.now.max(due.nanos());
+            self.tell(Fact::Tick);
+        }
+        self.now = self.now.max(until.nanos());
     }
 
     /// Each peer announces the route of its own number.

@@ -80,7 +80,7 @@ fn run(mut command: Command) -> Result<Vec<u8>> {
 }
 
 /// A pcap of raw IP: one side sends these octets in full segments.
-fn capture(bytes: &[u8]) -> Vec<u8> {
+pub fn capture(bytes: &[u8]) -> Vec<u8> {
     let mut file = vec![
         0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0,
     ];

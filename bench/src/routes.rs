@@ -25,9 +25,21 @@ impl Table {
     }
 }
 
-/// A number below 2^24 for each, all different: spread over the address space, as allocations are.
+/// Where the addresses of no single host begin (RFC 5771 §1), as the first three octets: there are no routes to
+/// there, and some parsers say so.
+const MULTICAST: u32 = 0xe0_0000;
+
+/// The first three octets of an address for each number below that, all different: spread over the address
+/// space, as allocations are.
 pub const fn spread(number: u32) -> u32 {
-    number.wrapping_mul(0x9e_3779) & 0xff_ffff
+    let mut spread = number;
+    loop {
+        // One to one on 24 bits, and so is what of it is below the bound when it is gone through until there.
+        spread = spread.wrapping_mul(0x9e_3779) & 0xff_ffff;
+        if spread < MULTICAST {
+            return spread;
+        }
+    }
 }
 
 /// Numbers that look random and are the same in every run (xorshift).
@@ -94,4 +106,18 @@ pub fn table(routes: u32, add_path: bool) -> Table {
         table.routes += u64::from(count);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_routes_are_the_same_and_none_is_multicast() {
+        let all: BTreeSet<u32> = (0..100_000).map(spread).collect();
+        assert_eq!(all.len(), 100_000);
+        assert!(all.iter().all(|octets| *octets < MULTICAST));
+    }
 }

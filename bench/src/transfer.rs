@@ -5,16 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use observer_tests::{
-    agent::{Agent, Options},
     gate,
-    lab::{Lab, Plan},
-    metrics::Scrape,
-    story::CONVERGES,
-    transfer::{PROTOCOL, configure, say},
+    transfer::{PROTOCOL, missed, say, scene, updates},
     wait,
 };
 
-use crate::measure::{Figure, float, processor_seconds};
+use crate::measure::{Figure, float, processor_seconds, resident_of};
 
 const N1: &str = "10.0.0.1";
 const LIMIT: Duration = Duration::from_mins(4);
@@ -30,8 +26,9 @@ struct Transfer {
     /// Seconds of processor time.
     bird_seconds: f64,
     agent_seconds: f64,
-    /// Resident octets of the agent before and after.
+    /// Resident octets of the agent before and after, and of the second BIRD.
     resident: (u64, u64),
+    bird_resident: (u64, u64),
     /// Events that the agent lost, and holes in what its taps saw.
     lost: f64,
 }
@@ -63,20 +60,17 @@ pub fn measure(routes: u32, turns: usize) -> Result<Vec<Figure>> {
         figure("agent, after", "MiB resident", &|one| {
             mebibytes(one.resident.1)
         }),
+        figure("BIRD that receives, before", "MiB resident", &|one| {
+            mebibytes(one.bird_resident.0)
+        }),
+        figure("BIRD that receives, after", "MiB resident", &|one| {
+            mebibytes(one.bird_resident.1)
+        }),
     ])
 }
 
 fn transfer(routes: u32) -> Result<Transfer> {
-    let lab = Lab::build(Plan::of(2))?;
-    configure(&lab, routes)?;
-    let options = Options {
-        inventory: true,
-        ..Options::default()
-    };
-    let agent = Agent::start(&lab, &options)?;
-    lab.start_all()?;
-    lab.await_established(CONVERGES.max(LIMIT))?;
-    agent.await_all_up(lab.sessions(), CONVERGES)?;
+    let (lab, agent) = scene(routes, LIMIT)?;
     let (n1, n2) = (lab.node(1)?, lab.node(2)?);
     let wanted = u64::from(routes) + 1;
     let birds = [n1.pid(), n2.pid()].map(Option::unwrap_or_default);
@@ -87,7 +81,8 @@ fn transfer(routes: u32) -> Result<Transfer> {
             processor_seconds(agent.process().pid())?,
         ))
     };
-    let before = (spent()?, agent.resident_bytes()?);
+    let [_, receiver] = birds;
+    let before = (spent()?, agent.resident_bytes()?, resident_of(receiver)?);
     let begun = Instant::now();
     lab.birdc(n1, &format!("enable {PROTOCOL}"))?;
     let bird = wait::until("n2's BIRD has the routes", LIMIT, PAUSE, || {
@@ -99,29 +94,21 @@ fn transfer(routes: u32) -> Result<Transfer> {
         let scrape = agent.scrape()?;
         let prefixes = scrape.sum("bgp_observer_prefixes", &[("node", "n2"), ("peer", N1)]);
         ensure!(
-            (prefixes - float(wanted)).abs() < 0.5 || lost(&scrape) > 0.0,
+            (prefixes - float(wanted)).abs() < 0.5 || missed(&scrape) > 0.0,
             "{prefixes} of {wanted}"
         );
         Ok::<_, anyhow::Error>((scrape, begun.elapsed()))
     })?;
-    let updates = [("sent", "n1"), ("received", "n2")].map(|(direction, node)| {
-        let labels = [("node", node), ("direction", direction), ("type", "update")];
-        scrape.sum("bgp_observer_messages_total", &labels)
-    });
-    let after = (spent()?, agent.resident_bytes()?);
+    let messages = updates(&scrape, "n1", "sent") + updates(&scrape, "n2", "received");
+    let after = (spent()?, agent.resident_bytes()?, resident_of(receiver)?);
     Ok(Transfer {
         bird,
         agent: seen,
-        messages: updates.iter().sum(),
+        messages,
         bird_seconds: after.0.0 - before.0.0,
         agent_seconds: after.0.1 - before.0.1,
         resident: (before.1, after.1),
-        lost: lost(&agent.scrape()?),
+        bird_resident: (before.2, after.2),
+        lost: missed(&agent.scrape()?),
     })
-}
-
-/// What the agent says that it missed.
-fn lost(scrape: &Scrape) -> f64 {
-    scrape.sum("bgp_observer_events_lost_total", &[])
-        + scrape.sum("bgp_observer_tap_gaps_total", &[])
 }

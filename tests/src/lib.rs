@@ -8,9 +8,11 @@
 pub mod agent;
 pub mod agents;
 pub mod birdc;
+pub mod bpf;
 pub mod burst;
 pub mod capture;
 pub mod cgroup;
+pub mod crowd;
 pub mod estate;
 pub mod fib;
 pub mod firewall;

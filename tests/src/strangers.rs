@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::{firewall::nft, netns};
+use crate::{crowd::keepalive, firewall::nft, netns};
 
 const BGP: u16 = 179;
 /// BIRD listens with a backlog of 8: more at once would only wait for retransmitted SYNs.
@@ -56,15 +56,6 @@ fn knock(target: Ipv4Addr, number: usize) -> Result<bool> {
     // The speaker closes first, so that our side's ports do not run out in TIME-WAIT.
     // A reset proves nothing: a handshake by SYN cookie that finds the accept queue full ends so too.
     Ok(stream.read(&mut [0; 64]).is_ok())
-}
-
-/// RFC 4271 §4.4.
-fn keepalive() -> [u8; 19] {
-    let mut message = [0xff; 19];
-    if let Some(tail) = message.last_chunk_mut() {
-        *tail = [0, 19, 4];
-    }
-    message
 }
 
 /// Sends `count` SYNs from namespace `from` to `target` whose handshakes never complete: a firewall

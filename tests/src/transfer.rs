@@ -1,11 +1,16 @@
 //! A table of many routes that goes from one BIRD to another: how it is announced, and what the BIRDs
 //! say of it.
 
-use std::{fmt::Write as _, fs, net::Ipv4Addr};
+use std::{fmt::Write as _, fs, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::lab::{Lab, Node};
+use crate::{
+    agent::{Agent, Options},
+    lab::{Lab, Node, Plan},
+    metrics::Scrape,
+    story::CONVERGES,
+};
 
 /// Routes that share their attributes, and with them an UPDATE.
 pub const TOGETHER: u32 = 10;
@@ -35,6 +40,33 @@ pub fn configure(lab: &Lab, count: u32) -> Result<()> {
     let through = format!("{exported}  if ( proto = \"{PROTOCOL}\" ) then {{ accept; }}\n");
     fs::write(&path, text.replace(exported, &through))?;
     Ok(())
+}
+
+/// Two nodes whose session is up, observed, of which the first has `count` routes to announce.
+pub fn scene(count: u32, limit: Duration) -> Result<(Lab, Agent)> {
+    let lab = Lab::build(Plan::of(2))?;
+    configure(&lab, count)?;
+    let options = Options {
+        inventory: true,
+        ..Options::default()
+    };
+    let agent = Agent::start(&lab, &options)?;
+    lab.start_all()?;
+    lab.await_established(CONVERGES.max(limit))?;
+    agent.await_all_up(lab.sessions(), CONVERGES)?;
+    Ok((lab, agent))
+}
+
+/// UPDATEs that the agent counted at `node`.
+pub fn updates(scrape: &Scrape, node: &str, direction: &str) -> f64 {
+    let labels = [("node", node), ("direction", direction), ("type", "update")];
+    scrape.sum("bgp_observer_messages_total", &labels)
+}
+
+/// What the agent says that it missed.
+pub fn missed(scrape: &Scrape) -> f64 {
+    scrape.sum("bgp_observer_events_lost_total", &[])
+        + scrape.sum("bgp_observer_tap_gaps_total", &[])
 }
 
 /// What a BIRD says of its only session.

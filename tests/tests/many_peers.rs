@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::resource::{Resource, setrlimit};
 use observer_tests::{
     agent::{Agent, Options},
+    crowd::{self, greeting, keepalive},
     gate,
     lab::{Lab, Node, Plan},
     netns, wait,
@@ -36,36 +37,6 @@ fn peer(number: u16) -> (Ipv4Addr, Ipv4Addr) {
         Ipv4Addr::new(10, 1, high, low),
         Ipv4Addr::new(10, 245, high, low),
     )
-}
-
-/// Everything behind the node's pod answers: a thousand peers, and as many pods.
-fn populate(node: &Node) -> Result<()> {
-    let local = ["10.1.0.0/16", "10.245.0.0/16"];
-    let lines = local.map(|prefix| format!("route add local {prefix} dev lo"));
-    netns::ip(Some(&node.pod_namespace), &lines)?;
-    let [_, _, _, number] = node.address.octets();
-    let via = local.map(|prefix| {
-        let pod = node.pod;
-        format!("route add {prefix} via {pod} dev cali{number} onlink")
-    });
-    netns::ip(Some(&node.namespace), &via)
-}
-
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(19 + body.len()).unwrap_or(u16::MAX);
-    let mut message = vec![0xff; 16];
-    message.extend(length.to_be_bytes());
-    message.push(kind);
-    message.extend(body);
-    message
-}
-
-/// OPEN of AS 64512 with a hold time that does not run out meanwhile, and a KEEPALIVE (RFC 4271 §4).
-fn greeting(id: Ipv4Addr) -> Vec<u8> {
-    let mut open = vec![4, 0xfc, 0x00, 0x0e, 0x10];
-    open.extend(id.octets());
-    open.push(0);
-    [message(1, &open), message(4, &[])].concat()
 }
 
 /// Both ends of all sessions: this process speaks for the node and for its peers.
@@ -110,7 +81,7 @@ impl Sessions {
     /// Both ends of each say that they live: what began before the agent knew of it is read from then on.
     fn keep_alive(&mut self) -> io::Result<()> {
         let mut all = self.near.iter_mut().chain(&mut self.far);
-        all.try_for_each(|stream| stream.write_all(&message(4, &[])))
+        all.try_for_each(|stream| stream.write_all(&keepalive()))
     }
 }
 
@@ -169,7 +140,8 @@ fn a_thousand_peers_lost_at_once_cost_no_more_echoes_than_are_allowed() -> Resul
     setrlimit(Resource::RLIMIT_NOFILE, 16_384, 16_384)?;
     let lab = Lab::build(Plan::of(2))?;
     let node = lab.node(1)?;
-    populate(node)?;
+    // Everything behind the node's pod answers: a thousand peers, and as many pods.
+    crowd::settle(node, &["10.1.0.0/16", "10.245.0.0/16"])?;
     let file = lab.estate().folder().join("thousand.toml");
     fs::write(&file, inventory(node))?;
     let options = Options {

@@ -19,7 +19,7 @@ use observer_core::{
 use observer_tests::{
     agent::{Agent, Options},
     capture::{Capture, frames},
-    firewall,
+    crowd, firewall,
     forge::{Flags, Stand},
     gate,
     lab::{Lab, Plan},
@@ -124,12 +124,6 @@ fn behind_a_firewall(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn notification() -> Vec<u8> {
-    let mut message = vec![0xff; 16];
-    message.extend([0, 21, 3, 6, 2]);
-    message
-}
-
 #[test]
 fn forged_segments_change_nothing_but_a_counter() -> Result<()> {
     forged_segments(&Options::default())
@@ -157,6 +151,7 @@ fn forged_segments(options: &Options) -> Result<()> {
         Ok(scrape.sum("bgp_observer_tap_out_of_window_total", &[("node", "n1")]))
     };
     let (before, strays) = (view(&agent)?, out_of_window()?);
+    let cease = crowd::notification(6, 2);
     let at = stand()?;
     let (rst, fin) = (
         Flags {
@@ -172,14 +167,14 @@ fn forged_segments(options: &Options) -> Result<()> {
     let refused = [
         // Beyond any window.
         at.forge(far, 0, rst, &[]),
-        at.forge(far, 0, Flags::default(), &notification()),
+        at.forge(far, 0, Flags::default(), &cease),
         at.forge(far, 0, fin, &[]),
         // RFC 5961 §3.2: in the window, but not the very next number.
         at.forge(40, 0, rst, &[]),
         // At the very next number, acknowledging what was never sent.
-        at.forge(0, 5_000, Flags::default(), &notification()),
+        at.forge(0, 5_000, Flags::default(), &cease),
         at.forge(0, 5_000, fin, &[]),
-        at.forge(-19, 5_000, Flags::default(), &notification()),
+        at.forge(-19, 5_000, Flags::default(), &cease),
     ];
     for forged in &refused {
         forged.send(&lab.bridge())?;
@@ -187,11 +182,11 @@ fn forged_segments(options: &Options) -> Result<()> {
     // In every way the very next segment, but for a checksum with which no kernel takes it: what comes
     // at its place afterwards is what the peer said. Long enough that the kernel does not verify it at
     // once, which is before any of its own could be seen at a socket.
-    at.forge(0, 0, Flags::default(), &notification().repeat(5))
+    at.forge(0, 0, Flags::default(), &cease.repeat(5))
         .corrupt()
         .send(&lab.bridge())?;
     // What was received before comes once more, in other words: nobody reads it again.
-    let header: Vec<u8> = notification().into_iter().take(19).collect();
+    let header: Vec<u8> = cease.iter().copied().take(19).collect();
     at.forge(-19, 0, Flags::default(), &header)
         .send(&lab.bridge())?;
     wait::soon("each is counted", SOON, || {
@@ -262,8 +257,7 @@ fn transit_is_one_counter_and_no_peer() -> Result<()> {
     // A pod with a BGP speaker of its own, and its router beyond this node.
     let router = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 254), 179));
     let listener = netns::inside(&lab.bridge(), || TcpListener::bind(router))??;
-    let mut keepalive = vec![0xff; 16];
-    keepalive.extend([0, 19, 4]);
+    let keepalive = crowd::keepalive();
     std::thread::scope(|scope| -> Result<()> {
         let answer = scope.spawn(|| -> Result<()> {
             let (mut stream, _) = listener.accept()?;

@@ -5,27 +5,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use observer_tests::{
-    agent::{Agent, Options},
+    agent::Agent,
     gate,
-    lab::{Lab, Plan},
+    lab::Lab,
     metrics::Scrape,
-    story::CONVERGES,
-    transfer::{PROTOCOL, TOGETHER, configure, say},
+    transfer::{PROTOCOL, TOGETHER, missed, say, scene, updates},
     wait,
 };
 
 const N1: &str = "10.0.0.1";
 const N2: &str = "10.0.0.2";
 
-/// A counter of the session of `node` with `peer`.
-fn counted(scrape: &Scrape, name: &str, node: &str, peer: &str, more: &[(&str, &str)]) -> f64 {
-    let labels = [&[("node", node), ("peer", peer)], more].concat();
+/// A counter of n2's session with n1.
+fn counted(scrape: &Scrape, name: &str) -> f64 {
+    let labels = [("node", "n2"), ("peer", N1)];
     scrape.sum(&format!("bgp_observer_{name}"), &labels)
-}
-
-fn updates(scrape: &Scrape, node: &str, peer: &str, direction: &str) -> f64 {
-    let labels = [("direction", direction), ("type", "update")];
-    counted(scrape, "messages_total", node, peer, &labels)
 }
 
 /// How many prefixes n1 has announced to n2.
@@ -34,12 +28,6 @@ fn advertised(agent: &Agent) -> Result<f64> {
     let view = peers.iter().find(|view| view.node == "n1");
     let families = &view.context("n1 has no peer")?.bgp.advertised;
     Ok(float(families.values().sum()))
-}
-
-/// What the agent says that it missed.
-fn missed(scrape: &Scrape) -> f64 {
-    scrape.sum("bgp_observer_events_lost_total", &[])
-        + scrape.sum("bgp_observer_tap_gaps_total", &[])
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
@@ -61,13 +49,13 @@ fn settle(lab: &Lab, agent: &Agent, wanted: u64, limit: Duration) -> Result<(Dur
     let seen = wait::until("the agent counted them", limit, pause, || {
         let (origin, other) = (say(lab, n1, N2)?, say(lab, n2, N1)?);
         let scrape = agent.scrape()?;
-        let prefixes = counted(&scrape, "prefixes", "n2", N1, &[]);
-        let announced = counted(&scrape, "announcements_total", "n2", N1, &[]);
-        let withdrawn = counted(&scrape, "withdrawals_total", "n2", N1, &[]);
+        let prefixes = counted(&scrape, "prefixes");
+        let announced = counted(&scrape, "announcements_total");
+        let withdrawn = counted(&scrape, "withdrawals_total");
         let advertised = advertised(agent)?;
         let (sent, received) = (
-            updates(&scrape, "n1", N2, "sent"),
-            updates(&scrape, "n2", N1, "received"),
+            updates(&scrape, "n1", "sent"),
+            updates(&scrape, "n2", "received"),
         );
         let whole = [
             (prefixes, other.imported),
@@ -98,23 +86,14 @@ fn transfer(count: u32, limit: Duration) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let lab = Lab::build(Plan::of(2))?;
-    configure(&lab, count)?;
-    let options = Options {
-        inventory: true,
-        ..Options::default()
-    };
-    let agent = Agent::start(&lab, &options)?;
-    lab.start_all()?;
-    lab.await_established(CONVERGES.max(limit))?;
-    agent.await_all_up(lab.sessions(), CONVERGES)?;
+    let (lab, agent) = scene(count, limit)?;
     // The nodes' own blocks.
     settle(&lab, &agent, 1, limit)?;
     let small = agent.resident_bytes()?;
 
     lab.birdc(lab.node(1)?, &format!("enable {PROTOCOL}"))?;
     let (bird, seen) = settle(&lab, &agent, u64::from(count) + 1, limit)?;
-    let messages = updates(&agent.scrape()?, "n2", N1, "received");
+    let messages = updates(&agent.scrape()?, "n2", "received");
     ensure!(
         messages >= f64::from(count / TOGETHER),
         "{messages} UPDATEs for {count} routes"

@@ -61,10 +61,10 @@ const PROGRAMS: [&str; 6] = [
     "scenarios",
 ];
 
-/// The step that measures, of optimized programs.
-const MEASURE: &str = "insert-rate";
+/// The steps that measure, of optimized programs.
+const MEASURES: [&str; 2] = ["insert-rate", "drop-storm"];
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     // Exits 3 as soon as one probe or source cannot run; but for those of routes, which have a stand-in.
     Step {
         name: "check",
@@ -129,8 +129,15 @@ const STEPS: [Step; 10] = [
     },
     // What the probes cost BIRD.
     Step {
-        name: MEASURE,
+        name: "insert-rate",
         command: "BGP_OBSERVER_BIN=/bin/optimized bench probes --routes 5000 --turns 5",
+        limit: 1800,
+        long: true,
+    },
+    // And whoever drops packets; what each of them takes.
+    Step {
+        name: "drop-storm",
+        command: "BGP_OBSERVER_BIN=/bin/optimized bench drops --turns 5",
         limit: 1800,
         long: true,
     },
@@ -166,7 +173,7 @@ fn matrix(series: &[String], steps: &[&Step], all_must_be: bool) -> Result<()> {
     // Another run in this tree would write the same files; the lock ends with the process.
     let _lock = shell::lock(&folder.join("lock"))?;
     let mut programs = programs(&folder)?;
-    if steps.iter().any(|step| step.name == MEASURE) {
+    if steps.iter().any(|step| MEASURES.contains(&step.name)) {
         programs.extend(optimized(&folder)?);
     }
     let kernels: Vec<Result<Kernel>> = { series.iter() }
@@ -193,7 +200,7 @@ fn matrix(series: &[String], steps: &[&Step], all_must_be: bool) -> Result<()> {
                 let (outcome, took) = outcome.with_context(|| format!("Linux {series}"))?;
                 failed |= outcome.verdict != Verdict::Passed;
                 tell_failures(kernel, &outcome);
-                if let Some(figures) = outcome.told(MEASURE) {
+                for figures in MEASURES.iter().filter_map(|step| outcome.told(step)) {
                     println!("Linux {series}: {figures}");
                 }
                 format!("Linux {:<24}{outcome} in {took}", kernel.version)
@@ -264,7 +271,7 @@ fn programs(folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     stripped.collect()
 }
 
-/// The agent and the benchmarks, for [`MEASURE`].
+/// The agent and the benchmarks, for [`MEASURES`].
 fn optimized(folder: &Path) -> Result<[(&'static str, PathBuf); 2]> {
     let agent = build::program(build::AGENT, true)?;
     let bench = build::program("bench", true)?;

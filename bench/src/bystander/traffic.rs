@@ -8,10 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::time::{ClockId, clock_gettime};
 use observer_tests::netns;
 
-use crate::measure::float;
+use crate::measure::{float, processor_nanos};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Datagrams in one go: far less than a receive buffer holds.
@@ -102,9 +101,9 @@ impl Flow {
             Self::Questions { .. } => QUESTIONS,
             Self::Stream { .. } => STREAM,
         };
-        let begun = spent()?;
+        let begun = processor_nanos()?;
         self.run(amount)?;
-        Ok(float(spent()? - begun) / float(amount))
+        Ok(float(processor_nanos()? - begun) / float(amount))
     }
 
     fn run(&mut self, amount: u64) -> Result<()> {
@@ -170,10 +169,4 @@ fn some(done: std::io::Result<usize>) -> Result<u64> {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Processor time of this thread, in nanoseconds.
-fn spent() -> Result<u64> {
-    let time: Duration = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into();
-    Ok(u64::try_from(time.as_nanos())?)
 }
