@@ -32,8 +32,10 @@ const RENDERED: [&str; 10] = [
 ];
 /// The one that install.yaml is.
 const INSTALLED: &str = "overlays/ebpf";
-/// Kinds that Kubernetes itself does not define, so that there is no schema of them here.
+/// Kinds that Kubernetes itself does not define: `xtask/schemas.py` judges them.
 const WITHOUT_SCHEMA: [&str; 3] = ["PodMonitor", "PrometheusRule", "SecurityContextConstraints"];
+
+const OTHER_SCHEMAS: &str = "xtask/schemas.py";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -211,6 +213,11 @@ fn manifests() -> Result<()> {
             files.len()
         );
     }
+    let mut others = Command::new(python::program(&cache()?, "python"));
+    print!(
+        "{}",
+        output(others.arg(root().join(OTHER_SCHEMAS)).args(&files))?
+    );
     Ok(())
 }
 
