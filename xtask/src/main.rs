@@ -17,7 +17,9 @@ mod fuzz;
 mod image;
 mod kubernetes;
 mod lab;
+mod manual;
 mod names;
+mod package;
 mod python;
 mod rules;
 mod setup;
@@ -47,6 +49,8 @@ enum Command {
     /// Make the container image's root file system and the image as one file, without an engine,
     /// and as root run it where there is nothing else.
     Image(image::Args),
+    /// Make the Debian package, for hosts without Kubernetes.
+    Package,
     /// Write what deploy/ holds that is generated, and check the whole folder.
     Deploy(deploy::Args),
     /// Run a mesh of real BGP speakers on this machine and watch it with the agent (needs root).
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Package => package::run(),
         Command::Deploy(args) => deploy::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::{
-    build, deploy, fuzz, image, rules, setup,
+    build, deploy, fuzz, image, package, rules, setup,
     shell::{Stopwatch, cache, cargo, command, run as run_command},
     toolchain, vm,
 };
@@ -69,7 +69,7 @@ const STEPS: [Step; 12] = [
         run: |_| programs(),
     },
     Step {
-        name: "image",
+        name: "image and package",
         run: image,
     },
     Step {
@@ -198,7 +198,8 @@ fn programs() -> Result<()> {
 /// It builds the agent once more, optimized and static: minutes.
 fn image(long: bool) -> Result<()> {
     if long {
-        return image::check();
+        image::check()?;
+        return package::check();
     }
     println!("only with --long");
     Ok(())
