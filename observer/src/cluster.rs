@@ -10,6 +10,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{info, warn};
 
 use crate::{
+    cross_check::{self, Comparisons},
     health::{Health, SourceStatus},
     keeper::Keeper,
     sink::node_events,
@@ -112,6 +113,8 @@ pub struct Wanted {
     pub pods: bool,
     /// What is to be written as Events, where they are, and its counts.
     pub events: Option<(mpsc::Receiver<node_events::Telling>, node_events::Counts)>,
+    /// Where comparisons with CalicoNodeStatus go, where they are made.
+    pub comparisons: Option<Comparisons>,
 }
 
 /// Begins to read, where that is wanted. What is asked for by name and cannot be is an error; a pod
@@ -127,6 +130,7 @@ pub async fn start(
         questions,
         pods,
         events,
+        comparisons,
     } = wanted;
     if !wanted.is_wanted() {
         if events.is_some() {
@@ -155,6 +159,11 @@ pub async fn start(
             health: health.clone(),
         };
         tasks.spawn(writer.run());
+    }
+    if let Some(comparisons) = comparisons {
+        let (client, keeper, health) = (client.clone(), keeper.clone(), health.clone());
+        let every = cross_check::EVERY;
+        tasks.spawn(cross_check::run(client, keeper, health, comparisons, every));
     }
     tasks.spawn(answer(client, keeper.clone(), questions, pods));
     let keeper = keeper.clone();

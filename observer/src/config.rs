@@ -22,6 +22,7 @@ pub use self::values::{Listen, LogFormat, NetnsSpec, RouteProtocol, Size, Span};
 use crate::{
     cli::BadUsage,
     cluster::{Kubernetes, KubernetesPods},
+    cross_check::NodeStatusCheck,
     reach::{Reach, ReachBy},
     sink::{metrics::PeerMetrics, node_events::KubernetesEvents},
     source::{bird::BirdSocket, kernel::RouteProbes, rtnetlink::filter::Followed},
@@ -157,6 +158,10 @@ pub struct Settings {
     #[arg(long, env = "BGP_OBSERVER_KUBERNETES_EVENTS", value_name = "MODE")]
     pub kubernetes_events: Option<KubernetesEvents>,
 
+    /// Whether calico-node's own word on sessions (CalicoNodeStatus) is held against what is seen [default: off]
+    #[arg(long, env = "BGP_OBSERVER_KUBERNETES_NODE_STATUS", value_name = "MODE")]
+    pub kubernetes_node_status: Option<NodeStatusCheck>,
+
     /// Control socket of the local BIRD, which is asked who its peers are (`show protocols all`, nothing is
     /// changed); repeatable [default: none]
     #[arg(
@@ -242,6 +247,7 @@ impl Settings {
             kubernetes: self.kubernetes.or(under.kubernetes),
             kubernetes_pods: self.kubernetes_pods.or(under.kubernetes_pods),
             kubernetes_events: self.kubernetes_events.or(under.kubernetes_events),
+            kubernetes_node_status: self.kubernetes_node_status.or(under.kubernetes_node_status),
             bird_socket: listed(self.bird_socket, under.bird_socket),
             peer_metrics: self.peer_metrics.or(under.peer_metrics),
             record: self.record.or(under.record),
@@ -305,6 +311,8 @@ pub struct Config {
     pub kubernetes_pods: KubernetesPods,
     /// Whether Events are written.
     pub kubernetes_events: KubernetesEvents,
+    /// Whether CalicoNodeStatus is compared.
+    pub kubernetes_node_status: NodeStatusCheck,
     /// Where BIRD is asked who its peers are.
     pub bird_socket: Vec<BirdSocket>,
     /// Which peers have all their metrics.
@@ -363,6 +371,9 @@ impl Config {
             kubernetes: settings.kubernetes.unwrap_or(Kubernetes::Auto),
             kubernetes_pods: settings.kubernetes_pods.unwrap_or(KubernetesPods::Off),
             kubernetes_events: settings.kubernetes_events.unwrap_or(KubernetesEvents::Off),
+            kubernetes_node_status: settings
+                .kubernetes_node_status
+                .unwrap_or(NodeStatusCheck::Off),
             bird_socket: sorted(settings.bird_socket),
             peer_metrics: settings.peer_metrics.unwrap_or(PeerMetrics::Auto),
             record: settings.record,

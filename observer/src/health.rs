@@ -130,6 +130,19 @@ impl SourceStatus {
         }
     }
 
+    /// What calico-node says of sessions; `reason` is why it cannot be read.
+    pub fn node_status(reason: Option<String>) -> Self {
+        Self {
+            name: "caliconodestatuses".to_owned(),
+            kind: KUBERNETES.to_owned(),
+            node: None,
+            running: reason.is_none(),
+            reason,
+            instead_because: None,
+            lost_without: "whether calico-node says the same of sessions".to_owned(),
+        }
+    }
+
     /// A control socket of a node's BIRD; `reason` is why it does not answer.
     pub fn bird(node: &str, socket: &Path, reason: Option<String>) -> Self {
         let name = socket.file_name().unwrap_or(socket.as_os_str());

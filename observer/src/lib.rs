@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod config;
 pub mod connects;
 pub mod control;
+pub mod cross_check;
 pub mod echoes;
 pub mod flight;
 pub mod health;

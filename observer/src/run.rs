@@ -22,6 +22,7 @@ use crate::{
     cli::{Answer, ConfigArgs, RunArgs},
     cluster::{self, KubernetesPods},
     config::{Config, Listen},
+    cross_check::{Comparisons, NodeStatusCheck},
     echoes::Echoes,
     flight::FlightRecorder,
     health::{Health, RoutesFrom},
@@ -219,11 +220,14 @@ async fn agent(
     let reading = tokio::spawn(intake.run(stopping));
 
     let mut readers = JoinSet::new();
+    let compares = config.kubernetes_node_status == NodeStatusCheck::On;
+    let comparisons = compares.then(Comparisons::default);
     let wanted = cluster::Wanted {
         kubernetes: config.kubernetes,
         questions: to_answer,
         pods: config.kubernetes_pods == KubernetesPods::On,
         events: tellings.zip(events.clone()),
+        comparisons: comparisons.clone(),
     };
     cluster::start(wanted, &health, &keeper, &mut readers).await?;
 
@@ -243,6 +247,7 @@ async fn agent(
         visibility: Arc::new(Visibility::new(config.peer_metrics)),
         events,
         bird,
+        comparisons,
     };
     let socket = listeners.serve(&answers, &mut servers);
     info!(socket = %config.socket.display(), metrics = %config.metrics_listen,

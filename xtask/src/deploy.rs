@@ -18,13 +18,14 @@ use crate::{
 /// The Kubernetes versions that are maintained.
 const VERSIONS: [&str; 3] = ["1.35", "1.36", "1.37"];
 /// Every folder that can be applied.
-const RENDERED: [&str; 9] = [
+const RENDERED: [&str; 10] = [
     "base",
     "overlays/ebpf",
     "overlays/privileged",
     "overlays/openshift",
     "overlays/pods",
     "overlays/events",
+    "overlays/node-status",
     "overlays/bird",
     "overlays/seccomp",
     "overlays/prometheus-operator",

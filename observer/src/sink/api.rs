@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     cli::peer_address,
+    cross_check::Comparisons,
     health::Health,
     keeper::{Keeper, Page},
     sink::{
@@ -59,6 +60,8 @@ pub struct Answers {
     pub events: Option<Counts>,
     /// How asking BIRD ended, where it is asked.
     pub bird: Option<bird::Counts>,
+    /// What calico-node said against what is seen, where that is compared.
+    pub comparisons: Option<Comparisons>,
 }
 
 /// The metrics listener: this and nothing else.
@@ -139,6 +142,7 @@ async fn scrape(State(answers): State<Answers>) -> Response {
                 blind: answers.health.blind(),
                 version: env!("CARGO_PKG_VERSION"),
                 ages: &answers.health.cluster_ages(),
+                compared: answers.comparisons.as_ref().map(Comparisons::shown),
                 bird: answers.bird.as_ref().map(bird::Counts::shown),
                 node_events: answers.events.as_ref().map(Counts::shown),
                 peer_metrics: answers.visibility.mode(&snapshot.peers),
@@ -401,4 +405,4 @@ pub(super) fn problem(status: StatusCode, error: &str) -> Response {
 
 #[cfg(test)]
 #[path = "api_tests.rs"]
-mod tests;
+pub(crate) mod tests;

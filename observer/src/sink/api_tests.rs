@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A core's task without sources; `.1` ends it when dropped.
-fn agent() -> (Answers, mpsc::Sender<Batch>) {
+pub fn agent() -> (Answers, mpsc::Sender<Batch>) {
     let (queue, batches) = mpsc::channel(1);
     let (control, _) = mpsc::channel(1);
     let (asker, _) = sockets::start(vec![179]).unwrap();
@@ -52,6 +52,7 @@ fn agent() -> (Answers, mpsc::Sender<Batch>) {
         visibility: Arc::new(Visibility::new(PeerMetrics::Auto)),
         events: None,
         bird: None,
+        comparisons: None,
         keeper,
         health,
         node: Arc::from("a"),

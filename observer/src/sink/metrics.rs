@@ -27,7 +27,7 @@ use prometheus::TextEncoder;
 
 use self::page::{Labels, Page, float};
 pub use self::visible::{PeerMetrics, Visibility};
-use crate::{health::SourceStatus, keeper::Snapshot};
+use crate::{cross_check::Compared, health::SourceStatus, keeper::Snapshot};
 
 /// Value of `kind` in `bgp_observer_events_total` for each fact.
 const EVENT_KINDS: [&str; 35] = [
@@ -136,6 +136,8 @@ pub struct Scene<'a> {
     pub version: &'a str,
     /// How old what is known of each kind of the cluster's objects is.
     pub ages: &'a BTreeMap<ClusterKind, Duration>,
+    /// What calico-node said against what is seen, by node, where that is compared.
+    pub compared: Option<BTreeMap<String, Compared>>,
     /// How asking BIRD ended, where it is asked.
     pub bird: Option<Vec<(&'static str, u64)>>,
     /// What became of what Kubernetes was to be told, where it is.
@@ -341,6 +343,7 @@ fn agent(page: &mut Page, snapshot: &Snapshot, scene: &Scene<'_>) {
         .chain(wire::decode_errors(totals)),
     );
     inventory::add(page, scene.node, scene.ages);
+    inventory::compared(page, scene.compared.iter().flatten());
     page.counter(
         "bgp_observer_bird_answers_total",
         "How asking BIRD for its peers ended, with `bird_socket` set.",

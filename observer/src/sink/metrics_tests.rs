@@ -11,6 +11,7 @@ use observer_core::{
 
 use super::*;
 use crate::{
+    cross_check::Compared,
     sink::node_events::Counts,
     source::bird,
     testing::{down, noon, read, up},
@@ -168,6 +169,7 @@ pub(super) fn text(blind: bool) -> String {
             (ClusterKind::Nodes, Duration::ZERO),
             (ClusterKind::Blocks, Duration::from_millis(90_500)),
         ]),
+        compared: Some(BTreeMap::from([("a".to_owned(), Compared::default())])),
         bird: Some(bird::Counts::default().shown()),
         node_events: Some(Counts::default().shown()),
         peer_metrics: PeerMetrics::Full,
@@ -220,6 +222,7 @@ fn counters_that_alerts_use_exist_before_anything_happened() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        compared: None,
         bird: None,
         node_events: None,
         peer_metrics: PeerMetrics::Full,
@@ -268,6 +271,7 @@ fn label_values_are_escaped() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        compared: None,
         bird: None,
         node_events: None,
         peer_metrics: PeerMetrics::Full,
@@ -299,6 +303,7 @@ fn a_node_whose_packets_are_not_read_shows_no_counts_of_them() {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        compared: None,
         bird: None,
         node_events: None,
         peer_metrics: PeerMetrics::Full,

@@ -3,6 +3,7 @@
 
 mod circumstances;
 mod follow;
+mod node_status;
 mod objects;
 mod once;
 mod pods;
@@ -17,7 +18,12 @@ use observer_core::event::cluster::{ClusterFact, ClusterKind, ClusterObject};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use self::follow::{Follower, Pace};
-pub use self::{circumstances::circumstances_of, follow::chain, pods::pods_of};
+pub use self::{
+    circumstances::circumstances_of,
+    follow::chain,
+    node_status::{NodeStatus, node_statuses},
+    pods::pods_of,
+};
 use crate::health::{Health, SourceStatus};
 
 /// Facts that can wait for the core.
@@ -113,8 +119,12 @@ const CALICO: [(ClusterKind, &str, Read); 4] = [
 ];
 
 fn calico(kind: ClusterKind, api_kind: &str) -> ApiResource {
+    of_calico(api_kind, kind.name())
+}
+
+fn of_calico(api_kind: &str, plural: &str) -> ApiResource {
     let gvk = GroupVersionKind::gvk("crd.projectcalico.org", "v1", api_kind);
-    ApiResource::from_gvk_with_plural(&gvk, kind.name())
+    ApiResource::from_gvk_with_plural(&gvk, plural)
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ fn text(peers: Vec<PeerView>, mode: PeerMetrics) -> String {
         blind: false,
         version: "1",
         ages: &BTreeMap::new(),
+        compared: None,
         bird: None,
         node_events: None,
         peer_metrics: mode,
