@@ -56,7 +56,7 @@ const fn at_most(bench: &'static str, what: &'static str, unit: &'static str, mo
 
 const ANY: f64 = f64::INFINITY;
 
-const BOUNDS: [Bound; 18] = [
+const BOUNDS: [Bound; 19] = [
     ratio("decode", "bgpkit-parser", "messages/s", (0.0, 0.8)),
     ratio("decode", "routecore", "messages/s", (0.0, 0.95)),
     ratio("decode", "netgauze", "messages/s", (0.0, 0.95)),
@@ -65,6 +65,12 @@ const BOUNDS: [Bound; 18] = [
     ratio("replay", "tcpdump", "MB/s", (0.0, 0.6)),
     ratio("transfer", "agent", "s of CPU", (0.0, 2.0)),
     at_most("transfer", "", "lost", 0.0),
+    ratio(
+        "drops",
+        "agent, nothing watched",
+        "ns of CPU each",
+        (0.0, 1.3),
+    ),
     ratio("latency", "birdc", "ms until seen", (10.0, ANY)),
     at_most(
         "memory",

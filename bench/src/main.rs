@@ -104,7 +104,7 @@ const BENCHES: [(&str, Bench); 12] = [
     }),
     ("scrape", |args| scrape::measure(args.turns)),
     ("startup", |args| startup::measure(args.turns)),
-    ("latency", |args| latency::measure(args.turns)),
+    ("latency", |_| latency::measure()),
     ("drops", |args| drops::measure(args.turns)),
     ("bystander", |args| bystander::measure(args.turns * ROUNDS)),
 ];
