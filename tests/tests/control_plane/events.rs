@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use observer_tests::{agent::Agent, lab::Lab, wait};
+use observer_tests::{agent::Agent, lab::Lab, story::CONVERGES, wait};
 use serde_json::Value;
 
 use super::{ACCOUNT, PATIENCE, deploy, known_to, kustomize, say, servers::Servers};
@@ -14,15 +14,12 @@ pub fn grant(servers: &Servers) -> Result<()> {
     let events = servers.file("events.yaml", &known_to(servers, &events)?)?;
     servers.kubectl(&["apply", "--server-side", "-f", &events])?;
     for (question, answer) in [
-        (["create", "events.events.k8s.io", "-n", "default"], true),
-        (
-            ["create", "events.events.k8s.io", "-n", "bgp-observer"],
-            false,
-        ),
-        (["create", "events", "-n", "default"], false),
-        (["patch", "events.events.k8s.io", "-n", "default"], false),
-        (["delete", "events.events.k8s.io", "-n", "default"], false),
-        (["list", "events.events.k8s.io", "-n", "default"], false),
+        (["create", "events", "-n", "default"], true),
+        (["create", "events", "-n", "bgp-observer"], false),
+        (["create", "events.events.k8s.io", "-n", "default"], false),
+        (["patch", "events", "-n", "default"], false),
+        (["delete", "events", "-n", "default"], false),
+        (["list", "events", "-n", "default"], false),
     ] {
         let asked = [&["auth", "can-i"], &question[..], &["--as", ACCOUNT]].concat();
         let may = servers.kubectl(&asked).is_ok();
@@ -33,6 +30,10 @@ pub fn grant(servers: &Servers) -> Result<()> {
 
 /// The restart of n1's own BIRD is told as Events of n1, with its identity, where `kubectl describe` looks.
 pub fn are_written(servers: &Servers, lab: &Lab, agent: &Agent) -> Result<()> {
+    // Its peer, whose pods were named, is to have a session that can be lost.
+    lab.start(lab.node(2)?)?;
+    lab.await_established(CONVERGES)?;
+    agent.await_incidents_over(PATIENCE)?;
     let node = lab.node(1)?;
     let uid = servers.kubectl(&["get", "node", &node.name, "-o", "jsonpath={.metadata.uid}"])?;
     lab.end(node, Signal::SIGTERM)?;

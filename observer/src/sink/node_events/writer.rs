@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use k8s_openapi::{
-    api::{
-        core::v1::{Node, ObjectReference},
-        events::v1::Event,
-    },
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    api::core::v1::{Event, EventSource, Node, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{
     Api, Client,
@@ -29,8 +26,6 @@ use crate::{
 const NAMESPACE: &str = "default";
 /// Who says so.
 const CONTROLLER: &str = "bgp-observer";
-/// What it does about it.
-const ACTION: &str = "Observe";
 /// How long the API server has for an answer.
 const ANSWER: Duration = Duration::from_secs(20);
 /// The pause after a first failure; it doubles.
@@ -39,8 +34,6 @@ const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_mins(5);
 /// An object's name has at most 253 characters; so much of it is the node's.
 const NAME: usize = 200;
-/// And so many has who reports.
-const INSTANCE: usize = 128;
 
 /// Why an Event was not written.
 #[derive(Debug)]
@@ -204,6 +197,8 @@ async fn uid(client: &Client, node: &str) -> kube::Result<Option<String>> {
     Ok(found.items.into_iter().find_map(|node| node.metadata.uid))
 }
 
+/// In the older form of Events, as the kubelet writes its own: in that of `events.k8s.io` some API servers
+/// (1.20 is one) refuse those of what has no namespace, unless they lie in `kube-system`.
 fn event(waiting: &Waiting, uid: String) -> Event {
     let telling = &waiting.telling;
     let node = telling.node.as_str();
@@ -223,20 +218,23 @@ fn event(waiting: &Waiting, uid: String) -> Event {
             namespace: text(NAMESPACE),
             ..ObjectMeta::default()
         },
-        event_time: Some(MicroTime(telling.at)),
-        reporting_controller: text(CONTROLLER),
-        reporting_instance: text(head(&format!("{CONTROLLER}-{node}"), INSTANCE)),
-        action: text(ACTION),
-        reason: text(telling.reason.name()),
-        type_: text(telling.reason.severity()),
-        note: Some(waiting.note()),
-        regarding: Some(ObjectReference {
+        count: Some(1),
+        first_timestamp: Some(Time(telling.at)),
+        last_timestamp: Some(Time(telling.at)),
+        involved_object: ObjectReference {
             api_version: text("v1"),
             kind: text("Node"),
             name: text(node),
             uid: Some(uid),
             ..ObjectReference::default()
+        },
+        message: Some(waiting.note()),
+        reason: text(telling.reason.name()),
+        source: Some(EventSource {
+            component: text(CONTROLLER),
+            host: text(node),
         }),
+        type_: text(telling.reason.severity()),
         ..Event::default()
     }
 }
