@@ -17,8 +17,9 @@ use crate::{
     turn::{Moment, Turn},
 };
 
-/// Flaps remembered per peer.
-const MAX_FLAPS: usize = 64;
+/// Flaps remembered per peer: those that `peer` shows, and some more. The store has all. With each change they
+/// are written to the state directory, too, so of many peers there must not be many.
+const MAX_FLAPS: usize = 16;
 /// Reasons of failed attempts remembered per peer, to tell each only now and then.
 const MAX_REASONS: usize = 8;
 /// A reason that alternates with others is told again after this.
