@@ -4,7 +4,7 @@ use crate::{
     Observer,
     change::{Change, ChangeRecord, Output, Request},
     config::CoreConfig,
-    event::{Event, Fact, NetnsId, Process, Socket, SocketId, TcpState},
+    event::{Event, Fact, InventoryPeer, NetnsId, Process, Socket, SocketId, TcpState},
     peer::{Flap, KnownBy, PeerView, SavedPeer},
     record::Entry,
     terms::SavedTerms,
@@ -133,6 +133,21 @@ impl Scene {
     pub fn started() -> Self {
         let mut scene = Self::new();
         scene.dumped();
+        scene
+    }
+
+    /// As [`Self::started`], and an inventory names [`PEER`], of which it says no more.
+    pub fn with_named_peer() -> Self {
+        let mut scene = Self::started();
+        let peer = InventoryPeer {
+            node: None,
+            address: PEER.parse().unwrap(),
+            name: None,
+            peer_type: None,
+            asn: None,
+            targets: Vec::new(),
+        };
+        scene.tell(Fact::Inventory { peers: vec![peer] });
         scene
     }
 

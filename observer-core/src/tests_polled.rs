@@ -1,7 +1,7 @@
 //! Sessions where the kernel tells of nothing by itself: dumps now and then, and what the tap shows.
 
 use crate::{
-    event::{Fact, InventoryPeer, TcpState},
+    event::{Fact, TcpState},
     testing::{PEER, Scene, bird, carrying, inbound, outbound},
     testing_wire::{Flags, Offer, Talk, notification, open},
 };
@@ -9,24 +9,9 @@ use TcpState::Established;
 
 const UNSEEN: &str = "no BGP daemon of this node is seen";
 
-/// A peer that the inventory names.
-fn named() -> Scene {
-    let mut scene = Scene::started();
-    let peers = vec![InventoryPeer {
-        node: None,
-        address: PEER.parse().unwrap(),
-        name: None,
-        peer_type: None,
-        asn: None,
-        targets: Vec::new(),
-    }];
-    scene.tell(Fact::Inventory { peers });
-    scene
-}
-
 /// A session that a dump finds after the tap has read it.
 fn found() -> (Scene, Talk) {
-    let mut scene = named();
+    let mut scene = Scene::with_named_peer();
     let mut talk = Talk::new(inbound(1, PEER));
     talk.handshake(&mut scene, false);
     talk.greet(&mut scene, Offer::default(), Offer::default());
@@ -133,7 +118,7 @@ fn a_reset_that_the_kernel_did_not_obey_is_no_cause() {
 
 #[test]
 fn attempts_between_two_dumps_are_told_from_their_packets() {
-    let mut scene = named();
+    let mut scene = Scene::with_named_peer();
     scene.story();
     // Dialled and refused.
     let mut refused = Talk::new(outbound(1, PEER));

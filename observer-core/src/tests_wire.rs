@@ -438,17 +438,7 @@ fn an_inbound_connection_of_a_candidate_keeps_its_opens() {
 
 #[test]
 fn without_probes_sock_diag_finds_the_connection_that_the_tap_has_read() {
-    let mut scene = Scene::started();
-    let entry = crate::event::InventoryPeer {
-        node: None,
-        address: PEER.parse().unwrap(),
-        name: None,
-        peer_type: None,
-        asn: None,
-        targets: Vec::new(),
-    };
-    let peers = vec![entry];
-    scene.tell(Fact::Inventory { peers });
+    let mut scene = Scene::with_named_peer();
     let mut talk = Talk::new(inbound(1, PEER));
     talk.handshake(&mut scene, false);
     talk.greet(&mut scene, Offer::default(), Offer::default());
