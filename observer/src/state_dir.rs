@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -21,10 +21,16 @@ pub type SavedNodes = BTreeMap<String, Vec<SavedPeer>>;
 const VERSION: u32 = 1;
 const NAME: &str = "peers.json";
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Contents {
-    version: u32,
     nodes: SavedNodes,
+}
+
+/// [`Contents`] as they are written: nothing is copied for it.
+#[derive(Serialize)]
+struct ContentsOf<'a> {
+    version: u32,
+    nodes: &'a SavedNodes,
 }
 
 #[derive(Deserialize)]
@@ -103,16 +109,15 @@ impl StateDir {
 
     fn replace(&self, path: &Path, nodes: &SavedNodes) -> Result<()> {
         let aside = self.path.join(format!("{NAME}.tmp"));
-        let contents = Contents {
+        let contents = ContentsOf {
             version: VERSION,
-            nodes: nodes.clone(),
+            nodes,
         };
-        let mut bytes = serde_json::to_vec_pretty(&contents)?;
-        bytes.push(b'\n');
-        let mut file = File::create(&aside)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        drop(file);
+        // Thousands of flaps are megabytes, each second while they last: straight into the file.
+        let mut file = BufWriter::new(File::create(&aside)?);
+        serde_json::to_writer(&mut file, &contents)?;
+        file.write_all(b"\n")?;
+        file.into_inner()?.sync_all()?;
         fs::rename(&aside, path)?;
         File::open(&self.path)?.sync_all()?;
         Ok(())
