@@ -9,6 +9,8 @@ use crate::{
     agent::{Agent, Options},
     lab::{Lab, Node, Plan},
     metrics::Scrape,
+    netns, programs,
+    speaker::Speaker,
     story::CONVERGES,
 };
 
@@ -42,9 +44,10 @@ pub fn configure(lab: &Lab, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Two nodes whose session is up, observed, of which the first has `count` routes to announce.
-pub fn scene(count: u32, limit: Duration) -> Result<(Lab, Agent)> {
-    let lab = Lab::build(Plan::of(2))?;
+/// Two nodes whose session is up, observed, of which the first has `count` routes to announce; the second
+/// runs `receiver`.
+pub fn scene(receiver: Speaker, count: u32, limit: Duration) -> Result<(Lab, Agent)> {
+    let lab = Lab::build(Plan::of(2).speaker(receiver))?;
     configure(&lab, count)?;
     let options = Options {
         inventory: true,
@@ -67,6 +70,18 @@ pub fn updates(scrape: &Scrape, node: &str, direction: &str) -> f64 {
 pub fn missed(scrape: &Scrape) -> f64 {
     scrape.sum("bgp_observer_events_lost_total", &[])
         + scrape.sum("bgp_observer_tap_gaps_total", &[])
+}
+
+/// How many routes the speaker of `node`, a BIRD or a `GoBGP`, says that it has from `peer`, its only one.
+pub fn imported(lab: &Lab, node: &Node, peer: &str) -> Result<u64> {
+    if node.speaker != Speaker::Gobgp {
+        return Ok(say(lab, node, peer)?.imported);
+    }
+    let mut gobgp = programs::find("gobgpd", "gobgp")?.command();
+    let said = netns::output(&node.namespace, gobgp.args(["global", "rib", "summary"]))?;
+    let paths = said.split_once("Path: ").map(|(_, paths)| paths.trim());
+    let paths = paths.with_context(|| format!("no paths in {said}"))?;
+    paths.parse().with_context(|| format!("paths: {paths}"))
 }
 
 /// What a BIRD says of its only session.

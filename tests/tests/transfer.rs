@@ -9,6 +9,7 @@ use observer_tests::{
     gate,
     lab::Lab,
     metrics::Scrape,
+    speaker::Speaker,
     transfer::{PROTOCOL, TOGETHER, missed, say, scene, updates},
     wait,
 };
@@ -86,7 +87,7 @@ fn transfer(count: u32, limit: Duration) -> Result<()> {
     if !gate::open()? {
         return Ok(());
     }
-    let (lab, agent) = scene(count, limit)?;
+    let (lab, agent) = scene(Speaker::Bird, count, limit)?;
     // The nodes' own blocks.
     settle(&lab, &agent, 1, limit)?;
     let small = agent.resident_bytes()?;
