@@ -40,6 +40,8 @@ const ENDS: [End; 3] = [End::Fin, End::Reset, End::Notification];
 /// A session that ended, and when that was about to be done: in nanoseconds since boot.
 pub struct Flap {
     pub peer: Ipv4Addr,
+    /// How many of this peer's were before it.
+    pub number: usize,
     pub from: i128,
 }
 
@@ -63,12 +65,13 @@ pub fn flap(
         let mut all = Vec::new();
         let mut turn = usize::try_from(number)?;
         let mut stream = answer(listener, Duration::ZERO)?;
-        for _ in 0..flaps {
+        for done in 0..flaps {
             turn += 1;
             let longer = u64::from(number) * 37 + u64::try_from(turn)? * 271;
             thread::sleep(STAYS + Duration::from_millis(longer % LONGER));
             let flap = Flap {
                 peer: peer(number),
+                number: done,
                 from: boot_nanos()?,
             };
             end(stream, *ENDS.iter().cycle().nth(turn).unwrap_or(&End::Fin))?;

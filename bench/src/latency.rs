@@ -4,12 +4,13 @@
 //! only the session before and after has missed it. Needs root.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp,
+    collections::BTreeSet,
     fs,
     net::Ipv4Addr,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -35,6 +36,8 @@ use crate::{
 /// Who flaps, and how often each: 1,000 in all, of which ten are slower than the 99 % that are told of.
 const PEERS: u32 = 50;
 const FLAPS: usize = 20;
+/// And afterwards, while somebody asks for metrics without a pause, which holds up all else: 200 in all.
+const SCRAPED: usize = 4;
 const SOON: Duration = Duration::from_secs(20);
 /// What is said last may be under way for so long.
 const QUIET: Duration = Duration::from_secs(2);
@@ -43,10 +46,9 @@ const QUIET: Duration = Duration::from_secs(2);
 struct Loss {
     peer: Ipv4Addr,
     from: i128,
-    /// What the kernel said, when that and the rest were told, and when a scrape showed it.
+    /// What the kernel said, and when that and the rest were told.
     kernel: i128,
     told: i128,
-    scraped: Option<i128>,
     incident: Option<i128>,
     /// The session was up again.
     until: i128,
@@ -54,9 +56,6 @@ struct Loss {
 
 /// When somebody looked, and which peers' sessions were up then.
 type Looks = Vec<(i128, BTreeSet<Ipv4Addr>)>;
-
-/// By peer: what each of its flaps showed.
-type Scraped = BTreeMap<(Ipv4Addr, i128), i128>;
 
 pub fn measure() -> Result<Vec<Figure>> {
     if !gate::open()? {
@@ -83,17 +82,30 @@ pub fn measure() -> Result<Vec<Figure>> {
         };
         Ok(peers.iter().filter(is_up).copied().collect())
     };
-    let scraped = Mutex::new(Scraped::new());
+    let (scraped, first) = (Mutex::new(Vec::new()), AtomicU32::new(0));
     let watch = |flap: &Flap| -> Result<()> {
-        let shown = scrape_until_down(&agent, flap.peer)?;
-        let mut scraped = scraped.lock().unwrap_or_else(PoisonError::into_inner);
-        scraped.insert((flap.peer, flap.from), shown);
+        match flap.number.cmp(&(FLAPS - 1)) {
+            cmp::Ordering::Less => {}
+            cmp::Ordering::Equal => {
+                first.fetch_add(1, Ordering::Relaxed);
+                wait::soon("the others' flaps", SOON, || {
+                    let done = first.load(Ordering::Relaxed);
+                    ensure!(done == PEERS, "{done} of {PEERS}");
+                    Ok::<_, anyhow::Error>(())
+                })?;
+            }
+            cmp::Ordering::Greater => {
+                let after = scrape_until_down(&agent, flap.peer)? - flap.from;
+                let mut scraped = scraped.lock().unwrap_or_else(PoisonError::into_inner);
+                scraped.push(milliseconds(after));
+            }
+        }
         Ok(())
     };
     let (flaps, bird, looks) = thread::scope(|scope| {
         let bird = scope.spawn(|| look(Duration::from_secs(1), &over, &by_bird));
         let looks = scope.spawn(|| look(Duration::from_secs(5), &over, &|| exporter.up(&peers)));
-        let flaps = flap(n1, PEERS, FLAPS, &watch);
+        let flaps = flap(n1, PEERS, FLAPS + SCRAPED, &watch);
         over.store(true, Ordering::Relaxed);
         (flaps, bird.join(), looks.join())
     });
@@ -105,12 +117,21 @@ pub fn measure() -> Result<Vec<Figure>> {
     let (flaps, standing) = flaps?;
     let told = drain(&events)?;
     drop(standing);
-    let scraped = scraped.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let losses = flaps
-        .iter()
-        .map(|flap| loss(flap, &told, &scraped))
+    let losses = { flaps.iter().filter(|flap| flap.number < FLAPS) }
+        .map(|flap| loss(flap, &told))
         .collect::<Result<Vec<_>>>()?;
-    figures(&losses, &bird, &looks)
+    let mut figures = figures(&losses, &bird, &looks)?;
+    let scraped = scraped.into_inner().unwrap_or_else(PoisonError::into_inner);
+    figures.push(Figure::of(
+        &format!(
+            "{} losses of a session, metrics asked for all the time",
+            scraped.len()
+        ),
+        "agent, /metrics",
+        "ms until seen",
+        scraped,
+    ));
+    Ok(figures)
 }
 
 fn figures(losses: &[Loss], bird: &Looks, exporter: &Looks) -> Result<Vec<Figure>> {
@@ -127,9 +148,6 @@ fn figures(losses: &[Loss], bird: &Looks, exporter: &Looks) -> Result<Vec<Figure
         Ok(())
     };
     tell("agent, stream of changes", &|loss| Some(loss.told))?;
-    tell("agent, /metrics asked again and again", &|loss| {
-        loss.scraped
-    })?;
     tell("birdc every 1 s", &|loss| seen(loss, bird))?;
     tell("prometheus-bird-exporter every 5 s", &|loss| {
         seen(loss, exporter)
@@ -192,7 +210,7 @@ fn drain(events: &Events) -> Result<Vec<Told>> {
     Ok(all)
 }
 
-fn loss(flap: &Flap, told: &[Told], scraped: &Scraped) -> Result<Loss> {
+fn loss(flap: &Flap, told: &[Told]) -> Result<Loss> {
     let name = flap.peer.to_string();
     let mut later = told.iter().filter(|told| told.at >= flap.from);
     let is_down =
@@ -214,7 +232,6 @@ fn loss(flap: &Flap, told: &[Told], scraped: &Scraped) -> Result<Loss> {
         from: flap.from,
         kernel: down.record.at.nanos().into(),
         told: down.at,
-        scraped: scraped.get(&(flap.peer, flap.from)).copied(),
         incident: incident.filter(|at| *at < until),
         until,
     })

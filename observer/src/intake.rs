@@ -2,8 +2,10 @@
 //! the core's task. It never waits for the core: when the queue is full, events are counted as lost
 //! and a dump repairs what can be.
 
+mod alarm;
 mod forwarding;
 mod outbox;
+mod queue;
 mod speakers;
 #[cfg(test)]
 mod tests;
@@ -21,8 +23,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-pub use self::outbox::Batch;
 use self::outbox::Outbox;
+pub use self::{
+    alarm::Alarm,
+    queue::{Batch, Queue, queue},
+};
 use crate::{
     control::Control,
     echoes::Echoes,
@@ -35,10 +40,10 @@ use crate::{
     taps::{Tapped, Taps},
 };
 
-/// Batches that can wait for the core.
-pub const QUEUE: usize = 64;
 /// Drains of the rings in a row, when they are full of events, before anything else gets a turn.
 const DRAINS: usize = 32;
+/// What may go to the core does so together with what may within so long: each time costs both a wakening.
+const TOGETHER: Duration = Duration::from_micros(100);
 /// How often names, graces and repairs are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How often sockets are dumped when the kernel does not tell of changes.
@@ -60,6 +65,8 @@ pub struct Intake {
     pub route_news: mpsc::Receiver<News>,
     /// The echo sockets.
     pub echoes: Echoes,
+    /// Rings when it is time to look.
+    pub alarm: Alarm,
     /// The namespaces.
     pub namespaces: Namespaces,
     /// The `sock_diag` thread.
@@ -69,7 +76,7 @@ pub struct Intake {
     /// The core's wishes.
     pub control: mpsc::Receiver<Control>,
     /// To the core.
-    pub queue: mpsc::Sender<Batch>,
+    pub queue: Queue,
     /// What runs.
     pub health: Health,
 }
@@ -99,7 +106,7 @@ impl Intake {
             repair: false,
         };
         let (mut replies, mut control) = (self.replies, self.control);
-        let mut route_news = self.route_news;
+        let (mut route_news, mut alarm) = (self.route_news, self.alarm);
         let mut look_around = interval(LOOK_AROUND);
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut poll = interval(POLL);
@@ -133,7 +140,11 @@ impl Intake {
                 Some(news) = forwarding::with_room(&room, &mut route_news) => state.take_routes(news),
                 _ = look_around.tick() => state.look_around(),
                 _ = poll.tick(), if state.polling => state.dump_all(),
-                () = tokio::time::sleep_until(due) => {}
+                rung = alarm.at(due) => {
+                    if let Err(error) = rung {
+                        warn!("no timer: {error}");
+                    }
+                }
                 _ = stop.changed() => break,
             }
             while let Ok(wish) = control.try_recv() {
@@ -159,8 +170,8 @@ impl Intake {
 }
 
 /// Segments wait for room: a packet socket holds seconds of them, and the kernel counts what it drops.
-async fn segments(queue: &mpsc::Sender<Batch>, taps: &Taps) -> Option<std::io::Result<()>> {
-    outbox::room(queue).await?;
+async fn segments(queue: &Queue, taps: &Taps) -> Option<std::io::Result<()>> {
+    queue.room().await?;
     Some(taps.readable().await)
 }
 
@@ -213,15 +224,14 @@ struct Reading {
 }
 
 impl Reading {
-    fn due(&self) -> Instant {
-        let held = self.reorder.due();
+    fn due(&self) -> Timestamp {
+        let held = self.reorder.due().map(|at| at.after(TOGETHER));
         let start = self.first_done.filter(|_| !self.outbox.started());
         let start = start.map(|at| at.after(HOLD));
-        let due = [held, start, self.routes_due()]
+        [held, start, self.routes_due()]
             .into_iter()
             .flatten()
-            .fold(self.retap, Timestamp::min);
-        Instant::now() + due.since(boottime_now())
+            .fold(self.retap, Timestamp::min)
     }
 
     fn drain(&mut self, route_news: &mut mpsc::Receiver<News>) {

@@ -26,7 +26,6 @@ use observer_core::{
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
-    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::info;
@@ -39,6 +38,7 @@ use crate::{
     flight::{Flight, FlightRecorder},
     health::Health,
     intake::Batch,
+    own_thread::{OwnThread, Running},
     recorder::Recorder,
     sink::{self, node_events::Announcer},
     sockets::{Asker, Question},
@@ -192,7 +192,7 @@ pub struct Parts {
     /// The core.
     pub observer: Observer,
     /// What the sources saw.
-    pub queue: mpsc::Receiver<Batch>,
+    pub queue: mpsc::UnboundedReceiver<Batch>,
     /// To the kernel's filter.
     pub control: mpsc::Sender<Control>,
     /// To the `sock_diag` thread.
@@ -217,8 +217,11 @@ pub struct Parts {
     pub health: Health,
 }
 
-/// Starts the task. It ends when the sources' end of the queue is dropped.
-pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
+/// Starts the task, on a thread of its own. It ends when the sources' end of the queue is dropped.
+///
+/// # Errors
+/// As pthread_create(3).
+pub fn start(parts: Parts) -> Result<(Keeper, Running<()>)> {
     let (asks, questions) = mpsc::channel(QUESTIONS);
     let mut task = Task {
         observer: parts.observer,
@@ -245,8 +248,8 @@ pub fn start(parts: Parts) -> (Keeper, JoinHandle<()>) {
     for fact in parts.first {
         task.note(fact);
     }
-    let running = tokio::spawn(task.run(parts.queue, questions));
-    (Keeper(asks), running)
+    let running = OwnThread::new("core")?.run(task.run(parts.queue, questions))?;
+    Ok((Keeper(asks), running))
 }
 
 struct Task {
@@ -275,7 +278,11 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut queue: mpsc::Receiver<Batch>, mut asks: mpsc::Receiver<Ask>) {
+    async fn run(
+        mut self,
+        mut queue: mpsc::UnboundedReceiver<Batch>,
+        mut asks: mpsc::Receiver<Ask>,
+    ) {
         let mut wall = interval(WALL_LOOK);
         wall.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks: u32 = 0;

@@ -24,6 +24,7 @@ pub mod kubectl;
 pub mod listen;
 pub mod logging;
 pub mod namespaces;
+pub mod own_thread;
 pub mod privileges;
 pub mod reach;
 pub mod recorder;

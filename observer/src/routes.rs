@@ -27,18 +27,14 @@ use observer_core::{
 };
 use tokio::sync::mpsc;
 
-use crate::{
-    intake,
-    source::{
-        clock::boottime_now,
-        netns::Netns,
-        rtnetlink::{Kind, Read, Rtnetlink, decode::Told, filter::Followed},
-    },
+use crate::source::{
+    clock::boottime_now,
+    netns::Netns,
+    rtnetlink::{Kind, Read, Rtnetlink, decode::Told, filter::Followed},
 };
 
-/// Messages of all threads that wait for the intake, which takes all of them at once: a quarter of the
-/// core's queue.
-const WAITING: usize = intake::QUEUE / 4;
+/// Messages of all threads that wait for the intake, which takes all of them at once.
+const WAITING: usize = 16;
 /// Routes in one fact.
 const CHUNK: usize = 512;
 /// Dumps of one namespace are so far apart, and so many times as long as the last one took; but one that

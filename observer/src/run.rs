@@ -26,12 +26,13 @@ use crate::{
     echoes::Echoes,
     flight::FlightRecorder,
     health::{Health, RoutesFrom},
-    intake::{self, Intake},
+    intake::{self, Alarm, Intake},
     inventory,
     keeper::{self, Keeper, Parts},
     listen::{self, UnixSocket},
     logging::{self, LogFilter},
     namespaces::Namespaces,
+    own_thread::OwnThread,
     privileges,
     recorder::Recorder,
     routes::Routes,
@@ -64,9 +65,7 @@ pub fn run(args: &RunArgs) -> Result<Answer> {
         return Ok(Answer::Done);
     }
     let log = logging::start(config.log_format, &config.log)?;
-    use_one_arena();
     let kernel = KernelSource::start(&kernel_options(&config));
-    give_back_memory();
     privileges::lower(&config, || {
         kernel.0.as_ref().is_none_or(KernelSource::answers)
     });
@@ -77,30 +76,6 @@ pub fn run(args: &RunArgs) -> Result<Answer> {
         .context("cannot start threads")?;
     runtime.block_on(agent(&args.config, config, &log, kernel))?;
     Ok(Answer::Done)
-}
-
-/// Makes glibc's malloc keep one heap for all threads. Events are made by one thread and dropped by
-/// another, and with an arena per thread the resident size creeps up under load although nothing is
-/// kept: by about 1 MiB per 10,000 strangers, where with one arena it stays flat. To be called before
-/// there are threads. musl's malloc has one heap as it is.
-fn use_one_arena() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no other thread runs yet, and the parameter only limits how many arenas are made.
-    let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-    #[cfg(target_env = "gnu")]
-    if set == 0 {
-        warn!("malloc keeps an arena per thread: memory may creep up under load");
-    }
-}
-
-/// Gives the kernel back what was needed only to attach its programs: its type information, decoded,
-/// is 15 MiB, and glibc's malloc keeps what lies below anything that stays.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it takes no pointers, and frees only what nobody holds.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 struct Listeners {
@@ -181,7 +156,7 @@ async fn agent(
     let namespaces = Namespaces::new(&config);
     let (others, first) = first_facts(&namespaces, saved, remembered, inventory);
     let (asker, replies) = sockets::start(config.ports())?;
-    let (queue, batches) = mpsc::channel(intake::QUEUE);
+    let (queue, batches) = intake::queue();
     let (control, wishes) = mpsc::channel(CONTROLS);
     let (questions, to_answer) = mpsc::channel(cluster::QUESTIONS);
     let events = (config.kubernetes_events == KubernetesEvents::On).then(Counts::default);
@@ -201,23 +176,28 @@ async fn agent(
         first,
         announcer,
         health: health.clone(),
-    });
+    })?;
     let (routes, route_news) = Routes::new(config.followed_routes());
-    let taps = Taps::new(config.tap, &config.ports(), kernel.as_mut());
-    let intake = Intake {
-        kernel,
-        routes,
-        route_news,
-        taps: taps.context("cannot wait for packets")?,
-        echoes: Echoes::new(config.reach_probe.probe()).context("cannot wait for echoes")?,
-        namespaces,
-        asker,
-        replies,
-        control: wishes,
-        queue,
-        health: health.clone(),
+    let reader = OwnThread::new("reader")?;
+    let intake = {
+        let _inside = reader.enter();
+        let taps = Taps::new(config.tap, &config.ports(), kernel.as_mut());
+        Intake {
+            kernel,
+            routes,
+            route_news,
+            taps: taps.context("cannot wait for packets")?,
+            echoes: Echoes::new(config.reach_probe.probe()).context("cannot wait for echoes")?,
+            alarm: Alarm::new().context("cannot wait for a time")?,
+            namespaces,
+            asker,
+            replies,
+            control: wishes,
+            queue,
+            health: health.clone(),
+        }
     };
-    let reading = tokio::spawn(intake.run(stopping));
+    let reading = reader.run(intake.run(stopping))?;
 
     let mut readers = JoinSet::new();
     let compares = config.kubernetes_node_status == NodeStatusCheck::On;
@@ -261,9 +241,9 @@ async fn agent(
     // The intake hands over what it has and lets go of its end of the queue; that ends the core's
     // task, which saves.
     let _ = stop.send(true);
-    reading.await.context("the reading task failed")?;
+    reading.end().await?;
     drop((keeper, answers));
-    let ended = core.await.context("the core's task failed");
+    let ended = core.end().await;
     tokio::task::spawn_blocking(|| writing.finish())
         .await
         .context("the store's thread failed")?;

@@ -9,7 +9,7 @@ use observer_core::{
 };
 use tokio::sync::mpsc;
 
-use super::{Batch, Reading, outbox::room};
+use super::{Queue, Reading};
 use crate::{
     health::SourceStatus,
     routes::News,
@@ -20,11 +20,8 @@ use crate::{
 const WAIT: Duration = Duration::from_millis(1);
 
 /// Routes wait for room. So do those in the probes' ring.
-pub async fn with_room(
-    queue: &mpsc::Sender<Batch>,
-    news: &mut mpsc::Receiver<News>,
-) -> Option<News> {
-    room(queue).await?;
+pub async fn with_room(queue: &Queue, news: &mut mpsc::Receiver<News>) -> Option<News> {
+    queue.room().await?;
     news.recv().await
 }
 

@@ -6,9 +6,8 @@ use observer_core::{
     event::{Event, Fact, LossStage},
     time::Timestamp,
 };
-use tokio::sync::mpsc;
 
-use super::QUEUE;
+use super::queue::{Batch, Queue};
 use crate::{flight::rows, source::clock::boottime_now};
 
 /// Events in one batch at most, or routes, but for those of the last event in it.
@@ -16,25 +15,9 @@ const BATCH: usize = 512;
 /// Octets of payload in one batch at most, but for the last segment in it.
 const BATCH_OCTETS: usize = 1 << 20;
 
-/// Some events in order.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// The events.
-    pub events: Vec<Event>,
-    /// With this, the first dumps are complete.
-    pub started: bool,
-}
-
-/// Waits until at least half of the queue is free: what can wait in the kernel does until then, because a
-/// full queue would cost sessions' evidence. None when the core has stopped.
-pub(super) async fn room(queue: &mpsc::Sender<Batch>) -> Option<()> {
-    drop(queue.reserve_many(QUEUE / 2).await.ok()?);
-    Some(())
-}
-
 /// The way to the core's task. It never waits: what does not fit is counted.
 pub(super) struct Outbox {
-    queue: mpsc::Sender<Batch>,
+    queue: Queue,
     /// What did not fit into the queue and is not yet reported.
     unsent: Unsent,
     /// The core was told that the first dumps are complete.
@@ -42,7 +25,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(queue: mpsc::Sender<Batch>) -> Self {
+    pub fn new(queue: Queue) -> Self {
         Self {
             queue,
             unsent: Unsent::default(),
@@ -57,21 +40,21 @@ impl Outbox {
 
     /// Whether what can wait in the kernel has to.
     pub fn is_half_full(&self) -> bool {
-        self.queue.capacity() < QUEUE / 2
+        self.queue.is_half_full()
     }
 
     /// Sends `events`, the last of them with `started`.
     pub fn send(&mut self, mut events: Vec<Event>, started: bool) {
-        if !self.unsent.is_empty() && self.queue.capacity() > 0 {
+        if !self.unsent.is_empty() && !self.queue.is_full() {
             events.splice(0..0, self.unsent.take(boottime_now()));
         }
         while !events.is_empty() || (started && !self.started) {
             let rest = events.split_off(batch_length(&events));
             let started = started && rest.is_empty();
-            match self.queue.try_send(Batch { events, started }) {
+            match self.queue.offer(Batch::new(events, started)) {
                 Ok(()) => self.started |= started,
-                Err(error) => {
-                    let events = error.into_inner().events.into_iter().chain(rest);
+                Err(refused) => {
+                    let events = refused.events.into_iter().chain(rest);
                     events.for_each(|event| self.unsent.count(&event.fact));
                     return;
                 }

@@ -1,5 +1,5 @@
 use observer_core::time::Occurred;
-use tokio::{sync::mpsc::Receiver, time::timeout};
+use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
 use super::*;
 use crate::{
@@ -15,7 +15,7 @@ fn event(at: Timestamp, connections: u64) -> Event {
     }
 }
 
-async fn next(batches: &mut Receiver<Batch>) -> Vec<u64> {
+async fn next(batches: &mut UnboundedReceiver<Batch>) -> Vec<u64> {
     let batch = timeout(Duration::from_secs(20), batches.recv()).await;
     let mut counts = Vec::new();
     for event in batch.unwrap().unwrap().events {
@@ -36,7 +36,7 @@ async fn what_readers_of_routes_said_is_not_overtaken_by_what_happened_later() {
     };
     let config = Config::from_settings(settings).unwrap();
     let (asker, _) = sockets::start(config.ports()).unwrap();
-    let (queue, mut batches) = mpsc::channel(QUEUE);
+    let (queue, mut batches) = queue();
     let (answer, replies) = mpsc::channel(1);
     let (tell, route_news) = mpsc::channel(1);
     let (_wish, control) = mpsc::channel(1);
@@ -47,6 +47,7 @@ async fn what_readers_of_routes_said_is_not_overtaken_by_what_happened_later() {
         routes: Routes::new(config.followed_routes()).0,
         route_news,
         echoes: Echoes::new(config.reach_probe.probe()).unwrap(),
+        alarm: Alarm::new().unwrap(),
         namespaces: Namespaces::new(&config),
         asker,
         replies,

@@ -6,7 +6,7 @@ use tower_service::Service as _;
 
 use super::*;
 use crate::{
-    intake::Batch,
+    intake::{self, Queue},
     keeper::{self, Parts},
     sink::metrics::PeerMetrics,
     sockets,
@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// A core's task without sources; `.1` ends it when dropped.
-pub fn agent() -> (Answers, mpsc::Sender<Batch>) {
-    let (queue, batches) = mpsc::channel(1);
+pub fn agent() -> (Answers, Queue) {
+    let (queue, batches) = intake::queue();
     let (control, _) = mpsc::channel(1);
     let (asker, _) = sockets::start(vec![179]).unwrap();
     let saved = serde_json::from_value(json!({
@@ -47,7 +47,8 @@ pub fn agent() -> (Answers, mpsc::Sender<Batch>) {
         ],
         announcer: None,
         health: health.clone(),
-    });
+    })
+    .unwrap();
     let answers = Answers {
         visibility: Arc::new(Visibility::new(PeerMetrics::Auto)),
         events: None,
