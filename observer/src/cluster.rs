@@ -15,6 +15,7 @@ use crate::{
     keeper::Keeper,
     sink::node_events,
     source::kube,
+    tally::Tally,
 };
 
 /// Whether Kubernetes' API is read.
@@ -112,7 +113,7 @@ pub struct Wanted {
     /// Whether pods may be listed.
     pub pods: bool,
     /// What is to be written as Events, where they are, and its counts.
-    pub events: Option<(mpsc::Receiver<node_events::Telling>, node_events::Counts)>,
+    pub events: Option<(mpsc::Receiver<node_events::Telling>, Tally)>,
     /// Where comparisons with CalicoNodeStatus go, where they are made.
     pub comparisons: Option<Comparisons>,
 }

@@ -40,6 +40,7 @@ pub mod sockets;
 pub mod source;
 pub mod state_dir;
 pub mod store;
+pub mod tally;
 pub mod taps;
 pub mod terminal;
 #[cfg(test)]

@@ -40,7 +40,7 @@ use crate::{
     sink::{
         api::{self, Answers},
         metrics::Visibility,
-        node_events::{self, Counts, KubernetesEvents},
+        node_events::{self, KubernetesEvents},
     },
     sockets,
     source::{
@@ -159,7 +159,7 @@ async fn agent(
     let (queue, batches) = intake::queue();
     let (control, wishes) = mpsc::channel(CONTROLS);
     let (questions, to_answer) = mpsc::channel(cluster::QUESTIONS);
-    let events = (config.kubernetes_events == KubernetesEvents::On).then(Counts::default);
+    let events = (config.kubernetes_events == KubernetesEvents::On).then(node_events::fates);
     let (announcer, tellings) = events.as_ref().map(node_events::queue).unzip();
     let (stop, stopping) = watch::channel(false);
     let (keeper, core) = keeper::start(Parts {
@@ -212,7 +212,7 @@ async fn agent(
     cluster::start(wanted, &health, &keeper, &mut readers).await?;
 
     let bird_sockets = config.bird_sockets();
-    let bird = (!bird_sockets.is_empty()).then(bird::Counts::default);
+    let bird = (!bird_sockets.is_empty()).then(bird::results);
     if let Some(counts) = &bird {
         bird::start(bird_sockets, &keeper, &health, counts, &mut readers);
     }

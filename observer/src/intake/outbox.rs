@@ -7,7 +7,7 @@ use observer_core::{
     time::Timestamp,
 };
 
-use super::queue::{Batch, Queue};
+use super::queue::{Batch, Queue, payload_octets};
 use crate::{flight::rows, source::clock::boottime_now};
 
 /// Events in one batch at most, or routes, but for those of the last event in it.
@@ -108,9 +108,7 @@ impl Unsent {
 fn batch_length(events: &[Event]) -> usize {
     let (mut octets, mut routes) = (0, 0);
     for (number, event) in events.iter().enumerate().take(BATCH) {
-        if let Fact::Segment { payload, .. } = &event.fact {
-            octets += payload.len();
-        }
+        octets += payload_octets(&event.fact);
         routes += rows(&event.fact);
         if octets > BATCH_OCTETS || routes > BATCH {
             return number + 1;

@@ -37,13 +37,18 @@ impl Batch {
     /// What it takes of the queue: at least the octets that it holds, but never more than all.
     fn octets(&self) -> u32 {
         let octets = self.events.iter().map(|event| {
-            let payload = match &event.fact {
-                Fact::Segment { payload, .. } => payload.len(),
-                _ => 0,
-            };
-            size_of::<Event>() + payload + rows(&event.fact) * ROUTE_OCTETS
+            size_of::<Event>() + payload_octets(&event.fact) + rows(&event.fact) * ROUTE_OCTETS
         });
         u32::try_from(octets.sum::<usize>()).map_or(OCTETS, |octets| octets.min(OCTETS))
+    }
+}
+
+/// Octets of a session's data in it.
+pub(super) fn payload_octets(fact: &Fact) -> usize {
+    if let Fact::Segment { payload, .. } = fact {
+        payload.len()
+    } else {
+        0
     }
 }
 
@@ -128,7 +133,7 @@ mod tests {
             queue.offer(Batch::new(vec![stranger()], false)).unwrap();
         }
         assert!(!queue.is_half_full());
-        let large = || Batch::new(vec![segment(10 << 20)], false);
+        let large = || Batch::new(vec![segment(15 << 20)], false);
         queue.offer(large()).unwrap();
         queue.offer(large()).unwrap();
         assert!(queue.is_half_full());

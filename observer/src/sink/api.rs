@@ -33,11 +33,10 @@ use crate::{
     sink::{
         api_routes,
         metrics::{self, Scene, Visibility},
-        node_events::Counts,
         stored,
     },
-    source::bird,
     store::{ChangeQuery, Store},
+    tally::Tally,
 };
 
 /// Changes that may wait in a stream's own buffer.
@@ -57,9 +56,9 @@ pub struct Answers {
     /// Which peers a scrape shows.
     pub visibility: Arc<Visibility>,
     /// What became of Events, where they are written.
-    pub events: Option<Counts>,
+    pub events: Option<Tally>,
     /// How asking BIRD ended, where it is asked.
-    pub bird: Option<bird::Counts>,
+    pub bird: Option<Tally>,
     /// What calico-node said against what is seen, where that is compared.
     pub comparisons: Option<Comparisons>,
 }
@@ -143,8 +142,8 @@ async fn scrape(State(answers): State<Answers>) -> Response {
                 version: env!("CARGO_PKG_VERSION"),
                 ages: &answers.health.cluster_ages(),
                 compared: answers.comparisons.as_ref().map(Comparisons::shown),
-                bird: answers.bird.as_ref().map(bird::Counts::shown),
-                node_events: answers.events.as_ref().map(Counts::shown),
+                bird: answers.bird.as_ref().map(Tally::shown),
+                node_events: answers.events.as_ref().map(Tally::shown),
                 peer_metrics: answers.visibility.mode(&snapshot.peers),
                 now: jiff::Timestamp::now(),
             },

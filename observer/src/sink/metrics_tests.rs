@@ -12,7 +12,7 @@ use observer_core::{
 use super::*;
 use crate::{
     cross_check::Compared,
-    sink::node_events::Counts,
+    sink::node_events::fates,
     source::bird,
     testing::{down, noon, read, up},
 };
@@ -170,8 +170,8 @@ pub(super) fn text(blind: bool) -> String {
             (ClusterKind::Blocks, Duration::from_millis(90_500)),
         ]),
         compared: Some(BTreeMap::from([("a".to_owned(), Compared::default())])),
-        bird: Some(bird::Counts::default().shown()),
-        node_events: Some(Counts::default().shown()),
+        bird: Some(bird::results().shown()),
+        node_events: Some(fates().shown()),
         peer_metrics: PeerMetrics::Full,
         now: noon(),
     };

@@ -10,10 +10,6 @@ mod writer;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::Duration,
 };
 
@@ -32,6 +28,7 @@ use tokio::sync::mpsc;
 pub use self::writer::{Writer, look};
 use crate::{
     show::incidents,
+    tally::Tally,
     terminal::{plain, span},
 };
 
@@ -86,35 +83,20 @@ impl Fate {
     }
 }
 
-/// How often each of them came about.
-#[derive(Clone, Debug, Default)]
-pub struct Counts(Arc<[AtomicU64; 4]>);
-
-impl Counts {
-    fn add(&self, fate: Fate, count: u64) {
-        let of = Fate::ALL.iter().position(|one| *one == fate);
-        if let Some(counter) = of.and_then(|number| self.0.get(number)) {
-            counter.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-
-    /// Each with its name.
-    pub fn shown(&self) -> Vec<(&'static str, u64)> {
-        let names = Fate::ALL.map(Fate::name).into_iter();
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
-        names.zip(counts).collect()
-    }
+/// Counts what became of them.
+pub fn fates() -> Tally {
+    Tally::of(Fate::ALL.map(Fate::name))
 }
 
 /// Hands on what is to be told, and waits for nobody.
 #[derive(Clone, Debug)]
 pub struct Announcer {
     queue: mpsc::Sender<Telling>,
-    counts: Counts,
+    counts: Tally,
 }
 
 /// An announcer, and where what it hands on arrives.
-pub fn queue(counts: &Counts) -> (Announcer, mpsc::Receiver<Telling>) {
+pub fn queue(counts: &Tally) -> (Announcer, mpsc::Receiver<Telling>) {
     let (queue, tellings) = mpsc::channel(QUEUE);
     let counts = counts.clone();
     (Announcer { queue, counts }, tellings)
@@ -126,7 +108,7 @@ impl Announcer {
         if let Some(telling) = telling(change)
             && self.queue.try_send(telling).is_err()
         {
-            self.counts.add(Fate::Dropped, 1);
+            self.counts.add(Fate::Dropped.name(), 1);
         }
     }
 }

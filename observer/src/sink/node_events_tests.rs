@@ -281,7 +281,7 @@ fn what_the_api_did_not_take_is_told_later_or_given_up_after_an_hour() {
 
 #[test]
 fn a_full_queue_costs_a_count_and_no_time() {
-    let counts = Counts::default();
+    let counts = fates();
     let (announcer, tellings) = queue(&counts);
     for id in 0..QUEUE + 3 {
         announcer.offer(&opened(own(&id.to_string())));

@@ -10,10 +10,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,6 +32,7 @@ use self::answer::{MOST, Protocols};
 use crate::{
     health::{Health, SourceStatus},
     keeper::Keeper,
+    tally::Tally,
 };
 
 /// How often it is asked.
@@ -112,23 +110,9 @@ impl Failure {
     }
 }
 
-/// How often each of them came about.
-#[derive(Clone, Debug, Default)]
-pub struct Counts(Arc<[AtomicU64; 5]>);
-
-impl Counts {
-    fn add(&self, result: &str) {
-        let mut all = RESULTS.iter().zip(self.0.iter());
-        if let Some((_, count)) = all.find(|(name, _)| **name == result) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Each with its name.
-    pub fn shown(&self) -> Vec<(&'static str, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
-        RESULTS.into_iter().zip(counts).collect()
-    }
+/// Counts how asking ended.
+pub fn results() -> Tally {
+    Tally::of(RESULTS)
 }
 
 /// Begins to ask, each in a task of its own.
@@ -136,7 +120,7 @@ pub fn start(
     sockets: Vec<(String, PathBuf)>,
     keeper: &Keeper,
     health: &Health,
-    counts: &Counts,
+    counts: &Tally,
     tasks: &mut JoinSet<()>,
 ) {
     for (node, path) in sockets {
@@ -171,7 +155,7 @@ struct Follower {
     path: PathBuf,
     keeper: Keeper,
     health: Health,
-    counts: Counts,
+    counts: Tally,
 }
 
 impl Follower {
@@ -187,7 +171,7 @@ impl Follower {
             let asked = Instant::now();
             let pause = match ask(&self.path).await {
                 Ok(peers) => {
-                    self.counts.add(RESULTS[0]);
+                    self.counts.add(RESULTS[0], 1);
                     self.health
                         .set(SourceStatus::bird(&self.node, &self.path, None));
                     untold += 1;
@@ -208,7 +192,7 @@ impl Follower {
                     EVERY
                 }
                 Err(failure) => {
-                    self.counts.add(failure.result());
+                    self.counts.add(failure.result(), 1);
                     let why = failure.to_string();
                     let status = SourceStatus::bird(&self.node, &self.path, Some(why.clone()));
                     if self.health.set(status) {

@@ -16,10 +16,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Backlog, Counts, Fate, Reason, Telling, Waiting};
+use super::{Backlog, Fate, Reason, Telling, Waiting};
 use crate::{
     health::{Health, SourceStatus},
     source::{clock::boottime_now, kube::chain},
+    tally::Tally,
 };
 
 /// Where Events of what has no namespace belong.
@@ -66,7 +67,7 @@ pub struct Writer {
     /// What is to be told.
     pub tellings: mpsc::Receiver<Telling>,
     /// How often what came about.
-    pub counts: Counts,
+    pub counts: Tally,
     /// Told whether Events can be written.
     pub health: Health,
 }
@@ -85,7 +86,7 @@ impl Writer {
                 telling = self.tellings.recv() => {
                     let Some(telling) = telling else { return };
                     let merged = backlog.take(boottime_now(), telling);
-                    self.counts.add(Fate::Merged, merged);
+                    self.counts.add(Fate::Merged.name(), merged);
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     if self.tell(&mut backlog).await {
@@ -103,21 +104,21 @@ impl Writer {
     /// Tells what may be told now. Whether the API took it.
     async fn tell(&self, backlog: &mut Backlog) -> bool {
         while let Some((waiting, merged)) = backlog.next(boottime_now()) {
-            self.counts.add(Fate::Merged, merged);
+            self.counts.add(Fate::Merged.name(), merged);
             match write(&self.client, &waiting, false).await {
                 Ok(()) => {
-                    self.counts.add(Fate::Written, 1);
+                    self.counts.add(Fate::Written.name(), 1);
                     if self.health.set(SourceStatus::node_events(None)) {
                         info!("Events are written to Kubernetes' API again");
                     }
                 }
                 Err(Failure::Refused(why)) => {
-                    self.counts.add(Fate::Failed, 1);
+                    self.counts.add(Fate::Failed.name(), 1);
                     self.complain(&why);
                 }
                 Err(Failure::Later(why)) => {
                     if !backlog.put_back(boottime_now(), waiting) {
-                        self.counts.add(Fate::Failed, 1);
+                        self.counts.add(Fate::Failed.name(), 1);
                     }
                     self.complain(&why);
                     return false;
