@@ -30,8 +30,7 @@ use observer_core::{
 use tokio::sync::oneshot;
 
 use self::rows::Rows;
-pub use self::rows::rows;
-use crate::state_dir::SavedNodes;
+use crate::{state_dir::SavedNodes, weight};
 
 /// Compressed octets that are kept at most, but for the generation that is being written.
 const KEPT: usize = 8 << 20;
@@ -41,8 +40,6 @@ const GENERATION: usize = 2 << 20;
 const QUEUE: usize = 8;
 /// Octets of payload and routes that entries may hold before they are handed over.
 const GROUP_OCTETS: usize = 1 << 20;
-/// What one route takes.
-const ROUTE_OCTETS: usize = 128;
 /// Entries that are handed over together.
 const GROUP: usize = 512;
 
@@ -125,14 +122,11 @@ impl FlightRecorder {
 
     /// Notes one call of `apply`.
     pub fn record(&mut self, now: Timestamp, event: &Event) {
-        if let Fact::Segment { payload, .. } = &event.fact {
-            self.octets += payload.len();
-        }
         let Some(event) = self.rows.admit(now, event) else {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        self.octets += rows(&event.fact) * ROUTE_OCTETS;
+        self.octets += weight::octets(&event.fact);
         self.group.push(Entry { now, event });
         if self.group.len() >= GROUP || self.octets >= GROUP_OCTETS {
             self.flush();

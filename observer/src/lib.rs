@@ -46,3 +46,4 @@ pub mod terminal;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod weight;

@@ -9,6 +9,8 @@ use observer_core::{
     time::Timestamp,
 };
 
+use crate::weight::rows;
+
 /// So many are taken in, and as many again after a while.
 const ROWS: usize = 131_072;
 const RENEWED: Duration = Duration::from_mins(10);
@@ -60,15 +62,6 @@ impl Rows {
         let fact = Fact::Forwarding { netns, forwarding };
         let occurred = event.occurred;
         Some(Event { occurred, fact })
-    }
-}
-
-/// How many routes a fact has.
-pub fn rows(fact: &Fact) -> usize {
-    if let Fact::Forwarding { forwarding, .. } = fact {
-        forwarding.route_count()
-    } else {
-        0
     }
 }
 

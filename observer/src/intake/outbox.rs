@@ -7,8 +7,11 @@ use observer_core::{
     time::Timestamp,
 };
 
-use super::queue::{Batch, Queue, payload_octets};
-use crate::{flight::rows, source::clock::boottime_now};
+use super::queue::{Batch, Queue};
+use crate::{
+    source::clock::boottime_now,
+    weight::{payload_octets, rows},
+};
 
 /// Events in one batch at most, or routes, but for those of the last event in it.
 const BATCH: usize = 512;

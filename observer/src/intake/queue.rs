@@ -3,15 +3,13 @@
 
 use std::sync::Arc;
 
-use observer_core::event::{Event, Fact};
+use observer_core::event::Event;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::flight::rows;
+use crate::weight;
 
 /// Octets that may wait.
 const OCTETS: u32 = 32 << 20;
-/// What one route takes.
-const ROUTE_OCTETS: usize = 128;
 
 /// Some events in order.
 #[derive(Debug, Default)]
@@ -36,19 +34,9 @@ impl Batch {
 
     /// What it takes of the queue: at least the octets that it holds, but never more than all.
     fn octets(&self) -> u32 {
-        let octets = self.events.iter().map(|event| {
-            size_of::<Event>() + payload_octets(&event.fact) + rows(&event.fact) * ROUTE_OCTETS
-        });
+        let events = self.events.iter();
+        let octets = events.map(|event| size_of::<Event>() + weight::octets(&event.fact));
         u32::try_from(octets.sum::<usize>()).map_or(OCTETS, |octets| octets.min(OCTETS))
-    }
-}
-
-/// Octets of a session's data in it.
-pub(super) fn payload_octets(fact: &Fact) -> usize {
-    if let Fact::Segment { payload, .. } = fact {
-        payload.len()
-    } else {
-        0
     }
 }
 
@@ -97,7 +85,10 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use observer_core::{event::NetnsId, time::Timestamp};
+    use observer_core::{
+        event::{Fact, NetnsId},
+        time::Timestamp,
+    };
     use tokio::time::timeout;
 
     use super::*;
