@@ -59,9 +59,7 @@ pub fn measure(turns: usize) -> Result<Vec<Figure>> {
     let mut own = Vec::new();
     for turn in 0..turns {
         // What n1 has no route to yet it cannot lose.
-        wait::soon("n1 reaches n2's pods", CONVERGES, || {
-            lab.pod_reaches(n1, lab.node(2)?)
-        })?;
+        lab.await_pod_reaches(n1, lab.node(2)?, CONVERGES)?;
         let mut taken = vec![storm(n1, NOWHERE)?];
         let options = Options {
             more: ["--reach", "off"].map(str::to_owned).into(),

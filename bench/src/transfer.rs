@@ -84,7 +84,7 @@ fn figures(routes: u32, receiver: &str, transfers: &[Transfer]) -> Vec<Figure> {
 fn transfer(receiver: Speaker, routes: u32) -> Result<Transfer> {
     let (lab, agent) = scene(receiver, routes, LIMIT)?;
     let (n1, n2) = (lab.node(1)?, lab.node(2)?);
-    // Its own is one more; GoBGP has none.
+    // n1's own block is one more.
     let wanted = u64::from(routes) + 1;
     let speakers = [n1.pid(), n2.pid()].map(Option::unwrap_or_default);
     let spent = || -> Result<(f64, f64)> {

@@ -472,6 +472,13 @@ impl Lab {
         }
     }
 
+    /// Waits for [`Lab::pod_reaches`].
+    pub fn await_pod_reaches(&self, from: &Node, to: &Node, limit: Duration) -> Result<()> {
+        wait::soon("pods reach each other", limit, || {
+            self.pod_reaches(from, to)
+        })
+    }
+
     /// How many ICMP echoes the pod behind a node was asked.
     pub fn echoes(&self, node: &Node) -> Result<usize> {
         let read = || fs::read_to_string("/proc/thread-self/net/snmp");

@@ -233,9 +233,7 @@ impl Stage<'_> {
             return Ok(None);
         };
         let (from, to) = (self.lab.node(loss.from)?, self.lab.node(loss.to)?);
-        wait::soon("pods reach one another", CONVERGES, || {
-            self.lab.pod_reaches(from, to)
-        })?;
+        self.lab.await_pod_reaches(from, to, CONVERGES)?;
         if loss.needs_alive() {
             // What was never seen alive proves nothing by its silence.
             wait::soon("the agents know the pod", CONVERGES, || {

@@ -48,7 +48,7 @@ fn come_and_go(count: u32, limit: Duration) -> Result<()> {
     lab.start(n2)?;
     lab.await_established(CONVERGES)?;
     // Else n2's block may be programmed after all of the burst, which BIRD does in one go.
-    wait::soon("n2's pod is reached", SOON, || lab.pod_reaches(n1, n2))?;
+    lab.await_pod_reaches(n1, n2, SOON)?;
     let small = fib::await_equal(&agent, n1, SOON)?;
     let before = agent.resident_bytes()?;
     let (monitor, reader) = (IpMonitor::start(&lab, n1, &[])?, Reader::start(n1)?);

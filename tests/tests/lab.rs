@@ -53,7 +53,7 @@ fn pods_reach_each_other_once_the_mesh_is_established() -> Result<()> {
     lab.await_established(CONVERGES)?;
     for from in lab.nodes() {
         for to in lab.nodes() {
-            wait::soon("pods reach each other", SOON, || lab.pod_reaches(from, to))?;
+            lab.await_pod_reaches(from, to, SOON)?;
         }
     }
     Ok(())
@@ -87,14 +87,14 @@ fn each_act_breaks_what_it_says_and_what_undoes_it_heals() -> Result<()> {
         await_info(&lab, risen, CONVERGES)?;
     }
 
-    wait::soon("pods reach each other", SOON, || lab.pod_reaches(n1, n2))?;
+    lab.await_pod_reaches(n1, n2, SOON)?;
     Act::LinkDown.perform(&lab, n2)?;
     ensure!(
         lab.pod_reaches(n1, n2).is_err(),
         "a pod behind a link that is down was reached"
     );
     Act::LinkUp.perform(&lab, n2)?;
-    wait::soon("pods reach each other", SOON, || lab.pod_reaches(n1, n2))
+    lab.await_pod_reaches(n1, n2, SOON)
 }
 
 #[test]

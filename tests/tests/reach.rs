@@ -79,9 +79,7 @@ fn scene(more: &[&str]) -> Result<(Lab, Agent)> {
 
 fn reaches(lab: &Lab) -> Result<()> {
     let (from, to) = (lab.node(1)?, lab.node(2)?);
-    wait::soon("pods reach one another", CONVERGES, || {
-        lab.pod_reaches(from, to)
-    })
+    lab.await_pod_reaches(from, to, CONVERGES)
 }
 
 /// The one incident of n1, which is over.
